@@ -1,0 +1,1 @@
+//! HTTP over the control socket; the only user of axum.

@@ -1,0 +1,1 @@
+//! The audit store; the only user of sqlx.

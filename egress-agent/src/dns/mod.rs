@@ -1,0 +1,1 @@
+//! The resolver; the only user of hickory.

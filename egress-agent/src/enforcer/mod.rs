@@ -1,0 +1,1 @@
+//! Makes an image true; the only user of aya.

@@ -1,0 +1,1 @@
+//! From kernel report to record.

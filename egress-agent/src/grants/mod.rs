@@ -1,0 +1,1 @@
+//! Permissions earned at run time; pure, now is an argument.

@@ -1,0 +1,1 @@
+//! What the kernel maps should contain; pure.

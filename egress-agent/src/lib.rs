@@ -1,0 +1,33 @@
+//! The agent beside the kernel programs: one library, two binaries.
+//!
+//! Modules are ordered in rows; each uses only rows above its own, and modules
+//! of one row never use each other (`cargo xtask tidy` checks it):
+//!
+//! | row | modules |
+//! |---|---|
+//! | 0 | [`model`] |
+//! | 1 | [`policy`] |
+//! | 2 | [`grants`] |
+//! | 3 | [`image`] |
+//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`] |
+//! | 5 | [`audit`] |
+//! | 6 | [`api`] |
+//! | 7 | [`daemon`] |
+//! | 8 | [`cli`] |
+//! | any | [`telemetry`] |
+
+#![deny(unsafe_code)]
+
+pub mod api;
+pub mod audit;
+pub mod cli;
+pub mod daemon;
+pub mod dns;
+pub mod enforcer;
+pub mod events;
+pub mod grants;
+pub mod image;
+pub mod model;
+pub mod policy;
+pub mod sandbox;
+pub mod telemetry;

@@ -1,0 +1,16 @@
+//! The vocabulary that all modules share: names, rules, sandboxes, records.
+//!
+//! No I/O and no clock. What the kernel also knows ([`egress_common`]:
+//! destinations, verdicts, reasons) is used as it is there and has no twin here.
+
+#![forbid(unsafe_code)]
+
+pub mod name;
+pub mod record;
+pub mod rule;
+pub mod sandbox;
+
+pub use name::{DomainName, DomainPattern, NameError};
+pub use record::{Record, RecordKind};
+pub use rule::{PortRange, RuleOrigin, Transport};
+pub use sandbox::{SandboxName, SandboxNameError};

@@ -1,0 +1,117 @@
+//! What the audit store keeps: one decision, with everything that explains it.
+
+use crate::model::rule::RuleOrigin;
+use egress_common::{Outcome, Reason, SandboxId};
+use std::net::IpAddr;
+
+/// What a record is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RecordKind {
+    /// The kernel judged a connection, a datagram, a socket or an option.
+    Flow,
+    /// The resolver judged a query.
+    Dns,
+    /// A sandbox began or ended.
+    Sandbox,
+    /// Policies were loaded or refused.
+    Policy,
+    /// The agent started, stopped, took over, was disarmed.
+    Agent,
+    /// Something could not be recorded; `count` says how much.
+    Loss,
+}
+
+impl RecordKind {
+    /// All kinds.
+    pub const ALL: [Self; 6] = [
+        Self::Flow,
+        Self::Dns,
+        Self::Sandbox,
+        Self::Policy,
+        Self::Agent,
+        Self::Loss,
+    ];
+
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flow => "flow",
+            Self::Dns => "dns",
+            Self::Sandbox => "sandbox",
+            Self::Policy => "policy",
+            Self::Agent => "agent",
+            Self::Loss => "loss",
+        }
+    }
+}
+
+/// One audit record. Absent means unknown or not applicable, never guessed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Record {
+    /// When it happened, UTC.
+    pub time: jiff::Timestamp,
+    /// What it is about.
+    pub kind: RecordKind,
+    /// The sandbox's id.
+    pub sandbox_id: Option<SandboxId>,
+    /// The sandbox's name.
+    pub sandbox: Option<String>,
+    /// The policy's name.
+    pub policy: Option<String>,
+    /// Process (thread group) id.
+    pub process: Option<u32>,
+    /// The process's command name, at most 15 bytes.
+    pub command: Option<String>,
+    /// User id.
+    pub user: Option<u32>,
+    /// Which hook judged (`egress_common::Hook::name`).
+    pub hook: Option<&'static str>,
+    /// The address: where to, or for inbound where from.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: Option<u16>,
+    /// `tcp`, `udp`, or an IANA number as text.
+    pub protocol: Option<String>,
+    /// The domain name that was asked for, or that the address was granted under.
+    pub name: Option<String>,
+    /// DNS query type as text (`A`, `HTTPS`).
+    pub query_type: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<RuleOrigin>,
+    /// How it ended; absent where nothing was decided.
+    pub outcome: Option<Outcome>,
+    /// Why it was refused.
+    pub reason: Option<Reason>,
+    /// How many alike this record stands for, itself included; at least 1.
+    pub count: u64,
+    /// Anything else worth telling a person: the line that would allow it, what
+    /// was granted, what was lost.
+    pub detail: Option<String>,
+}
+
+impl Record {
+    /// A record of `kind` at `time` that says nothing more yet.
+    pub fn new(time: jiff::Timestamp, kind: RecordKind) -> Self {
+        Self {
+            time,
+            kind,
+            sandbox_id: None,
+            sandbox: None,
+            policy: None,
+            process: None,
+            command: None,
+            user: None,
+            hook: None,
+            address: None,
+            port: None,
+            protocol: None,
+            name: None,
+            query_type: None,
+            rule: None,
+            outcome: None,
+            reason: None,
+            count: 1,
+            detail: None,
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! From text to meaning to answer; pure.

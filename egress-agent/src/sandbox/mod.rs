@@ -1,0 +1,1 @@
+//! Puts processes inside the fence.

@@ -1,0 +1,111 @@
+//! Who sends.
+
+use crate::layout::shared;
+
+/// Declares an integer that must not be mistaken for another integer.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident($inner:ty)) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+        #[repr(transparent)]
+        pub struct $name(pub $inner);
+    };
+}
+
+id!(
+    /// The kernel's 64-bit id of a cgroup (its inode number); 0 is never one.
+    CgroupId(u64)
+);
+id!(
+    /// The agent's id of a sandbox; never used twice while the maps live. 0 is never one.
+    SandboxId(u32)
+);
+id!(
+    /// A compiled policy. Sandboxes under one policy share its networks. 0 is never one.
+    PolicyId(u32)
+);
+id!(
+    /// A rule, for explanations. 0 says that none applies.
+    RuleId(u32)
+);
+id!(
+    /// A domain name, for explanations. 0 says that none applies.
+    NameId(u32)
+);
+
+/// What happens to what policy does not allow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u32)]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce = 0,
+    /// It is reported as what would have been refused, and passes.
+    Shadow = 1,
+}
+
+/// A sandbox as the kernel knows it; found by its [`CgroupId`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Sandbox {
+    /// The agent's id.
+    pub id: SandboxId,
+    /// Whose networks apply.
+    pub policy: PolicyId,
+    /// [`Mode`] as a number: a map value can hold any bits, an enum cannot.
+    pub mode: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Sandbox {
+    /// Whether denials are only reported. Unknown numbers enforce.
+    #[inline(always)]
+    pub const fn is_shadow(&self) -> bool {
+        self.mode == Mode::Shadow as u32
+    }
+}
+
+/// What all programs must know, in a one-element array.
+///
+/// Written by the agent before the first program is attached.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// The policy generation. It moves whenever anything was taken away from
+    /// anybody; a live connection whose flow carries another is judged again.
+    pub epoch: u32,
+    /// Where the resolver listens on `127.0.0.1`, network order; 0 if nowhere.
+    pub resolver_port4: u16,
+    /// Where the resolver listens on `::1`, network order; 0 if nowhere.
+    pub resolver_port6: u16,
+    /// The governed root. A "resolver" that runs below it is an impostor.
+    pub root: CgroupId,
+    /// Events a sandbox may report per second before they are only counted.
+    pub events_per_second: u64,
+}
+
+/// How many events a sandbox may still report, and what it lost; per sandbox.
+///
+/// Without it one sandbox could hide what another does by filling the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Meter {
+    /// Events that may be reported before the next refill.
+    pub tokens: u64,
+    /// Boot-time nanoseconds of the last refill.
+    pub refilled: u64,
+    /// Events that were not reported, since the sandbox began. Only ever grows.
+    pub lost: u64,
+}
+
+shared! {
+    CgroupId: 8 = { 0: u64 }
+    SandboxId: 4 = { 0: u32 }
+    PolicyId: 4 = { 0: u32 }
+    RuleId: 4 = { 0: u32 }
+    NameId: 4 = { 0: u32 }
+    Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
+    Settings: 24 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, root: u64, events_per_second: u64 }
+    Meter: 24 = { tokens: u64, refilled: u64, lost: u64 }
+}

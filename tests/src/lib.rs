@@ -1,0 +1,1 @@
+//! The product exercised from outside.

@@ -1,0 +1,2 @@
+//! Every task a person or CI runs.
+fn main() {}
