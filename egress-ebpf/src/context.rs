@@ -123,7 +123,10 @@ impl<'a> Address<'a> {
     pub fn endpoint<F: Family>(&self) -> (Ip, Port) {
         // SAFETY: the kernel passes a valid context for the time of the call.
         let address = unsafe { &*self.context.sock_addr };
-        (F::read(address), Port::from_network(address.user_port as u16))
+        (
+            F::read(address),
+            Port::from_network(address.user_port as u16),
+        )
     }
 
     /// Replaces the address and port.
@@ -348,7 +351,11 @@ impl<'a> Skb<'a> {
                 Ok(Packet {
                     from: Ip::from_v6(header.from),
                     from_port: Port::from_network(header.from_port),
-                    to: Destination { ip: to, port: Port::from_network(header.to_port), protocol },
+                    to: Destination {
+                        ip: to,
+                        port: Port::from_network(header.to_port),
+                        protocol,
+                    },
                 })
             }
             _ => Err(Reason::Unparsable),
@@ -372,7 +379,10 @@ const SHOWN: i32 = 4096;
 pub fn socket_option(context: &SockoptContext) -> SocketOption {
     // SAFETY: the kernel passes a valid context for the time of the call.
     let option = unsafe { &*context.sockopt };
-    SocketOption { level: option.level, name: option.optname }
+    SocketOption {
+        level: option.level,
+        name: option.optname,
+    }
 }
 
 /// Lets the kernel use the caller's own buffer for a value that is larger than

@@ -72,7 +72,11 @@ pub fn count(counter: Counter) {
 pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
     let time = lookups::now();
     // What belongs to no sandbox shares the budget of cgroup 0.
-    let payer = if seen.sandbox.0 == 0 { CgroupId(0) } else { seen.cgroup };
+    let payer = if seen.sandbox.0 == 0 {
+        CgroupId(0)
+    } else {
+        seen.cgroup
+    };
     if !within_budget(payer, time) {
         count(Counter::OverBudget);
         return;
@@ -114,7 +118,9 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
 /// protects the ring, it is not an account. The count of losses is exact.
 #[inline(always)]
 fn within_budget(payer: CgroupId, time: u64) -> bool {
-    let Some(meter) = maps::METERS.get_ptr_mut(payer) else { return false };
+    let Some(meter) = maps::METERS.get_ptr_mut(payer) else {
+        return false;
+    };
     // SAFETY: the map element outlives the program run; every field is a plain
     // integer that other CPUs may change at any time, which the logic allows for.
     unsafe {

@@ -52,8 +52,16 @@ pub fn sandbox(cgroup: CgroupId) -> Option<Sandbox> {
 
 /// What a socket remembers under `map`; made empty first if `create` and absent.
 #[inline(always)]
-pub fn remembered<T>(map: &'static SkStorage<T>, sk: *mut bpf_sock, create: bool) -> Option<&'static mut T> {
-    let flags = if create { BPF_SK_STORAGE_GET_F_CREATE } else { 0 };
+pub fn remembered<T>(
+    map: &'static SkStorage<T>,
+    sk: *mut bpf_sock,
+    create: bool,
+) -> Option<&'static mut T> {
+    let flags = if create {
+        BPF_SK_STORAGE_GET_F_CREATE
+    } else {
+        0
+    };
     let map: *mut c_void = core::ptr::from_ref(map).cast_mut().cast();
     // SAFETY: `sk` is a socket pointer that the verifier checked; the helper
     // returns null or a value of the map's type that lives as long as the
@@ -75,7 +83,11 @@ pub fn resolver_for(ip: &Ip) -> Option<(Ip, Port)> {
     } else {
         (RESOLVER6, settings.resolver_port6)
     };
-    if port == 0 { None } else { Some((address, Port::from_network(port))) }
+    if port == 0 {
+        None
+    } else {
+        Some((address, Port::from_network(port)))
+    }
 }
 
 /// `127.0.0.1`.
@@ -99,14 +111,16 @@ fn with_receiver<R>(
     protocol: Protocol,
     use_it: impl FnOnce(*mut bpf_sock) -> R,
 ) -> Option<R> {
-    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-        ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-            saddr: [0; 4],
-            daddr: [0; 4],
-            sport: 0,
-            dport: 0,
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
+            ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                saddr: [0; 4],
+                daddr: [0; 4],
+                sport: 0,
+                dport: 0,
+            },
         },
-    } };
+    };
     let (from_ip, to_ip) = (from.0.words(), to.0.words());
     let size = if to.0.is_v4() {
         tuple.__bindgen_anon_1.ipv4 = bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
@@ -234,7 +248,11 @@ impl Lookups for AtCall<'_> {
             ip if ip.is_v4() => RESOLVER4,
             _ => RESOLVER6,
         };
-        let from = if ip.is_v4() { Ip::from_v4(0) } else { Ip::UNSPECIFIED };
+        let from = if ip.is_v4() {
+            Ip::from_v4(0)
+        } else {
+            Ip::UNSPECIFIED
+        };
         let own = self.cgroup;
         let found = with_receiver(
             self.address.raw(),
@@ -243,7 +261,11 @@ impl Lookups for AtCall<'_> {
             to.protocol,
             |sk| remembered(&maps::HOMES, sk, false).is_some_and(|home| *home == own),
         );
-        if found == Some(true) { Neighbour::Own } else { Neighbour::Other }
+        if found == Some(true) {
+            Neighbour::Own
+        } else {
+            Neighbour::Other
+        }
     }
 
     #[inline(always)]
@@ -265,7 +287,13 @@ impl Lookups for AtPacket<'_> {
 
     #[inline(always)]
     fn neighbour(&self, to: &Destination) -> Neighbour {
-        receiver(self.skb.raw(), self.cgroup, self.from, (&to.ip, to.port), to.protocol)
+        receiver(
+            self.skb.raw(),
+            self.cgroup,
+            self.from,
+            (&to.ip, to.port),
+            to.protocol,
+        )
     }
 
     #[inline(always)]

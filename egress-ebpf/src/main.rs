@@ -7,6 +7,10 @@
 // For one atomic addition in `context`; the toolchain is a nightly, or stable
 // with RUSTC_BOOTSTRAP, in any case because aya-ebpf asks for the same feature.
 #![feature(asm_experimental_arch)]
+#![allow(
+    missing_docs,
+    reason = "the attribute macros make undocumented twins of the entry points"
+)]
 
 mod context;
 mod emit;
@@ -51,7 +55,11 @@ fn conclude(judged: Judged, seen: &Seen, actor: Actor) -> i32 {
             PASS
         }
         Outcome::Denied => {
-            count(if seen.sandbox.0 == 0 { Counter::UnknownSandbox } else { Counter::Denied });
+            count(if seen.sandbox.0 == 0 {
+                Counter::UnknownSandbox
+            } else {
+                Counter::Denied
+            });
             REFUSE
         }
     }

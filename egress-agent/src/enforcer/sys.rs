@@ -16,7 +16,6 @@ mod command {
     pub const PROG_ATTACH: i32 = 8;
     pub const PROG_DETACH: i32 = 9;
     pub const PROG_GET_FD_BY_ID: i32 = 13;
-    pub const MAP_GET_FD_BY_ID: i32 = 14;
     pub const PROG_QUERY: i32 = 16;
 }
 
@@ -28,7 +27,6 @@ const QUERY_EFFECTIVE: u32 = 1;
 /// Where on a cgroup a program is attached: `enum bpf_attach_type`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u32)]
-#[expect(missing_docs, reason = "the kernel's own names")]
 pub enum AttachPoint {
     InetIngress = 0,
     InetEgress = 1,
@@ -85,9 +83,18 @@ fn bpf<T>(command: i32, attr: &mut T) -> io::Result<c_long> {
     // tail fields as zero. Pointers inside it are set by the callers below to
     // buffers that live across the call.
     let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>())
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            std::ptr::from_mut(attr),
+            size_of::<T>(),
+        )
     };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 /// File descriptors are never negative.
@@ -113,7 +120,11 @@ pub fn attach(
 }
 
 /// Detaches one program.
-pub fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, point: AttachPoint) -> io::Result<()> {
+pub fn detach(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    point: AttachPoint,
+) -> io::Result<()> {
     let mut attr = AttachAttr {
         target_fd: raw(cgroup),
         program_fd: raw(program),
@@ -125,7 +136,11 @@ pub fn detach(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, point: AttachPoin
 
 /// The ids of the programs at a point of a cgroup, in the order in which they
 /// run; with `effective`, those that ancestors contribute too.
-pub fn attached(cgroup: BorrowedFd<'_>, point: AttachPoint, effective: bool) -> io::Result<Vec<u32>> {
+pub fn attached(
+    cgroup: BorrowedFd<'_>,
+    point: AttachPoint,
+    effective: bool,
+) -> io::Result<Vec<u32>> {
     /// The kernel allows 64 programs per cgroup and point; ancestors add theirs.
     const ROOM: usize = 1024;
     let mut ids = vec![0_u32; ROOM];
@@ -144,17 +159,11 @@ pub fn attached(cgroup: BorrowedFd<'_>, point: AttachPoint, effective: bool) -> 
 
 /// A descriptor of a loaded program.
 pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
-    by_id(command::PROG_GET_FD_BY_ID, id)
-}
-
-/// A descriptor of a map.
-pub fn map_by_id(id: u32) -> io::Result<OwnedFd> {
-    by_id(command::MAP_GET_FD_BY_ID, id)
-}
-
-fn by_id(command: i32, id: u32) -> io::Result<OwnedFd> {
-    let mut attr = IdAttr { id, ..Default::default() };
-    let fd = bpf(command, &mut attr)?;
+    let mut attr = IdAttr {
+        id,
+        ..Default::default()
+    };
+    let fd = bpf(command::PROG_GET_FD_BY_ID, &mut attr)?;
     // SAFETY: on success the kernel has made this descriptor for us, close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -13,7 +13,10 @@ use egress_common::{Because, Destination, Port, Protocol, Reason, Standing, deci
 fn transport(address: &Address<'_>, seen: &mut Seen) -> Result<Protocol, Reason> {
     let number = address.protocol();
     seen.protocol = number as u8;
-    u8::try_from(number).ok().and_then(Protocol::from_number).ok_or(Reason::SocketKind)
+    u8::try_from(number)
+        .ok()
+        .and_then(Protocol::from_number)
+        .ok_or(Reason::SocketKind)
 }
 
 /// `connect4` and `connect6`.

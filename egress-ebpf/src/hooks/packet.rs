@@ -58,7 +58,11 @@ fn judge(
     standing: Standing,
     seen: &mut Seen,
 ) -> Judged {
-    let world = AtPacket { skb, cgroup, from: (&packet.from, packet.from_port) };
+    let world = AtPacket {
+        skb,
+        cgroup,
+        from: (&packet.from, packet.from_port),
+    };
     let because = match settle(decide(&world, sandbox, &packet.to, standing), seen) {
         Ok(because) => because,
         // What a live connection lacks is not a rule that never was.
@@ -73,7 +77,9 @@ fn judge(
         Because::Granted { expires, .. } => expires,
         Because::Network(_) | Because::OwnSandbox => Peer::LASTS,
     };
-    let Some(socket) = socket else { return Ok(Passed::Quietly) };
+    let Some(socket) = socket else {
+        return Ok(Passed::Quietly);
+    };
     match packet.to.protocol {
         Protocol::Tcp => {
             if socket.has_sent_much() {
@@ -106,7 +112,11 @@ fn remember(packet: &Packet, socket: Socket, cgroup: CgroupId, expires: u64) {
     };
     let epoch = lookups::settings().epoch;
     if flow.cgroup != cgroup || flow.epoch != epoch {
-        *flow = egress_common::Flow { cgroup, epoch, ..Default::default() };
+        *flow = egress_common::Flow {
+            cgroup,
+            epoch,
+            ..Default::default()
+        };
     }
     let [first, second, third, fourth] = &mut flow.peers;
     for known in [first, second, third, fourth] {
@@ -168,8 +178,10 @@ pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     seen.protocol = packet.to.protocol.number();
     let (cgroup, sandbox) = identify(skb.cgroup(), seen)?;
     if packet.from.is_loopback() {
-        let (here, there) =
-            ((&packet.to.ip, packet.to.port), (&packet.from, packet.from_port));
+        let (here, there) = (
+            (&packet.to.ip, packet.to.port),
+            (&packet.from, packet.from_port),
+        );
         match lookups::receiver(skb.raw(), cgroup, here, there, packet.to.protocol) {
             Neighbour::Own | Neighbour::Resolver => return Ok(Passed::Quietly),
             Neighbour::Other => {}
@@ -188,7 +200,11 @@ pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
                 port: packet.from_port,
                 protocol: Protocol::Udp,
             };
-            let world = AtPacket { skb, cgroup, from: (&packet.to.ip, packet.to.port) };
+            let world = AtPacket {
+                skb,
+                cgroup,
+                from: (&packet.to.ip, packet.to.port),
+            };
             if settle(decide(&world, &sandbox, &to, Standing::Live), seen).is_ok() {
                 return Ok(Passed::Quietly);
             }

@@ -15,8 +15,8 @@ use egress_common::{AskerKey, Counter, Destination, Reason};
 #[inline(always)]
 pub fn to_resolver<F: Family>(address: &Address<'_>, to: &Destination) -> Judged {
     let (ip, port) = lookups::resolver_for(&to.ip).ok_or(Reason::NoResolver)?;
-    let origin = lookups::remembered(&maps::ORIGINS, address.socket(), true)
-        .ok_or(Reason::HelperFailed)?;
+    let origin =
+        lookups::remembered(&maps::ORIGINS, address.socket(), true).ok_or(Reason::HelperFailed)?;
     origin.ip = to.ip;
     origin.port = to.port;
     // An IPv4-mapped destination stays IPv4: the resolver's address for its

@@ -78,8 +78,9 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
                 | 16 | 17 // IPsec and XFRM policy
                 | 19    // IP_TRANSPARENT: foreign source addresses
                 | 32    // IP_MULTICAST_IF
-                | 35..=48 // group membership: the kernel sends IGMP reports
-                | 50    // IP_UNICAST_IF
+                | 35
+                ..=48 // group membership: the kernel sends IGMP reports
+                | 50 // IP_UNICAST_IF
         ),
         SOL_TCP => matches!(
             name,
