@@ -92,11 +92,7 @@ impl Policy {
 
     /// The blocklist entry that refuses an address.
     pub(super) fn blocking_network(&self, ip: IpAddr) -> Option<usize> {
-        let ip = ip.to_canonical();
-        self.blocks.iter().position(|block| match &block.subject {
-            Subject::Networks(nets) => nets.iter().any(|net| net.contains(&ip)),
-            Subject::Domain(_) => false,
-        })
+        self.blocked_networks.around(&ip.to_canonical().into())
     }
 
     /// The refusal by a blocklist entry.
@@ -153,15 +149,216 @@ impl Policy {
 
 /// The refusal by a rule whose time is over.
 fn expired_rule(rule: &Rule) -> Refusal {
-    let since = rule
+    let when = rule
         .expires
-        .map_or(String::new(), |end| format!(" since {end}"));
+        .map_or(String::new(), |end| format!(" at {end}"));
     Refusal {
         reason: Reason::RuleExpired,
         rule: Some(rule.origin.clone()),
         help: format!(
-            "`{}` at {} has expired{since}; renew its `expires`",
+            "`{}` at {} expired{when}; renew its `expires`",
             rule.origin.text, rule.origin
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{NamePermit, NameVerdict, Refusal};
+    use crate::model::DomainName;
+    use crate::policy::{Policy, render};
+    use egress_common::Reason;
+    use jiff::Timestamp;
+
+    fn time(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn now() -> Timestamp {
+        time("2026-11-20T12:00:00Z")
+    }
+
+    fn policy(rules: &str) -> Policy {
+        let text = format!("apiVersion: egress/v1\n{rules}");
+        match Policy::parse("test.yaml", &text, now()) {
+            Ok((policy, _)) => policy,
+            Err(found) => panic!("{}", render::diagnostics_text(&found, render::Colour::No)),
+        }
+    }
+
+    fn judge(policy: &Policy, name: &str) -> NameVerdict {
+        policy.judge_name(&DomainName::parse(name).expect("a name"), now())
+    }
+
+    #[track_caller]
+    fn permit(policy: &Policy, name: &str) -> NamePermit {
+        match judge(policy, name) {
+            NameVerdict::Allow(permit) => permit,
+            NameVerdict::Refuse(refusal) => panic!("{name} is refused: {refusal:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn refusal(policy: &Policy, name: &str) -> Refusal {
+        match judge(policy, name) {
+            NameVerdict::Allow(permit) => panic!("{name} is allowed: {permit:?}"),
+            NameVerdict::Refuse(refusal) => refusal,
+        }
+    }
+
+    /// What `ip` would be opened for, as text, or the reason against it.
+    fn opened(policy: &Policy, name: &str, ip: &str) -> Result<Vec<String>, Reason> {
+        let ip = ip.parse().expect("an address");
+        let services = policy.screen(&permit(policy, name), ip)?;
+        Ok(services.iter().map(|s| s.transport.to_string()).collect())
+    }
+
+    #[test]
+    fn all_rules_that_mean_a_name_count_together() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: api.example.com, protocols: [https] }\n    - { domain: \"*.example.com\", ports: [8080], protocols: [tcp] }\n    - { domain: \"**.example.com\", ports: [8080], protocols: [tcp] }\n",
+        );
+        assert_eq!(
+            opened(&policy, "api.example.com", "203.0.113.7"),
+            Ok(vec!["443/tcp".to_owned(), "8080/tcp".to_owned()])
+        );
+        assert_eq!(
+            opened(&policy, "example.com", "203.0.113.7"),
+            Ok(vec!["8080/tcp".to_owned()])
+        );
+        assert_eq!(
+            refusal(&policy, "example.org").reason,
+            Reason::NameNotAllowed
+        );
+        assert_eq!(
+            refusal(&policy, "badexample.com").reason,
+            Reason::NameNotAllowed
+        );
+    }
+
+    #[test]
+    fn the_blocklist_wins_over_every_rule() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: \"**.example.com\", protocols: [https] }\nblocklist:\n  - { domain: pay.example.com, reason: money }\n  - { cidr: \"203.0.113.0/24\" }\ndns: { block_patterns: [\"*.onion.example.com\"] }\n",
+        );
+        let refused = refusal(&policy, "pay.example.com");
+        assert_eq!(refused.reason, Reason::NameBlocked);
+        assert_eq!(refused.rule.map(|rule| rule.line), Some(6));
+        assert!(refused.help.contains("(money)"), "{}", refused.help);
+        assert_eq!(
+            refusal(&policy, "x.onion.example.com").reason,
+            Reason::NameBlocked
+        );
+        let blocked = opened(&policy, "www.example.com", "203.0.113.7");
+        assert_eq!(blocked, Err(Reason::NameBlocked));
+        let mapped = opened(&policy, "www.example.com", "::ffff:203.0.113.7");
+        assert_eq!(mapped, Err(Reason::NameBlocked));
+    }
+
+    #[test]
+    fn answers_in_special_ranges_need_a_rule_that_says_so() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: public.example.com, protocols: [https] }\n    - { domain: private.example.com, protocols: [https], allow_private: true }\n    - { domain: named.example.com, protocols: [https], allow_private_networks: [\"10.1.0.0/16\", \"169.254.169.254\", \"fd00:ec2::254\"] }\n",
+        );
+        // Address, and whether each of the three rules may lead there.
+        for (ip, expected) in [
+            ("203.0.113.7", [true, true, true]),
+            ("2001:db8::1", [true, true, true]),
+            ("10.1.2.3", [false, true, true]),
+            ("::ffff:10.1.2.3", [false, true, true]),
+            ("10.2.2.3", [false, true, false]),
+            ("172.31.0.1", [false, true, false]),
+            ("192.168.0.1", [false, true, false]),
+            ("100.64.0.1", [false, true, false]),
+            ("fd00::1", [false, true, false]),
+            ("100.100.100.200", [false, false, false]),
+            ("168.63.129.16", [false, false, false]),
+            ("169.254.169.254", [false, false, true]),
+            ("169.254.1.1", [false, false, false]),
+            ("fd00:ec2::254", [false, false, true]),
+            ("fe80::1", [false, false, false]),
+            ("127.0.0.1", [false, false, false]),
+            ("::1", [false, false, false]),
+            ("0.0.0.0", [false, false, false]),
+            ("::", [false, false, false]),
+        ] {
+            let names = [
+                "public.example.com",
+                "private.example.com",
+                "named.example.com",
+            ];
+            for (name, expected) in names.into_iter().zip(expected) {
+                let found = opened(&policy, name, ip);
+                let wanted = if expected {
+                    Ok(vec!["443/tcp".to_owned()])
+                } else {
+                    Err(Reason::Rebinding)
+                };
+                assert_eq!(found, wanted, "{name} {ip}");
+            }
+        }
+        for ip in [
+            "224.0.0.1",
+            "255.255.255.255",
+            "64:ff9b::a00:1",
+            "2002:a00:1::1",
+            "::10.0.0.1",
+        ] {
+            assert_eq!(
+                opened(&policy, "private.example.com", ip),
+                Err(Reason::NeverAllowed),
+                "{ip}"
+            );
+        }
+    }
+
+    #[test]
+    fn one_rules_private_ranges_do_not_widen_the_ports_of_another() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: db.example.com, ports: [5432], protocols: [tcp], allow_private: true }\n    - { domain: \"*.example.com\", ports: [any], protocols: [tcp] }\n",
+        );
+        assert_eq!(
+            opened(&policy, "db.example.com", "10.0.0.1"),
+            Ok(vec!["5432/tcp".to_owned()])
+        );
+        assert_eq!(
+            opened(&policy, "db.example.com", "203.0.113.1"),
+            Ok(vec!["any/tcp".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_rule_ends_the_moment_it_expires() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: a.example.com, protocols: [https], expires: \"2027-03-01\" }\n    - { cidr: \"203.0.113.0/24\", ports: [1], protocols: [tcp], expires: \"2027-03-01\" }\n",
+        );
+        let name = DomainName::parse("a.example.com").expect("a name");
+        let before = time("2027-02-28T23:59:59Z");
+        let after = time("2027-03-01T00:00:00Z");
+        assert!(matches!(
+            policy.judge_name(&name, before),
+            NameVerdict::Allow(_)
+        ));
+        let NameVerdict::Refuse(refused) = policy.judge_name(&name, after) else {
+            panic!("the rule has expired");
+        };
+        assert_eq!(refused.reason, Reason::RuleExpired);
+        assert_eq!(refused.rule.map(|rule| rule.line), Some(4));
+        assert_eq!(policy.networks(before).len(), 1);
+        assert_eq!(policy.networks(after), []);
+    }
+
+    #[test]
+    fn a_refusal_names_the_rule_that_just_misses() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: \"*.example.com\", protocols: [https] }\n    - { domain: example.net, protocols: [https] }\n",
+        );
+        let help = refusal(&policy, "example.com").help;
+        assert!(help.contains("`**.example.com` means both"), "{help}");
+        let help = refusal(&policy, "www.example.net").help;
+        assert!(
+            help.contains("`*.example.net` means the names below it"),
+            "{help}"
+        );
     }
 }

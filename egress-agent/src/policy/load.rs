@@ -163,3 +163,72 @@ fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     )
     .help(help)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_FILE, file, set};
+    use crate::policy::Diagnostic;
+    use jiff::Timestamp;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+    const GOOD: &str = "apiVersion: egress/v1\n";
+
+    fn words(found: &[Diagnostic]) -> String {
+        found
+            .iter()
+            .map(|found| format!("{}\n", found.message))
+            .collect()
+    }
+
+    #[track_caller]
+    fn refused(path: &Path, wanted: &str) {
+        let found = file(path, NOW).expect_err("it cannot be read");
+        assert_eq!(
+            found.iter().map(|found| found.code).collect::<Vec<_>>(),
+            ["unreadable"]
+        );
+        assert!(words(&found).contains(wanted), "{}", words(&found));
+        assert!(found.iter().all(|found| found.help.is_some()));
+    }
+
+    #[test]
+    fn what_is_no_policy_file_is_refused_in_clear_words() {
+        let folder = tempfile::tempdir().expect("a directory");
+        let at = |name: &str| folder.path().join(name);
+        refused(&at("absent.yaml"), "it does not exist");
+        refused(folder.path(), "is a directory");
+        refused(Path::new("/dev/null"), "is not a regular file");
+        symlink("loop.yaml", at("loop.yaml")).expect("a link");
+        refused(&at("loop.yaml"), "symbolic links form a loop");
+        fs::write(at("binary.yaml"), b"a: \xff").expect("a file");
+        refused(&at("binary.yaml"), "is not UTF-8: byte 3");
+        let large = fs::File::create(at("large.yaml")).expect("a file");
+        large.set_len(MAX_FILE + 1).expect("a sparse file");
+        refused(&at("large.yaml"), "is larger than 4 MiB");
+    }
+
+    #[test]
+    fn a_directory_gives_its_policy_files_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a directory");
+        for name in ["b.yaml", "a.yml", ".hidden.yaml", "c.yaml~", "README.md"] {
+            fs::write(folder.path().join(name), GOOD).expect("a file");
+        }
+        let (set, warnings) = set(&[folder.path().to_owned()], NOW).expect("policies");
+        let names: Vec<&str> = set.iter().map(|policy| policy.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(warnings, []);
+    }
+
+    #[test]
+    fn problems_of_all_files_come_at_once() {
+        let folder = tempfile::tempdir().expect("a directory");
+        for (name, text) in [("a.yaml", "x: 1\n"), ("b.yaml", GOOD), ("c.yaml", "y: 1\n")] {
+            fs::write(folder.path().join(name), text).expect("a file");
+        }
+        let found = set(&[folder.path().to_owned()], NOW).expect_err("two are bad");
+        assert!(words(&found).contains("`x`") && words(&found).contains("`y`"));
+    }
+}

@@ -4,6 +4,7 @@ use super::compile::compile;
 use super::diagnostic::{Diagnostic, Report, Source};
 use super::glob::Glob;
 use super::names::NameIndex;
+use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Rule};
 use super::wire::{Document, Read};
 use super::yaml::{self, Value};
@@ -39,6 +40,7 @@ pub struct Policy {
     pub relaxations: Vec<String>,
     pub(super) allowed_names: NameIndex,
     pub(super) blocked_names: NameIndex,
+    pub(super) blocked_networks: NetworkIndex,
 }
 
 /// How names are resolved under a policy.

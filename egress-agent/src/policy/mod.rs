@@ -16,6 +16,7 @@ mod judge;
 mod meaning;
 mod names;
 mod networks;
+mod ranges;
 mod rule;
 mod schema;
 mod special;

@@ -113,26 +113,21 @@ pub fn covers(outer: &Transport, inner: &Transport) -> bool {
 
 /// Leaves out services that another one covers; of equal ones the first rule stays.
 pub fn without_covered(mut services: Vec<PermittedService>) -> Vec<PermittedService> {
-    // Wide before narrow, so that what covers is kept before what is covered.
-    let width = |range: PortRange| u32::from(range.last) - u32::from(range.first);
-    services.sort_by_key(|s| {
-        (
-            s.transport.protocol,
-            u32::MAX - width(s.transport.ports),
-            s.rule,
-        )
+    // Sorted so, whatever covers a service stands before it, and it is covered
+    // exactly if something before it reaches at least as far.
+    services.sort_by_key(|service| {
+        let Transport { protocol, ports } = service.transport;
+        (protocol, ports.first, u16::MAX - ports.last, service.rule)
     });
-    let mut kept: Vec<PermittedService> = Vec::new();
-    for service in services {
-        if !kept
-            .iter()
-            .any(|wide| covers(&wide.transport, &service.transport))
-        {
-            kept.push(service);
+    let mut reached: Option<Transport> = None;
+    services.retain(|service| {
+        let covered = reached.is_some_and(|wide| covers(&wide, &service.transport));
+        if !covered {
+            reached = Some(service.transport);
         }
-    }
-    kept.sort();
-    kept
+        !covered
+    });
+    services
 }
 
 /// Sorts ports of each protocol and joins those that touch or overlap.

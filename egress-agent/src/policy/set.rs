@@ -152,3 +152,111 @@ fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
     }
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{PolicySet, SelectError};
+    use crate::model::SandboxName;
+    use crate::policy::{Diagnostic, Policy};
+    use jiff::Timestamp;
+
+    fn policy(file: &str, sandboxes: &[&str]) -> Policy {
+        let mut text = "apiVersion: egress/v1\n".to_owned();
+        if !sandboxes.is_empty() {
+            text += "applies_to:\n";
+        }
+        for sandbox in sandboxes {
+            text += &format!("  - sandbox: \"{sandbox}\"\n");
+        }
+        let parsed = Policy::parse(file, &text, Timestamp::UNIX_EPOCH);
+        parsed.expect("a policy").0
+    }
+
+    fn set(policies: &[(&str, &[&str])]) -> Result<PolicySet, Vec<Diagnostic>> {
+        PolicySet::new(
+            policies
+                .iter()
+                .map(|(file, sandboxes)| policy(file, sandboxes))
+                .collect(),
+        )
+    }
+
+    fn chosen(
+        set: &PolicySet,
+        sandbox: &str,
+        explicit: Option<&str>,
+    ) -> Result<String, SelectError> {
+        let sandbox = SandboxName::parse(sandbox).expect("a sandbox name");
+        set.select(&sandbox, explicit)
+            .map(|policy| policy.name.clone())
+    }
+
+    #[test]
+    fn the_named_then_the_exact_then_the_longest_pattern_wins() {
+        let set = set(&[
+            ("any.yaml", &["*"]),
+            ("ci.yaml", &["ci-*"]),
+            ("long.yaml", &["ci-build-*"]),
+            ("exact.yaml", &["ci-build-1"]),
+            ("none.yaml", &[]),
+        ])
+        .expect("no tie");
+        for (sandbox, explicit, policy) in [
+            ("ci-build-1", Some("none"), "none"),
+            ("ci-build-1", None, "exact"),
+            ("ci-build-2", None, "long"),
+            ("ci-x", None, "ci"),
+            ("other", None, "any"),
+        ] {
+            assert_eq!(
+                chosen(&set, sandbox, explicit).as_deref(),
+                Ok(policy),
+                "{sandbox}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_policy_and_an_unknown_policy_are_told_apart() {
+        let set = set(&[("ci.yaml", &["ci-*"])]).expect("no tie");
+        let error = chosen(&set, "other", None)
+            .expect_err("nothing applies")
+            .to_string();
+        assert!(
+            error.contains("no policy applies to the sandbox `other`"),
+            "{error}"
+        );
+        let error = chosen(&set, "ci-1", Some("cd"))
+            .expect_err("no such policy")
+            .to_string();
+        assert_eq!(error, "there is no policy `cd`; the policies are: ci");
+        let error = chosen(&PolicySet::default(), "ci-1", Some("cd")).expect_err("no policy");
+        assert!(error.to_string().ends_with("the policies are: none"));
+    }
+
+    #[test]
+    fn a_tie_and_a_name_twice_are_errors() {
+        for (policies, code) in [
+            (
+                [("a.yaml", &["ci-*"][..]), ("b.yaml", &["*-ci"][..])],
+                "ambiguous-match",
+            ),
+            (
+                [("a.yaml", &["x"][..]), ("b.yaml", &["x"][..])],
+                "ambiguous-match",
+            ),
+            (
+                [("d1/a.yaml", &[][..]), ("d2/a.yaml", &[][..])],
+                "duplicate-policy",
+            ),
+        ] {
+            let problems = set(&policies).expect_err("it is refused");
+            assert_eq!(
+                problems.iter().map(|found| found.code).collect::<Vec<_>>(),
+                [code]
+            );
+        }
+        // Equally long, but nothing matches both.
+        assert!(set(&[("a.yaml", &["ci-*"]), ("b.yaml", &["cd-*"])]).is_ok());
+    }
+}

@@ -106,7 +106,10 @@ pub fn parse(source: &Source, report: &mut Report) -> Option<Node> {
 }
 
 fn explain(error: &Error, source: &Source, report: &mut Report) {
-    let error = error.without_snippet();
+    let mut error = error.without_snippet();
+    while let Error::AliasError { error: inner, .. } = error {
+        error = inner;
+    }
     let span = error
         .location()
         .map_or(Span::default(), |at| clip(span_of(at), source));
@@ -135,7 +138,7 @@ fn explain(error: &Error, source: &Source, report: &mut Report) {
         | Error::AliasReplayStackDepthExceeded { .. } => (
             "too-complex",
             "the document is nested too deep or its aliases stand for too much".to_owned(),
-            "write the rules out instead of using aliases (`*name`)",
+            "write the rules out, without deep nesting and with few aliases (`*name`)",
         ),
         other => (
             "syntax",

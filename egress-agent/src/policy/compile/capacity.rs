@@ -7,6 +7,9 @@ use crate::policy::rule::{PermittedService, covers, without_covered};
 use egress_common::MAX_SERVICES;
 use std::collections::BTreeSet;
 
+/// Networks that are reported: where many rules meet, one mistake shows at many.
+const MAX_TOLD: usize = 20;
+
 /// Reports networks at which more port ranges meet than one entry holds.
 pub fn check(read: &Rules, report: &mut Report) {
     let mut told = BTreeSet::new();
@@ -23,6 +26,9 @@ pub fn check(read: &Rules, report: &mut Report) {
             .iter()
             .filter_map(|rule| Some(read.rules.get(*rule)?.origin.line.to_string()))
             .collect();
+        if told.len() > MAX_TOLD {
+            return;
+        }
         report.error(
             "too-many-services",
             read.places.get(last).copied().unwrap_or_default(),
@@ -46,6 +52,9 @@ fn most_at_any_time(read: &Rules, services: Vec<PermittedService>) -> Vec<Permit
     };
     let (lasting, mut passing): (Vec<_>, Vec<_>) = services.into_iter().partition(lasts);
     let mut most = without_covered(lasting);
+    if most.len() > MAX_SERVICES {
+        return most;
+    }
     passing.retain(|service| {
         !most
             .iter()

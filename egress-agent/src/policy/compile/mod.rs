@@ -1,15 +1,18 @@
 //! From the document to the policy: what the keys mean together.
 
 mod capacity;
+mod checks;
 mod rules;
 mod settings;
 
 use super::diagnostic::{Report, Source, Span};
 use super::meaning::Policy;
 use super::names::NameIndex;
+use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Subject};
 use super::wire::{Document, PolicyName};
 use jiff::Timestamp;
+use std::sync::Arc;
 
 /// Checks the document and gives its meaning. Whether it may be used is for the
 /// report to say: this goes on after errors to find all of them.
@@ -30,22 +33,28 @@ pub fn compile(
     let read = rules::Rules::read(document, source, now, report);
     let allowed_names = index(read.rules.iter().map(|rule| &rule.subject));
     let blocked_names = index(read.blocks.iter().map(|block| &block.subject));
-    rules::warn_about_blocked(&read, &blocked_names, report);
+    let blocked_networks = index_networks(&read.blocks);
+    checks::warn_about_blocked(&read, &blocked_names, &blocked_networks, report);
     capacity::check(&read, report);
 
+    // All of it is read before anything is missed, so that all problems show.
+    let name = name(document, source, report);
+    let applies_to = settings::applies_to(document, report);
+    let dns = settings::dns(document, report);
     let mut policy = Policy {
-        name: name(document, source, report)?,
-        file: source.file.clone(),
+        name: name?,
+        file: Arc::clone(&source.file),
         digest: String::new(),
         mode: settings::mode(document),
-        applies_to: settings::applies_to(document, report),
+        applies_to,
         rules: read.rules,
         blocks: read.blocks,
-        dns: settings::dns(document, report),
+        dns,
         user: settings::user(document),
         relaxations: Vec::new(),
         allowed_names,
         blocked_names,
+        blocked_networks,
     };
     policy.relaxations = settings::relaxations(&policy);
     Some(policy)
@@ -86,10 +95,13 @@ fn index<'s>(subjects: impl Iterator<Item = &'s Subject>) -> NameIndex {
     )
 }
 
-/// Whether a network is refused as a whole.
-fn is_blocked(net: &ipnet::IpNet, blocks: &[BlockEntry]) -> bool {
-    blocks.iter().any(|block| match &block.subject {
-        Subject::Networks(nets) => nets.iter().any(|own| own.contains(net)),
-        Subject::Domain(_) => false,
-    })
+fn index_networks(blocks: &[BlockEntry]) -> NetworkIndex {
+    let nets = blocks
+        .iter()
+        .enumerate()
+        .flat_map(|(position, block)| match &block.subject {
+            Subject::Networks(nets) => nets.iter().map(|net| (position, net)).collect(),
+            Subject::Domain(_) => Vec::new(),
+        });
+    NetworkIndex::new(nets)
 }

@@ -1,19 +1,13 @@
 //! Rules and blocklist entries.
 
-use super::is_blocked;
-use crate::model::{DomainPattern, PortRange, RuleOrigin, Transport};
+use super::checks;
+use crate::model::{PortRange, RuleOrigin, Transport};
 use crate::policy::diagnostic::{Report, Source, Span};
-use crate::policy::names::NameIndex;
-use crate::policy::rule::{BlockEntry, Rule, Subject, joined, single_ports};
-use crate::policy::special::{self, Class, Special, canonical};
-use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field, Items};
-use ipnet::IpNet;
+use crate::policy::rule::{BlockEntry, Rule, Subject, joined};
+use crate::policy::special::canonical;
+use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field};
 use jiff::Timestamp;
 use std::sync::Arc;
-
-/// Ports that a rule for names may open one by one. Each costs a map entry for
-/// each address, so a wide range must be written as `any`.
-const MAX_DOMAIN_PORTS: u32 = 64;
 
 /// All rules and blocklist entries with the places of their subjects.
 pub struct Rules {
@@ -103,8 +97,10 @@ impl Reader<'_, '_> {
         }
         let (subject, place) = subject?;
         match &subject {
-            Subject::Domain(pattern) => self.check_domain(allow, pattern, place, &transports),
-            Subject::Networks(_) => self.check_networks(allow, &subject, place),
+            Subject::Domain(pattern) => {
+                checks::domain(allow, pattern, place, &transports, self.report)
+            }
+            Subject::Networks(nets) => checks::networks(allow, nets, place, self.report),
         }
         let private_networks = allow.allow_private_networks.as_ref();
         let rule = Rule {
@@ -216,7 +212,7 @@ impl Reader<'_, '_> {
             return Vec::new();
         };
         if let Some(ports) = &allow.ports {
-            self.check_ports(ports);
+            checks::ports(ports, self.report);
         }
         let mut transports = Vec::new();
         for protocol in &protocols.value.0 {
@@ -239,191 +235,6 @@ impl Reader<'_, '_> {
             }
         }
         joined(transports)
-    }
-
-    fn check_ports(&mut self, ports: &Field<Items<crate::policy::wire::PortItem>>) {
-        let items = &ports.value.0;
-        let any = items.iter().any(|item| item.value.0 == PortRange::ANY);
-        for item in items {
-            let range = item.value.0;
-            if range == PortRange::ANY {
-                continue;
-            }
-            if any {
-                self.report.error(
-                    "no-effect",
-                    item.span,
-                    format!(
-                        "`{}` has no effect beside `any`",
-                        self.source.under(item.span)
-                    ),
-                    "remove it, or remove `any`",
-                );
-            }
-            if range == PortRange::one(53) {
-                self.report.error(
-                    "dns-port",
-                    item.span,
-                    "port 53 in a rule has no effect: all DNS is brought to the agent's resolver",
-                    "remove it; names are resolved without a rule for port 53",
-                );
-            } else if range.holds(53) {
-                self.report.warn(
-                    "dns-port",
-                    item.span,
-                    "port 53 in this range has no effect: all DNS is brought to the agent's resolver",
-                    "",
-                );
-            }
-        }
-    }
-
-    fn check_domain(
-        &mut self,
-        allow: &Allow,
-        pattern: &DomainPattern,
-        place: Span,
-        transports: &[Transport],
-    ) {
-        let base = pattern.base().as_str();
-        let public = psl::suffix(base.as_bytes())
-            .is_some_and(|s| s.is_known() && s.as_bytes() == base.as_bytes());
-        if public && !matches!(pattern, DomainPattern::Exact(_)) {
-            self.report.error(
-                "public-suffix",
-                place,
-                format!("`{pattern}` covers the public suffix `{base}`, below which anybody can have a name"),
-                format!("name the domain that is yours, such as `*.example.{base}`"),
-            );
-        }
-        if base == "localhost" {
-            self.report.error(
-                "invalid-name",
-                place,
-                format!("`{pattern}` means nothing: `localhost` has no names below it"),
-                "write `domain: localhost` for loopback listeners",
-            );
-        }
-        if single_ports(transports) > MAX_DOMAIN_PORTS {
-            let span = allow.ports.as_ref().map_or(place, |ports| ports.span);
-            self.report.error(
-                "too-many-ports",
-                span,
-                format!("a rule for names opens at most {MAX_DOMAIN_PORTS} ports one by one, and this one opens {}", single_ports(transports)),
-                "write fewer ports, or `any`",
-            );
-        }
-        let networks = allow
-            .allow_private_networks
-            .iter()
-            .flat_map(|field| &field.value.0);
-        for item in networks {
-            self.check_private_network(&canonical(&item.value.0), item.span);
-        }
-    }
-
-    fn check_private_network(&mut self, net: &IpNet, span: Span) {
-        let (code, message, help) = match special::around(net) {
-            Some(Special {
-                class: Class::Never,
-                name,
-                ..
-            }) => (
-                "never-allowed",
-                format!("no policy can open `{net}`: it is {name}"),
-                "remove it",
-            ),
-            Some(Special {
-                class: Class::Loopback,
-                ..
-            }) => (
-                "no-effect",
-                format!("no name may lead to loopback, so `{net}` has no effect here"),
-                "write a rule with `domain: localhost` and the ports",
-            ),
-            Some(_) => return,
-            None => (
-                "no-effect",
-                format!("`{net}` does not lie inside one special range, so it has no effect here"),
-                "answers that hold public addresses need no permission; name private networks inside their range",
-            ),
-        };
-        self.report.error(code, span, message, help);
-    }
-
-    fn check_networks(&mut self, allow: &Allow, subject: &Subject, place: Span) {
-        if let Some(networks) = &allow.allow_private_networks {
-            self.report.error(
-                "no-effect",
-                networks.key,
-                "`allow_private_networks` is for names that lead to private addresses; this rule names networks",
-                "write one rule with `cidr:` for each network",
-            );
-        }
-        let Subject::Networks(nets) = subject else {
-            return;
-        };
-        for net in nets {
-            let around = special::around(net);
-            if let Some(Special {
-                class: Class::Never,
-                name,
-                ..
-            }) = around
-            {
-                self.report.error(
-                    "never-allowed",
-                    place,
-                    format!("no policy can open `{net}`: it is {name}"),
-                    "remove the rule",
-                );
-            }
-            let private_inside = special::all().iter().any(|range| {
-                range.class == Class::Private && net.contains(&range.net) && *net != range.net
-            });
-            if let Some(field) = allow.allow_private.as_ref().filter(|field| field.value)
-                && !private_inside
-            {
-                self.report.warn(
-                    "no-effect",
-                    field.key,
-                    "`allow_private` has no effect: the rule names its networks itself",
-                    "remove it",
-                );
-                return;
-            }
-        }
-    }
-}
-
-/// Warns about rules that the blocklist leaves nothing of.
-pub fn warn_about_blocked(read: &Rules, blocked: &NameIndex, report: &mut Report) {
-    for (rule, place) in read.rules.iter().zip(&read.places) {
-        let by = match &rule.subject {
-            Subject::Domain(pattern) => blocked.covering(pattern).first().copied(),
-            Subject::Networks(nets) => {
-                let all = nets.iter().all(|net| is_blocked(net, &read.blocks));
-                let first = || {
-                    let any = |block: &BlockEntry| {
-                        nets.iter()
-                            .any(|net| is_blocked(net, std::slice::from_ref(block)))
-                    };
-                    read.blocks.iter().position(any)
-                };
-                all.then(first).flatten()
-            }
-        };
-        if let Some(block) = by.and_then(|position| read.blocks.get(position)) {
-            report.warn(
-                "blocked",
-                *place,
-                format!(
-                    "the rule allows nothing: `{}` in line {} wins over it",
-                    block.origin.text, block.origin.line
-                ),
-                "remove one of the two",
-            );
-        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Everything of a policy that is not a rule.
 
+use super::checks::has_private_inside;
 use crate::model::PortRange;
 use crate::policy::Glob;
 use crate::policy::diagnostic::Report;
@@ -23,7 +24,7 @@ pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
     let items = document.applies_to.iter().flat_map(|field| &field.value.0);
     for item in items {
         let Some(sandbox) = &item.value.sandbox else {
-            if item.value.written.lacks("sandbox") {
+            if item.value.written.lacks("sandbox") && !item.value.written.has_later() {
                 report.error(
                     "missing-key",
                     item.span,
@@ -136,18 +137,21 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
                 say("may lead to the private networks that it names");
             }
             Subject::Domain(_) => {}
-            Subject::Networks(nets) => match nets.first().and_then(around).map(|range| range.class)
-            {
-                Some(Class::Loopback) => say("opens loopback listeners outside the sandbox"),
-                Some(Class::LinkLocal | Class::Metadata) => {
-                    say("opens a link-local or cloud metadata address");
+            Subject::Networks(nets) => {
+                match nets.first().and_then(around).map(|range| range.class) {
+                    Some(Class::Loopback) => say("opens loopback listeners outside the sandbox"),
+                    Some(Class::LinkLocal | Class::Metadata) => {
+                        say("opens a link-local or cloud metadata address");
+                    }
+                    Some(Class::Private | Class::Never) | None => {}
                 }
-                _ if nets.iter().any(|net| net.prefix_len() == 0) => {
-                    say("opens the whole internet")
+                if nets.iter().any(|net| net.prefix_len() == 0) {
+                    say("opens the whole internet");
                 }
-                _ if rule.allow_private => say("includes the private ranges"),
-                _ => {}
-            },
+                if rule.allow_private && nets.iter().any(has_private_inside) {
+                    say("includes the private ranges inside it");
+                }
+            }
         }
     }
     words

@@ -10,16 +10,9 @@ mod similar;
 mod values;
 mod words;
 
-pub use document::{
-    Allow, Applies, Block, DnsBlock, Document, EgressBlock, NetworkBlock, SandboxBlock,
-};
-pub use lists::{Groups, Items};
-pub use values::{
-    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Seconds, Text, User,
-};
-pub use words::{
-    Action, AlwaysTrue, ApiVersion, Enabled, Internal, Logging, ModeWord, ProtocolWord,
-};
+pub use document::{Allow, Block, Document};
+pub use lists::Items;
+pub use values::{Cidr, Domain, PolicyName, PortItem, Seconds, User};
 
 use super::diagnostic::{Report, Span};
 use super::yaml::{Node, Value};
@@ -50,12 +43,18 @@ pub struct Field<T> {
 pub struct Written {
     keys: Vec<&'static str>,
     misspelt: bool,
+    later: bool,
 }
 
 impl Written {
     /// Whether the key of this field was certainly not written.
     pub fn lacks(&self, field: &str) -> bool {
         !self.misspelt && !self.keys.contains(&field)
+    }
+
+    /// Whether the block says something in keys that are not enforced.
+    pub fn has_later(&self) -> bool {
+        self.later
     }
 }
 
@@ -71,6 +70,7 @@ fn wrong_type(node: &Node, key: &str, wanted: &str, report: &mut Report) {
     let (span, kind) = (node.point(), node.kind());
     let hint = match (&node.value, wanted) {
         (Value::Null, _) => "write a value, or remove the key",
+        (Value::Text(_) | Value::Integer(_), "a list") => "write it in brackets: `[...]`",
         (Value::Integer(_) | Value::Float(_) | Value::Bool(_), "text") => "put it in quotes",
         _ => "",
     };
@@ -128,8 +128,7 @@ macro_rules! block {
                                 });
                         } )+
                         _ => {
-                            let known = $crate::policy::wire::refuse_key(own, Self::KEYS, Self::LATER, report);
-                            block.written.misspelt |= !known;
+                            $crate::policy::wire::refuse_key(own, Self::KEYS, Self::LATER, &mut block.written, report);
                         }
                     }
                 }
@@ -193,10 +192,17 @@ fn entries<'n>(
     }
 }
 
-/// Reports a key that is not enforced; returns whether the vocabulary has it.
-fn refuse_key(key: &super::yaml::Key, known: &[&str], later: &[&str], report: &mut Report) -> bool {
+/// Reports a key that is not enforced, or that nobody knows.
+fn refuse_key(
+    key: &super::yaml::Key,
+    known: &[&str],
+    later: &[&str],
+    written: &mut Written,
+    report: &mut Report,
+) {
     let name = &key.name;
     if later.contains(&name.as_str()) {
+        written.later = true;
         report.error(
             "not-enforced",
             key.span,
@@ -205,8 +211,9 @@ fn refuse_key(key: &super::yaml::Key, known: &[&str], later: &[&str], report: &m
             ),
             format!("remove `{name}` until a version that enforces it is installed"),
         );
-        return true;
+        return;
     }
+    written.misspelt = true;
     let help = match similar::closest(name, known.iter().chain(later).copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("the keys here are: {}", known.join(", ")),
@@ -217,5 +224,4 @@ fn refuse_key(key: &super::yaml::Key, known: &[&str], later: &[&str], report: &m
         format!("there is no key `{name}` here"),
         help,
     );
-    false
 }

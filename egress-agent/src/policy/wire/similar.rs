@@ -7,7 +7,7 @@ pub fn closest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     if text.len() > 40 {
         return None;
     }
-    let bound = (text.chars().count() / 3).max(1);
+    let bound = (text.chars().count() + 2) / 3;
     candidates
         .map(|candidate| (distance(text, candidate), candidate))
         .filter(|(distance, _)| *distance <= bound)
@@ -53,6 +53,7 @@ mod tests {
         let keys = || ["domain", "ports", "protocols"].into_iter();
         assert_eq!(closest("domian", keys()), Some("domain"));
         assert_eq!(closest("protocol", keys()), Some("protocols"));
+        assert_eq!(closest("prots", keys()), Some("ports"));
         assert_eq!(closest("bananas", keys()), None);
     }
 }

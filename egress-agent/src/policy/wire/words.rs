@@ -22,7 +22,7 @@ macro_rules! words {
                     $($word => return Some(Self::$variant),)+
                     $($($other => refuse(node, report, format!("`{key}: {text}` is not possible"), $why),)+)?
                     _ => refuse(node, report, format!("`{key}` cannot be `{text}`"),
-                        concat!("write one of: ", $($word, " "),+).trim_end()),
+                        concat!("write one of: ", $($word, ", "),+).trim_end_matches(", ")),
                 }
                 None
             }
