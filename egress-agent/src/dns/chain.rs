@@ -59,12 +59,18 @@ pub(super) fn follow(
     query_type: RecordType,
     message: &Message,
 ) -> Result<Learned, ChainError> {
+    // Names are brought to canonical form once, not once per alias.
+    let owners: Vec<(Option<DomainName>, &Record)> = message
+        .answers
+        .iter()
+        .filter(|record| record.dns_class == DNSClass::IN)
+        .map(|record| (canonical(&record.name), record))
+        .collect();
     let owned = |owner: &DomainName, kind: RecordType| {
         let owner = owner.clone();
-        message.answers.iter().filter(move |record| {
-            record.dns_class == DNSClass::IN
-                && record.record_type() == kind
-                && canonical(&record.name).as_ref() == Some(&owner)
+        owners.iter().filter_map(move |(own, record)| {
+            let is_meant = own.as_ref() == Some(&owner) && record.record_type() == kind;
+            is_meant.then_some(*record)
         })
     };
     let mut aliases: Vec<(Record, DomainName)> = Vec::new();

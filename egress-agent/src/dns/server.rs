@@ -1,6 +1,6 @@
 //! The resolver as something that runs.
 
-use super::admission::{Admission, Pass};
+use super::admission::Admission;
 use super::cache::Cache;
 use super::coalesce::InFlight;
 use super::counters::{Counters, count};
@@ -194,32 +194,26 @@ async fn datagrams<G: Gate>(
             protocol: Protocol::Udp,
             sandbox: shared.resolver.gate.asker(from, Protocol::Udp),
         };
-        let pass = match asked.sandbox.map(|sandbox| shared.queries.enter(sandbox)) {
-            // Refused without waiting for anything, so it needs no bound.
-            None => None,
-            Some(Some(pass)) => Some(pass),
-            Some(None) => {
-                count(&shared.resolver.counters.overloaded);
-                continue;
-            }
+        let Some(sandbox) = asked.sandbox else {
+            // Refused without asking anybody, so it needs no task and no bound.
+            datagram(&shared, &socket, asked, &bytes).await;
+            continue;
         };
-        tasks.spawn(datagram(
-            shared.clone(),
-            socket.clone(),
-            (asked, bytes),
-            pass,
-        ));
+        let Some(pass) = shared.queries.enter(sandbox) else {
+            count(&shared.resolver.counters.overloaded);
+            continue;
+        };
+        let (shared, socket) = (shared.clone(), socket.clone());
+        tasks.spawn(async move {
+            let _pass = pass;
+            datagram(&shared, &socket, asked, &bytes).await;
+        });
     }
     while tasks.join_next().await.is_some() {}
 }
 
-async fn datagram<G: Gate>(
-    shared: Arc<Shared<G>>,
-    socket: Arc<UdpSocket>,
-    (asked, bytes): (Asked, Vec<u8>),
-    _pass: Option<Pass>,
-) {
-    if let Some(reply) = shared.resolver.answer(asked, &bytes).await
+async fn datagram<G: Gate>(shared: &Shared<G>, socket: &UdpSocket, asked: Asked, bytes: &[u8]) {
+    if let Some(reply) = shared.resolver.answer(asked, bytes).await
         && let Err(error) = socket.send_to(&reply, asked.from).await
     {
         // The client has gone, or its socket is full: it will ask again.

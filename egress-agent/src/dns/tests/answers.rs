@@ -1,13 +1,13 @@
 //! What of an upstream's answer reaches a sandbox.
 
 use super::upstream::{Upstream, address, alias, answer, bytes, code, name, question};
-use super::world::{World, addresses, bare_query, extended_error, query};
+use super::world::{FakeGate, World, addresses, bare_query, extended_error, query};
 use egress_common::{Outcome, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HTTPS;
 use hickory_proto::rr::rdata::svcb::SVCB;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
 
 #[tokio::test]
 async fn an_allowed_name_is_opened_before_it_is_answered() {
@@ -152,12 +152,11 @@ async fn thousands_of_addresses_are_cut_to_the_bound() {
 #[tokio::test]
 async fn hints_are_removed_and_foreign_targets_must_be_allowed() {
     let https = |target: Name| {
-        let text = Record::from_rdata(
+        Record::from_rdata(
             name("ok.test"),
             60,
             RData::HTTPS(HTTPS(SVCB::new(1, target, Vec::new()))),
-        );
-        text
+        )
     };
     let records = vec![
         https(Name::root()),
@@ -223,8 +222,11 @@ async fn a_cache_hit_is_judged_screened_and_opened_for_who_asks() {
 
 #[tokio::test]
 async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
-    let upstream = Upstream::new(|query, _| {
-        std::thread::sleep(Duration::from_millis(100));
+    let gate: Arc<OnceLock<Arc<FakeGate>>> = Arc::default();
+    let reached = gate.clone();
+    let upstream = Upstream::new(move |query, _| {
+        let gate = reached.get().expect("the world is complete");
+        gate.policy.lock().expect("lock").allowed.clear();
         vec![bytes(&answer(
             query,
             vec![address("ok.test", 60, "203.0.113.7")],
@@ -232,17 +234,11 @@ async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
     })
     .await;
     let world = World::new(&upstream).await;
-    let asked = query("ok.test", RecordType::A);
-    let (answer, ()) = tokio::join!(world.send(&asked), async {
-        while upstream.asked() == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        world.policy(|policy| policy.allowed.clear());
-    });
-    // On one thread the answer may have been on its way already; then it was
-    // judged before the change.
-    let refused = answer.metadata.response_code == ResponseCode::NXDomain;
-    assert_eq!(refused, world.opened().is_empty());
+    assert!(gate.set(world.gate.clone()).is_ok());
+    let answer = world.ask("ok.test", RecordType::A).await;
+    assert_eq!(upstream.asked(), 1, "it was allowed when it was asked");
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert!(world.opened().is_empty());
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ const GIVE_UP: Duration = Duration::from_secs(8);
 
 /// What the gate was told to open.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) struct Opening1 {
+pub(super) struct Granted {
     pub(super) sandbox: SandboxId,
     pub(super) name: String,
     pub(super) addresses: Vec<IpAddr>,
@@ -49,7 +49,7 @@ pub(super) struct FakeGate {
     askers: Mutex<HashMap<u16, SandboxId>>,
     /// Sockets that must not have received anything when something is opened.
     watched: Mutex<Vec<Arc<UdpSocket>>>,
-    pub(super) opened: Mutex<Vec<Opening1>>,
+    pub(super) opened: Mutex<Vec<Granted>>,
     pub(super) records: Mutex<Vec<Record>>,
 }
 
@@ -144,7 +144,7 @@ impl Gate for FakeGate {
                 detail,
             });
         }
-        self.opened.lock().expect("lock").push(Opening1 {
+        self.opened.lock().expect("lock").push(Granted {
             sandbox,
             name: opening.name.to_string(),
             addresses: opening.addresses.to_vec(),
@@ -278,7 +278,7 @@ impl World {
         self.send(&query(name, query_type)).await
     }
 
-    pub(super) fn opened(&self) -> Vec<Opening1> {
+    pub(super) fn opened(&self) -> Vec<Granted> {
         self.gate.opened.lock().expect("lock").clone()
     }
 
