@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 /// All rules and blocklist entries with the places of their subjects.
 pub struct Rules {
+    /// What is allowed.
     pub rules: Vec<Rule>,
     /// Where each rule's subject stands.
     pub places: Vec<Span>,
+    /// What is refused.
     pub blocks: Vec<BlockEntry>,
 }
 
