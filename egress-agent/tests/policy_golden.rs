@@ -4,8 +4,9 @@
 //! `UPDATE_GOLDEN=1 cargo test -p egress-agent --test policy_golden` rewrites them.
 
 use egress_agent::policy::render::{self, Colour};
-use egress_agent::policy::{Diagnostic, Policy, Query, explain};
+use egress_agent::policy::{Diagnostic, Policy, Query, explain, json_schema};
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::fs;
@@ -167,4 +168,58 @@ fn every_shipped_policy_loads_without_a_word_and_names_its_schema() {
         seen += 1;
     }
     assert!(seen >= 3, "only {seen} policies are shipped");
+}
+
+/// Every `properties` key anywhere in the schema.
+fn keys_of(schema: &serde_json::Value, keys: &mut BTreeSet<String>) {
+    match schema {
+        serde_json::Value::Object(object) => {
+            if let Some(properties) = object.get("properties").and_then(|p| p.as_object()) {
+                keys.extend(properties.keys().cloned());
+            }
+            object.values().for_each(|value| keys_of(value, keys));
+        }
+        serde_json::Value::Array(items) => items.iter().for_each(|item| keys_of(item, keys)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_documentation_has_every_key_every_code_and_every_refused_key() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let mut words = BTreeSet::new();
+    keys_of(&json_schema(), &mut words);
+    for folder in ["refused", "accepted", "spec"] {
+        for path in fixtures(folder) {
+            for found in parse(&path).map_or_else(|found| found, |(_, found)| found) {
+                words.insert(found.code.to_owned());
+                if found.code == "not-enforced" {
+                    words.insert(found.text().to_owned());
+                }
+            }
+        }
+    }
+    assert!(words.len() > 60, "{words:?}");
+    let known = |word: &String| {
+        page.contains(&format!("`{word}`")) || page.contains(&format!("`network.{word}`"))
+    };
+    let missing: Vec<&String> = words.iter().filter(|word| !known(word)).collect();
+    assert!(
+        missing.is_empty(),
+        "docs/policy.md does not mention {missing:?}"
+    );
+}
+
+#[test]
+fn the_example_of_the_documentation_is_a_policy() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/policy.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let example = page
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let (policy, warnings) = Policy::parse("docs.yaml", example.expect("an example"), today())
+        .unwrap_or_else(|found| panic!("{}", render::diagnostics_text(&found, Colour::No)));
+    assert_eq!((policy.name.as_str(), warnings.len()), ("ci-build", 0));
 }

@@ -132,3 +132,109 @@ impl Policy {
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Policy;
+    use crate::policy::render::{Colour, diagnostics_json, diagnostics_text};
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    const GOOD: &str = include_str!("../../tests/policy/accepted/everything.yaml");
+
+    fn parse_and_render(text: &str) {
+        let found = match Policy::parse("p.yaml", text, Timestamp::UNIX_EPOCH) {
+            Ok((policy, warnings)) => {
+                assert!(!policy.name.is_empty());
+                warnings
+            }
+            Err(problems) => {
+                assert!(problems.iter().any(|problem| problem.is_error()), "{text}");
+                problems
+            }
+        };
+        let rendered = diagnostics_text(&found, Colour::No);
+        assert!(
+            !rendered.contains('\u{1b}'),
+            "a policy could write to the terminal: {rendered:?}"
+        );
+        assert_eq!(
+            diagnostics_json(&found).as_array().map(Vec::len),
+            Some(found.len())
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_gives_a_policy_or_an_error(text in "\\PC{0,80}") {
+            parse_and_render(&text);
+        }
+
+        #[test]
+        fn any_damage_to_a_policy_gives_a_policy_or_an_error(
+            at in 0..GOOD.len(), length in 0..40_usize, with in "[ \\-:{}\\[\\]\"*&!|>ü\u{1b}\t\n0a]{0,6}",
+        ) {
+            let end = (at + length).min(GOOD.len());
+            if let (Some(head), Some(tail)) = (GOOD.get(..at), GOOD.get(end..)) {
+                parse_and_render(&format!("{head}{with}{tail}"));
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_policy_says_cannot_steer_the_terminal() {
+        parse_and_render(
+            "allowlist: {\"\\e[2Ja\": [{\"\\e[31mx\": 1, domain: \"\\e]0;a\\a\", protocols: [\"\\e\"]}]}\n",
+        );
+    }
+
+    #[test]
+    fn the_largest_file_is_read_in_seconds() {
+        let mut text = "apiVersion: egress/v1\nallowlist:\n  all:\n".to_owned();
+        let mut rules = 0;
+        while text.len() < 4_000_000 {
+            text += &format!("    - {{ domain: h{rules}.example.com, protocols: [https] }}\n");
+            text += &format!(
+                "    - {{ cidr: \"2001:db8:{:x}::/48\", protocols: [https] }}\n",
+                rules % 65_536
+            );
+            rules += 2;
+        }
+        let begin = std::time::Instant::now();
+        let (policy, _) =
+            Policy::parse("large.yaml", &text, Timestamp::UNIX_EPOCH).expect("a policy");
+        assert_eq!(policy.rules.len(), rules);
+        assert!(begin.elapsed().as_secs() < 60, "{:?}", begin.elapsed());
+    }
+
+    #[test]
+    fn line_endings_of_other_systems_change_nothing() {
+        let read = |text: &str| {
+            Policy::parse("p.yaml", text, Timestamp::UNIX_EPOCH)
+                .expect("a policy")
+                .0
+        };
+        let (unix, other) = (read(GOOD), read(&GOOD.replace('\n', "\r\n")));
+        assert_eq!(unix.rules, other.rules);
+        assert_eq!(unix.blocks, other.blocks);
+    }
+
+    #[test]
+    fn the_digest_is_that_of_the_text() {
+        let digest = |text: &str| {
+            Policy::parse("p.yaml", text, Timestamp::UNIX_EPOCH)
+                .expect("a policy")
+                .0
+                .digest
+        };
+        // From `sha256sum`.
+        assert_eq!(
+            digest("apiVersion: egress/v1\n"),
+            "675868ea7d4e4362b3781290b5246c29c0388e797c4d1f34c997a3c670f0c7cc"
+        );
+        assert_ne!(
+            digest("apiVersion: egress/v1\n"),
+            digest("apiVersion: egress/v1\n\n")
+        );
+    }
+}

@@ -11,9 +11,11 @@ use std::sync::Arc;
 
 /// All rules and blocklist entries with the places of their subjects.
 pub struct Rules {
+    /// What is allowed.
     pub rules: Vec<Rule>,
     /// Where each rule's subject stands.
     pub places: Vec<Span>,
+    /// What is refused.
     pub blocks: Vec<BlockEntry>,
 }
 
@@ -142,7 +144,7 @@ impl Reader<'_, '_> {
             reason: block
                 .reason
                 .as_ref()
-                .map(|reason| reason.value.0.as_str().into()),
+                .map(|reason| one_line(&reason.value.0).into()),
         })
     }
 
@@ -249,4 +251,9 @@ fn words(domain: Option<&Field<Domain>>, cidr: Option<&Field<Cidr>>) -> String {
         (None, Some(cidr)) => format!("cidr {}", cidr.value.0),
         (None, None) => String::new(),
     }
+}
+
+/// Text that a person may have written over several lines, on one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -11,6 +11,7 @@ use crate::policy::wire::{Document, Field, Seconds, User};
 use egress_common::Mode;
 use std::time::Duration;
 
+/// What happens to what no rule allows.
 pub fn mode(document: &Document) -> Mode {
     let written = document
         .egress
@@ -19,6 +20,7 @@ pub fn mode(document: &Document) -> Mode {
     written.map_or(Mode::Enforce, |field| field.value.into())
 }
 
+/// The sandboxes that the policy is for.
 pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
     let mut globs = Vec::new();
     let items = document.applies_to.iter().flat_map(|field| &field.value.0);
@@ -47,6 +49,7 @@ pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
     globs
 }
 
+/// Who the command runs as, if the policy says.
 pub fn user(document: &Document) -> Option<UserSetting> {
     let sandbox = &document.sandbox.as_ref()?.value;
     Some(match &sandbox.user.as_ref()?.value {
@@ -55,6 +58,7 @@ pub fn user(document: &Document) -> Option<UserSetting> {
     })
 }
 
+/// How names are resolved, with the defaults for what is not written.
 pub fn dns(document: &Document, report: &mut Report) -> DnsSettings {
     let standard = DnsSettings::default();
     let Some(block) = document.dns.as_ref().map(|field| &field.value) else {

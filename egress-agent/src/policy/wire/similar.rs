@@ -7,7 +7,7 @@ pub fn closest<'a>(text: &str, candidates: impl Iterator<Item = &'a str>) -> Opt
     if text.len() > 40 {
         return None;
     }
-    let bound = (text.chars().count() + 2) / 3;
+    let bound = text.chars().count().div_ceil(3);
     candidates
         .map(|candidate| (distance(text, candidate), candidate))
         .filter(|(distance, _)| *distance <= bound)

@@ -69,6 +69,20 @@ impl Read for Text {
             report.error("empty", node.point(), format!("`{key}` is empty"), help);
             return None;
         }
+        // Such text is shown in terminals and logs, and must not steer them.
+        if read
+            .chars()
+            .any(|c| c.is_control() && !matches!(c, '\n' | '\t'))
+        {
+            let help = "write plain text";
+            refuse(
+                node,
+                report,
+                format!("`{key}` holds a control character"),
+                help,
+            );
+            return None;
+        }
         Some(Self(read.to_owned()))
     }
 }
