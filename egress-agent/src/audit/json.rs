@@ -69,7 +69,40 @@ mod tests {
 
     #[test]
     fn the_document_is_as_documented() {
-        insta::assert_snapshot!(render_json(&[sample()]).expect("JSON"), @"");
+        insta::assert_snapshot!(render_json(&[sample()]).expect("JSON"), @r#"
+        {
+          "apiVersion": "egress/v1",
+          "kind": "AuditRecords",
+          "records": [
+            {
+              "sequence": 12,
+              "time": "2026-11-20T08:30:00Z",
+              "kind": "flow",
+              "sandbox_id": 3,
+              "sandbox": "build",
+              "policy": "ci",
+              "process": 4242,
+              "command": "curl",
+              "user": 1000,
+              "hook": "connect",
+              "address": "203.0.113.7",
+              "port": 443,
+              "protocol": "tcp",
+              "name": "api.example.com",
+              "query_type": null,
+              "rule": {
+                "file": "/etc/egress/policies.d/ci.yaml",
+                "line": 7,
+                "text": "domain api.example.com"
+              },
+              "verdict": "deny",
+              "reason": "lapsed_grant",
+              "count": 41,
+              "detail": null
+            }
+          ]
+        }
+        "#);
     }
 
     #[test]

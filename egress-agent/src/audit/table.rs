@@ -115,7 +115,10 @@ mod tests {
 
     #[test]
     fn a_denial_reads_from_left_to_right() {
-        insta::assert_snapshot!(render_table(&[sample()]), @"");
+        insta::assert_snapshot!(render_table(&[sample()]), @r"
+        TIME                      SANDBOX  VERDICT  WHAT                                     WHY                                                                       RULE                              PROCESS
+        2026-11-20T08:30:00.000Z  build    deny     api.example.com 203.0.113.7:443/tcp ×41  the resolver's grant for this address has lapsed; resolve the name again  /etc/egress/policies.d/ci.yaml:7  curl[4242]
+        ");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub struct Bounds {
 }
 
 impl Default for Bounds {
-    /// 10 seconds, 256, and 8,192: about 5 MB at the bound.
+    /// 10 seconds, 256, and 8,192.
     fn default() -> Self {
         Self {
             window: Duration::from_secs(10),
@@ -192,7 +192,11 @@ impl Folds {
         self.open.insert(
             key,
             Fold {
-                first: record.clone(),
+                // The hint stands in the first record already.
+                first: Record {
+                    detail: None,
+                    ..record.clone()
+                },
                 closes,
                 used: self.uses,
                 more: 0,

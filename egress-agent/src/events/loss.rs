@@ -12,8 +12,9 @@ pub enum Source {
     Sandbox(SandboxId),
     /// [`egress_common::Counter::RingFull`].
     RingFull,
-    /// [`egress_common::Counter::UnknownSandbox`].
-    UnknownSandbox,
+    /// [`egress_common::Meter::lost`] of cgroup 0, which pays for what is in no
+    /// known sandbox.
+    NoSandbox,
     /// Reports that were no [`crate::events::Report`].
     Malformed,
 }
@@ -23,7 +24,9 @@ impl Source {
         match self {
             Self::Sandbox(_) => "reports beyond the sandbox's events per second",
             Self::RingFull => "reports that found the ring buffer full",
-            Self::UnknownSandbox => "denials in no known sandbox, which are only counted",
+            Self::NoSandbox => {
+                "reports from outside every known sandbox, beyond their events per second"
+            }
             Self::Malformed => "reports that this agent cannot read",
         }
     }
