@@ -8,6 +8,7 @@
 //!   sandboxes below it;
 //! - [`user`] and [`environment`] say as whom and with what a command runs;
 //! - [`view`] plans what the command sees of the file system;
+//! - [`seccomp`] lists the system calls that it cannot make;
 //! - [`launch`] starts the command and waits for it;
 //! - `spawn` is the only room with `unsafe`: what happens between clone and exec.
 
@@ -15,6 +16,7 @@ pub mod cgroup;
 pub mod environment;
 pub mod launch;
 pub mod mount_table;
+pub mod seccomp;
 pub mod user;
 pub mod view;
 

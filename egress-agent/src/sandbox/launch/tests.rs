@@ -157,6 +157,7 @@ fn no_privilege_is_left() {
         }
         let id = uid.to_string();
         assert_eq!(status["NoNewPrivs"], ["1"]);
+        assert_eq!(status["Seccomp"], ["2"]);
         assert_eq!(status["Uid"], [&*id; 4]);
         assert_eq!(status["Gid"], [&*id; 4]);
         assert!(status["Groups"].is_empty());
@@ -225,7 +226,7 @@ fn cgroups_cannot_be_written_from_inside_not_even_by_root() {
     let script = format!(
         "echo $$ 2>&- > {mount}/cgroup.procs && exit 1
          mkdir {mount}/egress-test-escape 2>&- && exit 2
-         test -z \"$(ls -A {mount})\" || exit 3
+         test -z \"$(ls -A {mount} 2>&-)\" || exit 3
          umount {mount} 2>&- && exit 4
          mount -t cgroup2 none {mount} 2>&- && exit 5
          echo 1 2>&- > /proc/sys/vm/drop_caches && exit 6
@@ -332,6 +333,63 @@ fn what_it_makes_is_not_writable_for_others() {
     assert_eq!(world.run("umask 2>&1 > out; : > made"), Ending::Exited(0));
     let mode = std::fs::metadata(world.file("made")).expect("made").mode();
     assert_eq!(mode & 0o022, 0);
+}
+
+#[test]
+fn listed_system_calls_are_refused_and_others_are_not() {
+    let Some(world) = World::make("calls") else {
+        return;
+    };
+    const NEWUSER: i64 = libc::CLONE_NEWUSER as i64;
+    #[rustfmt::skip]
+    let cases: &[(&str, i64, [i64; 3], i32)] = &[
+        ("socket(AF_INET)", libc::SYS_socket, [2, 1, 0], 0),
+        ("socket(AF_UNIX)", libc::SYS_socket, [1, 1, 0], 0),
+        ("socket(AF_NETLINK)", libc::SYS_socket, [16, 3, 0], 0),
+        ("socket(AF_VSOCK)", libc::SYS_socket, [40, 1, 0], libc::EPERM),
+        ("socket(AF_ALG)", libc::SYS_socket, [38, 5, 0], libc::EPERM),
+        ("socketpair(AF_TIPC)", libc::SYS_socketpair, [30, 1, 0], libc::EPERM),
+        ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0], libc::EPERM),
+        ("keyctl", libc::SYS_keyctl, [0, -3, 0], libc::EPERM),
+        ("unshare(NEWUSER)", libc::SYS_unshare, [NEWUSER, 0, 0], libc::EPERM),
+        ("clone(NEWUSER)", libc::SYS_clone, [NEWUSER, 0, 0], libc::EPERM),
+        ("unshare(0)", libc::SYS_unshare, [0, 0, 0], 0),
+        ("clone3", libc::SYS_clone3, [0, 0, 0], libc::ENOSYS),
+        ("ioctl(TIOCSTI)", libc::SYS_ioctl, [0, 0x5412, 0], libc::EPERM),
+        ("ioctl(FIONREAD)", libc::SYS_ioctl, [0, 0x541b, 0], libc::ENOTTY),
+        #[cfg(target_arch = "x86_64")]
+        ("getpid of x32", 0x4000_0000 | libc::SYS_getpid, [0, 0, 0], libc::ENOSYS),
+    ];
+    for (what, call, [a, b, c], expected) in cases {
+        let program = format!("exit(syscall({call}, {a}, {b}, {c}) == -1 ? int($!) : 0)");
+        let perl = ["/usr/bin/perl", "-e", &program];
+        let mut spec = command(&perl, UID, world.directory.path());
+        spec.command = ["/bin/sh", "-c", "exec \"$@\" < /dev/null", "sh"]
+            .iter()
+            .map(Into::into)
+            .chain(spec.command)
+            .collect();
+        let status = u8::try_from(*expected).expect("small");
+        assert_eq!(world.run_spec(&spec), Ending::Exited(status), "{what}");
+    }
+}
+
+#[test]
+fn without_root_nothing_is_tried() {
+    let Some(world) = World::make("permission") else {
+        return;
+    };
+    let spec = shell("true", UID, world.directory.path());
+    let outcome = std::thread::scope(|scope| {
+        let unprivileged = scope.spawn(|| {
+            // Binds this thread only.
+            let user = rustix::process::Uid::from_raw(UID);
+            rustix::thread::set_thread_res_uid(user, user, user).expect("setresuid");
+            world.launch(&spec)
+        });
+        unprivileged.join().expect("no panic")
+    });
+    assert!(matches!(outcome, Err(LaunchError::NotPermitted)));
 }
 
 /// Runs this test program again as a process that launches, so that signals can
