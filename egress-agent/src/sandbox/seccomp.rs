@@ -81,11 +81,8 @@ const REFUSED: &[Refused] = &[
     refused(libc::SYS_fsmount, When::Always, "as mount(2)"),
     refused(libc::SYS_fspick, When::Always, "as mount(2)"),
     refused(libc::SYS_ioctl, When::Request(libc::TIOCSTI), "types into the terminal; the caller's shell runs it after the sandbox has ended"),
-    refused(libc::SYS_ioctl, When::Request(TIOCLINUX), "pastes into a text console, as TIOCSTI"),
+    refused(libc::SYS_ioctl, When::Request(libc::TIOCLINUX), "pastes into a text console, as TIOCSTI"),
 ];
-
-/// `TIOCLINUX` (ioctl_console(2)); not in the libc crate.
-const TIOCLINUX: u64 = 0x541C;
 
 /// Refused with `ENOSYS`, at which every C library falls back to what can be
 /// judged: the flags of clone3 lie in memory, where no filter looks.
