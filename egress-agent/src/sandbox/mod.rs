@@ -9,7 +9,7 @@
 //! - [`user`] and [`environment`] say as whom and with what a command runs;
 //! - [`view`] plans what the command sees of the file system;
 //! - [`seccomp`] lists the system calls that it cannot make;
-//! - [`launch`] starts the command and waits for it;
+//! - [`mod@launch`] starts the command and waits for it;
 //! - `spawn` is the only room with `unsafe`: what happens between clone and exec.
 
 pub mod cgroup;
