@@ -1,12 +1,14 @@
 //! The sockets that sandboxes are redirected to.
 
 use egress_common::Protocol;
+use rustix::net::sockopt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::net::{TcpListener, UdpSocket};
 
-/// Queries that the kernel may hold while the agent is busy. The kernel cuts
-/// it down to `net.core.rmem_max`.
+/// Bytes of queries that the kernel may hold while the agent is busy. The usual
+/// limit (`net.core.rmem_max`) is some 500 small packets, which a burst from many
+/// sandboxes fills.
 const RECEIVE_BUFFER: usize = 4 << 20;
 /// How often a free port is looked for that is free for UDP and for TCP.
 const PORT_TRIES: usize = 32;
@@ -100,7 +102,9 @@ async fn both(ip: IpAddr, wanted: u16) -> Result<Sockets, BindError> {
 async fn udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let failed = |e| error(address, Protocol::Udp, e);
     let socket = UdpSocket::bind(address).await.map_err(failed)?;
-    rustix::net::sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER)
+    // Past the limit needs CAP_NET_ADMIN; without it the limit will do.
+    sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
+        .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))
         .map_err(|e| failed(e.into()))?;
     Ok(socket)
 }

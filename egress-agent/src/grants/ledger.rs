@@ -140,21 +140,20 @@ impl Ledger {
         mut rule_for: impl FnMut(SandboxId, &DomainName, Protocol, Port) -> Option<RuleId>,
     ) -> Changes {
         let mut touched = Touched::default();
+        // A name has many addresses, and the question is the same for all of them.
+        let mut verdicts: BTreeMap<(SandboxId, NameId, u8, Port), Option<RuleId>> = BTreeMap::new();
         let keys: Vec<GrantKey> = self.order.iter().map(|(_, key)| *key).collect();
         for key in keys {
-            let verdicts: BTreeMap<NameId, Option<RuleId>> = self
-                .holds(&key)
-                .iter()
-                .map(|hold| {
-                    let rule = self.names.name(hold.name).and_then(|name| {
-                        let protocol = Protocol::from_number(key.protocol)?;
-                        rule_for(key.sandbox, name, protocol, key.port)
-                    });
-                    (hold.name, rule)
-                })
-                .collect();
+            let about = |hold: &Hold| (key.sandbox, hold.name, key.protocol, key.port);
+            for hold in self.holds(&key) {
+                verdicts.entry(about(hold)).or_insert_with(|| {
+                    let name = self.names.name(hold.name)?;
+                    let protocol = Protocol::from_number(key.protocol)?;
+                    rule_for(key.sandbox, name, protocol, key.port)
+                });
+            }
             self.edit(key, &mut touched, |entry| {
-                let ended = entry.judge(|hold| verdicts.get(&hold.name).copied().flatten());
+                let ended = entry.judge(|hold| verdicts.get(&about(hold)).copied().flatten());
                 ended.iter().map(|hold| hold.name).collect()
             });
         }

@@ -8,13 +8,15 @@
 //!   sandboxes below it;
 //! - [`user`] and [`environment`] say as whom and with what a command runs;
 //! - [`view`] plans what the command sees of the file system;
-//! - [`launch`] starts the command and waits for it;
+//! - [`seccomp`] lists the system calls that it cannot make;
+//! - [`mod@launch`] starts the command and waits for it;
 //! - `spawn` is the only room with `unsafe`: what happens between clone and exec.
 
 pub mod cgroup;
 pub mod environment;
 pub mod launch;
 pub mod mount_table;
+pub mod seccomp;
 pub mod user;
 pub mod view;
 

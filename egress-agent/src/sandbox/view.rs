@@ -83,6 +83,9 @@ pub enum ViewError {
         "more than {MAX_SOCKETS} Unix sockets with a path are open on this host; they cannot all be hidden"
     )]
     TooManySockets,
+    /// Without a `/run` of the sandbox's own, files would be made in the host's.
+    #[error("/run is not a directory of this host; make it: `mkdir -m 755 /run`")]
+    NoRun,
     /// A path holds a zero byte, so the table it came from was not understood.
     #[error("{0:?} is no path")]
     Path(PathBuf),
@@ -108,6 +111,9 @@ impl View {
         let mounts = mount_table::read().map_err(read("/proc/self/mountinfo"))?;
         let sockets = std::fs::read("/proc/net/unix").map_err(read("/proc/net/unix"))?;
         let hidden = hidden_directories(&mounts);
+        if !hidden.contains(Path::new(RUN)) {
+            return Err(ViewError::NoRun);
+        }
         let sockets = sockets_with_a_path(&sockets, &hidden);
         if sockets.len() > MAX_SOCKETS {
             return Err(ViewError::TooManySockets);

@@ -175,6 +175,34 @@ async fn one_sandbox_at_its_bound_leaves_others_alone() {
     assert_eq!(world.running.counters().read().overloaded, 8);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_from_many_sandboxes_is_answered_at_the_first_try() {
+    let upstream = upstream().await;
+    let world = World::new(&upstream).await;
+    let mut clients = Vec::new();
+    for n in 0..300 {
+        clients.push(world.client(1 + n % 20).await);
+    }
+    // An early answer to one of several clients is not early for the others.
+    world.watch_nobody();
+    for (n, client) in clients.iter().enumerate() {
+        let name = format!("n{}.ok.test", n % 100);
+        let message = bytes(&query(&name, RecordType::A));
+        client.send(&message).await.expect("sent");
+    }
+    let mut answered = 0;
+    for client in &clients {
+        let mut buffer = [0; 512];
+        let received = tokio::time::timeout(Duration::from_secs(3), client.recv(&mut buffer)).await;
+        let length = received.expect("in time").expect("received");
+        let answer = Message::from_vec(&buffer[..length]).expect("a message");
+        answered += addresses(&answer).len();
+    }
+    assert_eq!(answered, 300);
+    assert_eq!(world.opened().len(), 300, "one grant per answer");
+    assert!(upstream.asked() <= 100, "each name was asked for once");
+}
+
 #[tokio::test]
 async fn answers_that_do_not_fit_are_truncated_for_udp_and_whole_over_tcp() {
     let many = || -> Vec<Record> {

@@ -1,6 +1,7 @@
 //! Where the cgroup2 file system is.
 
 use crate::sandbox::cgroup::CgroupError;
+use crate::sandbox::cgroup::root::children;
 use crate::sandbox::mount_table::{self, Mount};
 use rustix::fs::{Mode, OFlags};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,6 +58,21 @@ impl Hierarchy {
     /// The mount point.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The names of the cgroups directly below the cgroup2 root, in order: among
+    /// them the governed roots that an agent left behind when it was killed.
+    pub fn names(&self) -> Result<Vec<String>, CgroupError> {
+        let dir = rustix::fs::openat(
+            &self.dir,
+            c".",
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|e| CgroupError::from_errno("open", &self.path, e))?;
+        let mut names = children(dir.as_fd(), &self.path)?;
+        names.sort();
+        Ok(names)
     }
 }
 

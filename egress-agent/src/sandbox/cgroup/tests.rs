@@ -66,6 +66,11 @@ fn levels_and_ids_are_those_of_the_kernel() {
     let sandbox = root.sandbox("s");
     let inode = rustix::fs::stat(sandbox.path()).expect("stat").st_ino;
     assert_eq!(sandbox.id().0, inode);
+    let names = hierarchy.names().expect("names");
+    assert!(
+        names.iter().any(|other| name == other.as_str()),
+        "{names:?}"
+    );
 }
 
 #[test]

@@ -84,6 +84,7 @@ impl Drop for Child {
 /// Starts a command in a sandbox's cgroup.
 ///
 /// Returns when the command runs; if any step fails, nothing of it ever did.
+/// Needs Linux 5.9 (`clone3` into a cgroup, `close_range`).
 /// The cgroup belongs to the caller, who removes it after the command's end.
 pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, LaunchError> {
     if !rustix::process::geteuid().is_root() {
@@ -91,15 +92,25 @@ pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, Launch
     }
     let prepared = spec.prepare()?;
     let program = spec.command.first().cloned().unwrap_or_default();
-    let cgroup = cgroup
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(LaunchError::Thread)?;
     let forwarding = spec
         .forward_signals
         .then(Forwarding::install)
         .transpose()
         .map_err(|_| LaunchError::SignalsTaken)?;
+    launch_prepared(prepared, program, cgroup, forwarding)
+}
+
+/// Starts what is prepared, in a thread that stays with it to its end.
+pub(super) fn launch_prepared(
+    prepared: Prepared,
+    program: OsString,
+    cgroup: &SandboxCgroup,
+    forwarding: Option<Forwarding>,
+) -> Result<Child, LaunchError> {
+    let cgroup = cgroup
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(LaunchError::Thread)?;
     let (tell_start, start) = sync_channel(1);
     let (tell_ending, ending) = sync_channel(1);
     // The kernel kills the command when the *thread* that made it ends, and a
@@ -119,13 +130,20 @@ pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, Launch
         })
         .map_err(LaunchError::Thread)?;
     let gone = || LaunchError::Thread(io::Error::other("it ended before the command began"));
-    let (pid, init) = start.recv().map_err(|_| gone())??;
-    Ok(Child {
-        pid,
-        init,
-        ending,
-        thread: Some(thread),
-    })
+    match start.recv().unwrap_or_else(|_| Err(gone())) {
+        Ok((pid, init)) => Ok(Child {
+            pid,
+            init,
+            ending,
+            thread: Some(thread),
+        }),
+        Err(error) => {
+            // With the thread, the signals are given back; only then may the
+            // caller try again.
+            let _ = thread.join();
+            Err(error)
+        }
+    }
 }
 
 /// The life of the command's thread.

@@ -1,5 +1,6 @@
 //! Why a command did not start.
 
+use crate::sandbox::seccomp::SeccompError;
 use crate::sandbox::spawn::Step;
 use crate::sandbox::view::ViewError;
 use std::ffi::OsString;
@@ -26,6 +27,9 @@ pub enum LaunchError {
     /// The view of the file system could not be planned.
     #[error(transparent)]
     View(#[from] ViewError),
+    /// The system call filter could not be built.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
     /// No file of that name, in any directory of `PATH`.
     #[error("{0:?}: command not found inside the sandbox")]
     CommandNotFound(OsString),
@@ -73,6 +77,7 @@ impl LaunchError {
             | Self::NoCommand
             | Self::ZeroByte { .. }
             | Self::View(_)
+            | Self::Seccomp(_)
             | Self::Step { .. }
             | Self::SignalsTaken
             | Self::Thread(_) => None,

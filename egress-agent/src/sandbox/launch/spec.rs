@@ -2,6 +2,7 @@
 
 use crate::sandbox::environment::Environment;
 use crate::sandbox::launch::LaunchError;
+use crate::sandbox::seccomp;
 use crate::sandbox::spawn::Prepared;
 use crate::sandbox::user::User;
 use crate::sandbox::view::View;
@@ -60,6 +61,7 @@ impl LaunchSpec {
             directory: c_string("the directory", directory.as_os_str())?,
             directory_or_root: self.directory.is_none(),
             view: View::plan(self.resolv_conf.clone(), self.user.uid == 0)?,
+            filters: seccomp::programs()?,
         })
     }
 }

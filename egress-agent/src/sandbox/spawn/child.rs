@@ -94,6 +94,7 @@ fn become_command(
     enter_directory(prepared).map_err(at(Step::Directory))?;
     keep_report_only(report, reporter).map_err(at(Step::Descriptors))?;
     signals::reset().map_err(at(Step::Signals))?;
+    filter_calls(&prepared.filters).map_err(at(Step::Filter))?;
     Err(Failure::new(Step::Exec, exec(arrays)))
 }
 
@@ -241,6 +242,30 @@ fn close_from(first: u32) -> Result<(), Errno> {
     } else {
         Err(last_errno())
     }
+}
+
+/// Installs the system call filters; from here on they bind this process too.
+fn filter_calls(filters: &[seccompiler::BpfProgram]) -> Result<(), Errno> {
+    for filter in filters {
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?,
+            filter: filter.as_ptr().cast_mut().cast(),
+        };
+        // SAFETY: `seccompiler::sock_filter` is the kernel's structure under
+        // another name, `len` of them are at `filter`, and the kernel only reads.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        };
+        if result != 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
 }
 
 /// Tries each file; says why none of them ran.

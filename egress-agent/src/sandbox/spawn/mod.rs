@@ -50,6 +50,8 @@ pub(super) struct Prepared {
     pub directory_or_root: bool,
     /// What it sees.
     pub view: View,
+    /// What it may not ask the kernel for.
+    pub filters: Vec<seccompiler::BpfProgram>,
 }
 
 /// What a child becomes.

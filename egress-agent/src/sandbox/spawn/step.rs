@@ -72,7 +72,7 @@ steps! {
     /// Signals are as a new process expects them.
     Signals = 23, "reset the signal handlers";
     /// The system call filter.
-    Filter = 24, "install the system call filter";
+    Filter = 24, "install the system call filter (needs CONFIG_SECCOMP_FILTER)";
     /// The command itself.
     Exec = 25, "run the command";
     /// The maker could not read the report.

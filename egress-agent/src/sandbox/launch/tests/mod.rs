@@ -1,13 +1,15 @@
 //! Commands in sandboxes on the running kernel. They need root; without it
 //! every test says that it was skipped.
 
+mod signals;
+
+use super::child::launch_prepared;
 use super::{Child, Ending, LaunchError, LaunchSpec, Step, launch};
 use crate::sandbox::cgroup::tests::{DEADLINE, TestRoot};
 use crate::sandbox::cgroup::{RemoveOnDrop, SandboxCgroup};
 use crate::sandbox::environment::Environment;
 use crate::sandbox::user::User;
 use crate::sandbox::view;
-use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -157,6 +159,7 @@ fn no_privilege_is_left() {
         }
         let id = uid.to_string();
         assert_eq!(status["NoNewPrivs"], ["1"]);
+        assert_eq!(status["Seccomp"], ["2"]);
         assert_eq!(status["Uid"], [&*id; 4]);
         assert_eq!(status["Gid"], [&*id; 4]);
         assert!(status["Groups"].is_empty());
@@ -225,7 +228,7 @@ fn cgroups_cannot_be_written_from_inside_not_even_by_root() {
     let script = format!(
         "echo $$ 2>&- > {mount}/cgroup.procs && exit 1
          mkdir {mount}/egress-test-escape 2>&- && exit 2
-         test -z \"$(ls -A {mount})\" || exit 3
+         test -z \"$(ls -A {mount} 2>&-)\" || exit 3
          umount {mount} 2>&- && exit 4
          mount -t cgroup2 none {mount} 2>&- && exit 5
          echo 1 2>&- > /proc/sys/vm/drop_caches && exit 6
@@ -271,6 +274,46 @@ fn resolv_conf_is_the_sandboxs_own() {
         before
     );
     assert!(!Path::new("/run/resolv.conf").exists());
+}
+
+#[test]
+fn resolv_conf_is_made_where_a_link_into_run_points() {
+    let Some(world) = World::make("link") else {
+        return;
+    };
+    let script = "cat /run/a/b/resolv.conf > out; ls -A /run >> out";
+    let spec = shell(script, UID, world.directory.path());
+    let mut prepared = spec.prepare().expect("prepared");
+    prepared.view.run_directories = vec![c"/run/a".to_owned(), c"/run/a/b".to_owned()];
+    prepared.view.resolv_conf = Some(view::ResolvConf {
+        file: c"/run/a/b/resolv.conf".to_owned(),
+        content: b"nameserver ::1\n".to_vec(),
+        covers: None,
+    });
+    let child = launch_prepared(prepared, "sh".into(), world.cgroup(), None);
+    let ending = child.expect("it starts").wait().expect("it ends");
+    assert_eq!(ending, Ending::Exited(0));
+    assert_eq!(world.output(), "nameserver ::1\na\n");
+}
+
+#[test]
+fn what_cannot_be_hidden_stops_the_launch() {
+    let Some(world) = World::make("hide") else {
+        return;
+    };
+    let script = format!("touch {}", world.file("ran").display());
+    let spec = shell(&script, UID, world.directory.path());
+    let mut prepared = spec.prepare().expect("prepared");
+    let missing = c"/nowhere/at/all".to_owned();
+    prepared.view.hidden_directories.push(missing);
+    let error = launch_prepared(prepared, "sh".into(), world.cgroup(), None)
+        .expect_err("the directory is not there");
+    assert_eq!(
+        error.to_string(),
+        "cannot hide the directory /nowhere/at/all: No such file or directory (os error 2); \
+         nothing was started"
+    );
+    assert!(!world.file("ran").exists());
 }
 
 #[test]
@@ -334,72 +377,59 @@ fn what_it_makes_is_not_writable_for_others() {
     assert_eq!(mode & 0o022, 0);
 }
 
-/// Runs this test program again as a process that launches, so that signals can
-/// be sent to it and it can be killed.
-fn launcher(world: &World, script: &str) -> std::process::Child {
-    std::process::Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "--ignored", "--nocapture"])
-        .arg("sandbox::launch::tests::launches_in_a_process_of_its_own")
-        .env("EGRESS_TEST_CGROUP", world.cgroup().path())
-        .env("EGRESS_TEST_DIRECTORY", world.directory.path())
-        .env("EGRESS_TEST_SCRIPT", script)
-        .spawn()
-        .expect("this program again")
-}
-
 #[test]
-#[ignore = "other tests run it as the process that launches"]
-fn launches_in_a_process_of_its_own() {
-    let variable = |name| std::env::var(name).expect("set by the test that runs this");
-    let path = PathBuf::from(variable("EGRESS_TEST_CGROUP"));
-    let hierarchy = crate::sandbox::Hierarchy::find().expect("cgroup2");
-    let below = path
-        .strip_prefix(hierarchy.path())
-        .expect("below the mount");
-    let (root, name) = (
-        below.parent().expect("a root"),
-        below.file_name().expect("a name"),
-    );
-    let root = crate::sandbox::GovernedRoot::open(&hierarchy, root.to_str().expect("text"));
-    let name = crate::model::SandboxName::parse(name.to_str().expect("text")).expect("a name");
-    let cgroup = SandboxCgroup::open(&root.expect("the root"), &name).expect("the sandbox");
-    let directory = PathBuf::from(variable("EGRESS_TEST_DIRECTORY"));
-    let mut spec = shell(&variable("EGRESS_TEST_SCRIPT"), UID, &directory);
-    spec.forward_signals = true;
-    let child = launch(&spec, &cgroup).expect("it starts");
-    let ending = child.wait().expect("it ends");
-    assert_eq!(ending, Ending::Exited(9), "the script ends with 9");
-}
-
-#[test]
-fn a_signal_to_the_launcher_reaches_the_command() {
-    let Some(world) = World::make("forward") else {
+fn listed_system_calls_are_refused_and_others_are_not() {
+    let Some(world) = World::make("calls") else {
         return;
     };
-    let script = "trap 'echo term >> out; exit 9' TERM; trap 'echo int >> out' INT
-                  : > ready; while :; do sleep 0.05; done";
-    let mut launcher = launcher(&world, script);
-    wait_for("the traps are set", || world.file("ready").exists());
-    let pid = Pid::from_child(&launcher);
-    rustix::process::kill_process(pid, Signal::INT).expect("sent");
-    wait_for("the first signal", || world.file("out").exists());
-    rustix::process::kill_process(pid, Signal::TERM).expect("sent");
-    assert!(launcher.wait().expect("it ends").success());
-    assert_eq!(world.output(), "int\nterm\n");
+    const NEWUSER: i64 = libc::CLONE_NEWUSER as i64;
+    #[rustfmt::skip]
+    let cases: &[(&str, i64, [i64; 3], i32)] = &[
+        ("socket(AF_INET)", libc::SYS_socket, [2, 1, 0], 0),
+        ("socket(AF_UNIX)", libc::SYS_socket, [1, 1, 0], 0),
+        ("socket(AF_NETLINK)", libc::SYS_socket, [16, 3, 0], 0),
+        ("socket(AF_VSOCK)", libc::SYS_socket, [40, 1, 0], libc::EPERM),
+        ("socket(AF_ALG)", libc::SYS_socket, [38, 5, 0], libc::EPERM),
+        ("socketpair(AF_TIPC)", libc::SYS_socketpair, [30, 1, 0], libc::EPERM),
+        ("io_uring_setup", libc::SYS_io_uring_setup, [1, 0, 0], libc::EPERM),
+        ("keyctl", libc::SYS_keyctl, [0, -3, 0], libc::EPERM),
+        ("unshare(NEWUSER)", libc::SYS_unshare, [NEWUSER, 0, 0], libc::EPERM),
+        ("clone(NEWUSER)", libc::SYS_clone, [NEWUSER, 0, 0], libc::EPERM),
+        ("unshare(0)", libc::SYS_unshare, [0, 0, 0], 0),
+        ("clone3", libc::SYS_clone3, [0, 0, 0], libc::ENOSYS),
+        ("ioctl(TIOCSTI)", libc::SYS_ioctl, [0, 0x5412, 0], libc::EPERM),
+        ("ioctl(FIONREAD)", libc::SYS_ioctl, [0, 0x541b, 0], libc::ENOTTY),
+        #[cfg(target_arch = "x86_64")]
+        ("getpid of x32", 0x4000_0000 | libc::SYS_getpid, [0, 0, 0], libc::ENOSYS),
+    ];
+    for (what, call, [a, b, c], expected) in cases {
+        let program = format!("exit(syscall({call}, {a}, {b}, {c}) == -1 ? int($!) : 0)");
+        let perl = ["/usr/bin/perl", "-e", &program];
+        let mut spec = command(&perl, UID, world.directory.path());
+        spec.command = ["/bin/sh", "-c", "exec \"$@\" < /dev/null", "sh"]
+            .iter()
+            .map(Into::into)
+            .chain(spec.command)
+            .collect();
+        let status = u8::try_from(*expected).expect("small");
+        assert_eq!(world.run_spec(&spec), Ending::Exited(status), "{what}");
+    }
 }
 
 #[test]
-fn everything_dies_with_a_launcher_that_is_killed() {
-    let Some(world) = World::make("killed") else {
+fn without_root_nothing_is_tried() {
+    let Some(world) = World::make("permission") else {
         return;
     };
-    let script = "setsid sh -c 'sleep 60' & : > ready; sleep 60";
-    let mut launcher = launcher(&world, script);
-    wait_for("the script runs", || world.file("ready").exists());
-    assert!(world.cgroup().populated().expect("events"));
-    launcher.kill().expect("killed");
-    launcher.wait().expect("gone");
-    wait_for("the sandbox is empty", || {
-        !world.cgroup().populated().expect("events")
+    let spec = shell("true", UID, world.directory.path());
+    let outcome = std::thread::scope(|scope| {
+        let unprivileged = scope.spawn(|| {
+            // Binds this thread only.
+            let user = rustix::process::Uid::from_raw(UID);
+            rustix::thread::set_thread_res_uid(user, user, user).expect("setresuid");
+            world.launch(&spec)
+        });
+        unprivileged.join().expect("no panic")
     });
+    assert!(matches!(outcome, Err(LaunchError::NotPermitted)));
 }
