@@ -338,6 +338,11 @@ impl Book {
         })
     }
 
+    /// Sets the book to what the kernel holds, after a change stopped half way.
+    pub fn resynchronise(&mut self, in_force: &Image) {
+        self.image = Image { grants: BTreeMap::new(), ..in_force.clone() };
+    }
+
     /// Notes settings that the caller wrote into the kernel.
     pub const fn note_settings(&mut self, settings: Settings) {
         self.image.settings = settings;

@@ -12,6 +12,13 @@ macro_rules! counters {
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
         pub struct Counts { $($(#[$doc])* pub $field: u64,)+ }
 
+        impl Counts {
+            /// Each total with its name.
+            pub fn named(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($field), self.$field)),+]
+            }
+        }
+
         impl Counters {
             /// Reads all of them.
             pub fn read(&self) -> Counts {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Whether a record type, by its IANA number, is one of those named.
 pub fn type_is_listed(number: u16, names: &[&str]) -> bool {
     let asked = RecordType::from(number);
-    names.iter().any(|name| RecordType::from_str(name) == Ok(asked))
+    names.iter().any(|name| RecordType::from_str(name).is_ok_and(|named| named == asked))
 }
 
 #[cfg(test)]

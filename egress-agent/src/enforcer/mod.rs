@@ -20,7 +20,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 
-pub use attach::{Change as HookChange, Finding, disarm};
+pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::boot_now;
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};

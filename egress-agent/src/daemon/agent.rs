@@ -1,0 +1,409 @@
+//! The agent: what joins the parts. Its order of start is the order of its
+//! promises: enforcement is in force before anything else can happen.
+
+use super::book::{Book, BookError, Member};
+use super::config::Config;
+use super::runtime::{Runtime, RuntimeError};
+use crate::audit::{AuditError, Recorder, Store};
+use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
+use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
+use crate::grants::{Adopted, Changes};
+use crate::image::Change;
+use crate::model::{Record, RecordKind};
+use crate::policy::render::{Colour, diagnostics_text};
+use crate::policy::{Diagnostic, PolicySet};
+use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
+use egress_common::{Outcome, Reason, Sandbox};
+use jiff::Timestamp;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+/// How long what is left in a sandbox has to die.
+pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why the agent cannot start or change.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is its source, which is documented")]
+pub enum AgentError {
+    #[error(transparent)]
+    Cgroup(#[from] CgroupError),
+    #[error(transparent)]
+    Enforcer(#[from] EnforcerError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    #[error(transparent)]
+    Resolver(#[from] BindError),
+    #[error(transparent)]
+    Book(#[from] BookError),
+    #[error("{}", diagnostics_text(.0, Colour::No).trim_end())]
+    Policy(Vec<Diagnostic>),
+    #[error(
+        "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
+         configuration, or give `--upstream ADDRESS`"
+    )]
+    NoUpstream,
+}
+
+impl AgentError {
+    /// Whether somebody has to correct a configuration or policy file.
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Policy(_) | Self::NoUpstream)
+    }
+}
+
+/// A running agent.
+pub struct Agent {
+    config: Config,
+    root: GovernedRoot,
+    enforcer: Enforcer,
+    book: Mutex<Book>,
+    runtime: Mutex<Runtime>,
+    store: Store,
+    upstreams: Vec<SocketAddr>,
+    resolver: OnceLock<ResolverState>,
+    since: Timestamp,
+    stop: tokio::sync::watch::Sender<bool>,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// What is told of the running resolver.
+struct ResolverState {
+    ports: Ports,
+    counters: Arc<dns::Counters>,
+}
+
+/// The resolver of a started agent; it stops when this is dropped.
+pub struct Services {
+    pub(super) resolver: Running,
+}
+
+impl Agent {
+    /// Starts: locks, reads the policies, puts enforcement in force, takes over
+    /// what an earlier agent left, and opens the resolver last.
+    ///
+    /// What fails before enforcement leaves the machine as it was; what fails
+    /// after leaves it as strict as the maps are.
+    pub async fn start(config: Config) -> Result<(Arc<Self>, Services), AgentError> {
+        let now = Timestamp::now();
+        let runtime = Runtime::open(&config.runtime_directory)?;
+        let (policies, warnings) =
+            PolicySet::load(&config.policies, now).map_err(AgentError::Policy)?;
+        if !warnings.is_empty() {
+            tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
+        }
+        let upstreams = upstreams(&config)?;
+        let store = Store::open(&config.state_directory.join("audit.db")).await?;
+        let root = GovernedRoot::ensure(&Hierarchy::find()?, &config.root)?;
+        let place = Place { path: root.path().to_owned(), cgroup: root.id(), level: root.level() };
+        let enforcer = Enforcer::start(place, config.events_per_second)?;
+
+        let book = Book::new(&enforcer.image()?);
+        let agent = Arc::new(Self {
+            config,
+            root,
+            enforcer,
+            book: Mutex::new(book),
+            runtime: Mutex::new(runtime),
+            store,
+            upstreams,
+            resolver: OnceLock::new(),
+            since: now,
+            stop: tokio::sync::watch::channel(false).0,
+            warnings: Mutex::new(Vec::new()),
+        });
+        agent.take_over(policies, now)?;
+        let services = agent.open_resolver().await?;
+        agent.tell(format!(
+            "agent {} started: {}",
+            env!("CARGO_PKG_VERSION"),
+            agent.started_in_words()
+        ));
+        Ok((agent, services))
+    }
+
+    /// Reads what an earlier agent knew, and brings policies into force over it.
+    fn take_over(&self, policies: PolicySet, now: Timestamp) -> Result<(), AgentError> {
+        let mut book = self.book();
+        let mut runtime = self.runtime();
+        let image = self.enforcer.image()?;
+        let names = runtime.names()?;
+        for member in runtime.sandboxes()? {
+            if self.is_alive(&member, &image.sandboxes) {
+                book.adopt(member);
+            } else {
+                runtime.forget(&member.name)?;
+            }
+        }
+        let adopted = image.grants.iter().map(|(key, grant)| Adopted {
+            key: *key,
+            grant: *grant,
+            name: names.get(&grant.name).cloned(),
+        });
+        book.ledger_mut().adopt(adopted);
+        let in_use: std::collections::BTreeSet<_> =
+            image.grants.values().map(|grant| grant.name).collect();
+        runtime.rewrite_names(
+            names.iter().filter(|(id, _)| in_use.contains(id)).map(|(id, name)| (*id, name)),
+        )?;
+        drop(runtime);
+        // Sandboxes that nobody knows any more go out of the kernel here, and
+        // with them their grants: `load` asks every one of them again.
+        let changes = book.load(policies, now)?;
+        self.carry_out(&mut book, &changes)?;
+        Ok(())
+    }
+
+    /// Whether a sandbox of an earlier agent is the one that the kernel knows:
+    /// a cgroup that was removed and made again under its name is not.
+    fn is_alive(
+        &self,
+        member: &Member,
+        in_force: &std::collections::BTreeMap<egress_common::CgroupId, Sandbox>,
+    ) -> bool {
+        in_force.get(&member.cgroup).is_some_and(|sandbox| sandbox.id == member.id)
+            && SandboxCgroup::open(&self.root, &member.name)
+                .is_ok_and(|cgroup| cgroup.id() == member.cgroup)
+    }
+
+    /// Opens the resolver where the last one was, so that redirected sockets
+    /// find it again; elsewhere if somebody has taken that port since.
+    async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
+        let (v4, v6) = self.enforcer.resolver()?;
+        let config = || dns::Config { upstreams: self.upstreams.clone(), ..dns::Config::default() };
+        let wanted = Ports { v4: v4.unwrap_or(0), v6: v6.unwrap_or(0) };
+        let server = match Server::bind(wanted, config()).await {
+            Err(BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
+                tracing::warn!("the port of the earlier resolver is taken; using another");
+                Server::bind(Ports { v4: 0, v6: 0 }, config()).await?
+            }
+            other => other?,
+        };
+        let ports = server.ports();
+        let some = |port: u16| Some(port).filter(|port| *port != 0);
+        {
+            let mut book = self.book();
+            self.enforcer.set_resolver(some(ports.v4), some(ports.v6))?;
+            book.note_settings(self.enforcer.image()?.settings);
+        }
+        let resolver = server.serve(Arc::clone(self));
+        let counters = Arc::clone(resolver.counters());
+        // There is one start, so nobody has set it before.
+        let _ = self.resolver.set(ResolverState { ports, counters });
+        Ok(Services { resolver })
+    }
+
+    /// The book. A panic elsewhere cannot have left it half changed for longer
+    /// than until the next change, which is planned from what the kernel holds.
+    pub(super) fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn runtime(&self) -> MutexGuard<'_, Runtime> {
+        self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) const fn enforcer(&self) -> &Enforcer {
+        &self.enforcer
+    }
+
+    pub(super) const fn root(&self) -> &GovernedRoot {
+        &self.root
+    }
+
+    pub(super) const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn recorder(&self) -> Recorder {
+        self.store.recorder()
+    }
+
+    pub(super) const fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    pub(super) fn upstreams(&self) -> &[SocketAddr] {
+        &self.upstreams
+    }
+
+    pub(super) fn resolver(&self) -> Option<(Ports, dns::Counts)> {
+        self.resolver.get().map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn started_in_words(&self) -> String {
+        match self.enforcer.started() {
+            Started::Fresh => "enforcement was not in force before".into(),
+            Started::TookOver { replaced: 0, added: 0 } => {
+                "took over the programs and maps in force, unchanged".into()
+            }
+            Started::TookOver { replaced, added } => {
+                format!("took over the maps in force, replaced {replaced} programs, added {added}")
+            }
+        }
+    }
+
+    /// What somebody should look at.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_warnings(&self, warnings: Vec<String>) {
+        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Ends the agent's loops; enforcement stays.
+    pub fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// Resolves when the agent is to end.
+    pub async fn stopped(&self) {
+        let mut stop = self.stop.subscribe();
+        // The sender lives in the agent, which the caller holds.
+        let _ = stop.wait_for(|stop| *stop).await;
+    }
+
+    /// Records something about the agent itself.
+    pub(super) fn tell(&self, detail: String) {
+        tracing::info!("{detail}");
+        let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
+        record.detail = Some(detail);
+        self.recorder().record(record);
+    }
+
+    /// Changes the kernel. Where that fails half way the kernel is as strict as
+    /// both ends, and the book is set to what the kernel holds.
+    pub(super) fn carry_out(
+        &self,
+        book: &mut MutexGuard<'_, Book>,
+        changes: &[Change],
+    ) -> Result<(), EnforcerError> {
+        let result = self.enforcer.apply(changes);
+        if result.is_err() {
+            match self.enforcer.image() {
+                Ok(image) => book.resynchronise(&image),
+                Err(error) => tracing::error!(%error, "the kernel maps cannot be read back"),
+            }
+        }
+        result
+    }
+
+    /// Brings grants into the kernel map: names first into the runtime
+    /// directory, so that the next agent knows what it finds.
+    pub(super) fn grant(
+        &self,
+        book: &mut MutexGuard<'_, Book>,
+        changes: Vec<Changes>,
+    ) -> Result<Receipt, OpenError> {
+        let failed = |detail: String| OpenError { reason: Reason::GrantFailed, detail };
+        let mut writes = Vec::new();
+        let mut removals = Vec::new();
+        {
+            let mut runtime = self.runtime();
+            for change in changes {
+                for (_, grant) in &change.write {
+                    if let Some(name) = book.ledger().name(grant.name) {
+                        runtime
+                            .remember_name(grant.name, name)
+                            .map_err(|error| failed(error.to_string()))?;
+                    }
+                }
+                removals.extend(change.remove.into_iter().map(Change::RemoveGrant));
+                writes.extend(change.write);
+            }
+        }
+        self.enforcer.apply(&removals).map_err(|error| failed(error.to_string()))?;
+        self.enforcer.grant(&writes).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Ends every live connection that policy no longer allows.
+    pub(super) fn end_revoked(&self) -> Result<usize, EnforcerError> {
+        let image = self.book().image();
+        let cgroups = self.cgroups_of_sandboxes();
+        let table = crate::enforcer::SocketTable::open()?;
+        let mut ended = 0;
+        for connection in table.live()? {
+            let Some(sandbox) = cgroups.get(&connection.cgroup) else { continue };
+            if !Book::may_go_on(&image, *sandbox, &connection.to) {
+                table.end(&connection)?;
+                ended += 1;
+            }
+        }
+        Ok(ended)
+    }
+
+    /// Every cgroup at or below a sandbox, with the sandbox's own.
+    fn cgroups_of_sandboxes(
+        &self,
+    ) -> std::collections::BTreeMap<egress_common::CgroupId, egress_common::CgroupId> {
+        use std::os::unix::fs::MetadataExt;
+        let mut found = std::collections::BTreeMap::new();
+        let members: Vec<Member> = self.book().members().cloned().collect();
+        for member in members {
+            let mut open = vec![self.root.path().join(member.name.as_str())];
+            while let Some(directory) = open.pop() {
+                let Ok(metadata) = std::fs::metadata(&directory) else { continue };
+                found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
+                let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+                open.extend(
+                    entries
+                        .flatten()
+                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+                        .map(|entry| entry.path()),
+                );
+            }
+        }
+        found
+    }
+
+    /// The record of a sandbox's beginning or end.
+    pub(super) fn tell_of_sandbox(&self, member: &Member, detail: String) {
+        let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
+        record.sandbox_id = Some(member.id);
+        record.sandbox = Some(member.name.to_string());
+        record.policy = Some(member.policy.clone());
+        record.detail = Some(detail);
+        self.recorder().record(record);
+    }
+
+    /// The record of a load of policies.
+    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
+        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
+        record.user = Some(user);
+        record.outcome = Some(outcome);
+        record.detail = Some(detail);
+        self.recorder().record(record);
+    }
+
+    /// Writes what waits and closes the audit store.
+    pub async fn close(self: Arc<Self>, services: Services, patience: Duration) {
+        if !services.resolver.stop(patience).await {
+            tracing::warn!("queries were still under way when the resolver stopped");
+        }
+        if let Err(error) = self.recorder().flush(patience).await {
+            tracing::error!(%error, "records were lost at the end");
+        }
+        if let Some(agent) = Arc::into_inner(self)
+            && let Err(error) = agent.store.close(patience).await
+        {
+            tracing::error!(%error, "the audit store did not close in time");
+        }
+    }
+}
+
+/// The configured upstreams, or the host's.
+fn upstreams(config: &Config) -> Result<Vec<SocketAddr>, AgentError> {
+    if !config.upstreams.is_empty() {
+        return Ok(config.upstreams.clone());
+    }
+    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let found = dns::host_upstreams(&text);
+    if found.is_empty() { Err(AgentError::NoUpstream) } else { Ok(found) }
+}

@@ -1,0 +1,193 @@
+//! What the agent does while it runs: reads reports, polls counters, collects
+//! sandboxes whose owner is gone, closes rules that expire, checks that
+//! enforcement is still in force.
+
+use super::agent::Agent;
+use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
+use crate::events::{Bounds, Moment, Pipeline, Source};
+use crate::image::Change;
+use crate::sandbox::SandboxCgroup;
+use egress_common::{CgroupId, Counter, SandboxId};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Reports taken from the ring at once.
+const BATCH: usize = 4096;
+/// How often what has no event of its own is looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// How long a lapsed grant still covers the connections that it opened.
+const KEEP_LAPSED: Duration = Duration::from_secs(24 * 3600);
+/// Ticks between two looks at what has to be done rarely.
+const RARELY: u64 = 10;
+
+impl Agent {
+    /// Runs until the agent is told to stop. The last records are made then.
+    pub async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
+        let mut reports = self.enforcer().reports()?;
+        let mut pipeline = Pipeline::new(Arc::clone(&self), Bounds::default());
+        let mut tick = tokio::time::interval(TICK);
+        let mut ticks: u64 = 0;
+        let mut batch = Vec::with_capacity(BATCH);
+        let stopped = self.stopped();
+        tokio::pin!(stopped);
+        loop {
+            tokio::select! {
+                () = &mut stopped => break,
+                read = reports.next_batch(BATCH, &mut batch) => {
+                    if let Err(error) = read {
+                        tracing::error!(%error, "the event ring cannot be read");
+                        tokio::time::sleep(TICK).await;
+                    }
+                    self.take(&mut pipeline, &mut batch);
+                }
+                _ = tick.tick() => {
+                    ticks += 1;
+                    self.look_after(&mut pipeline, ticks);
+                }
+            }
+        }
+        // What was reported before the stop belongs into the store.
+        while let Ok(Ok(())) =
+            tokio::time::timeout(Duration::from_millis(20), reports.next_batch(BATCH, &mut batch)).await
+        {
+            self.take(&mut pipeline, &mut batch);
+        }
+        self.read_losses(&mut pipeline);
+        let recorder = self.recorder();
+        pipeline.finish(Moment::now()).for_each(|record| recorder.record(record));
+        Ok(())
+    }
+
+    fn take(&self, pipeline: &mut Pipeline<Arc<Self>>, batch: &mut Vec<Report>) {
+        let recorder = self.recorder();
+        let now = Moment::now();
+        for report in batch.drain(..) {
+            match report {
+                Report::Event(event) => pipeline.take(&event, now).for_each(|r| recorder.record(r)),
+                Report::Malformed(length) => {
+                    tracing::error!(length, "the ring holds a report of another version");
+                }
+            }
+        }
+    }
+
+    fn look_after(self: &Arc<Self>, pipeline: &mut Pipeline<Arc<Self>>, ticks: u64) {
+        let recorder = self.recorder();
+        pipeline.tick(Moment::now()).for_each(|record| recorder.record(record));
+        self.read_losses(pipeline);
+        self.check_enforcement();
+        self.close_expired_rules();
+        if ticks.is_multiple_of(RARELY) {
+            self.sweep_grants();
+        }
+        let agent = Arc::clone(self);
+        // Ending a sandbox waits for processes to die.
+        tokio::task::spawn_blocking(move || agent.collect_orphans());
+    }
+
+    fn read_losses(&self, pipeline: &mut Pipeline<Arc<Self>>) {
+        let recorder = self.recorder();
+        let now = Moment::now();
+        if let Ok(total) = self.enforcer().counter(Counter::RingFull) {
+            pipeline.lost(Source::RingFull, total, now).for_each(|r| recorder.record(r));
+        }
+        let owners: BTreeMap<CgroupId, SandboxId> =
+            self.book().members().map(|member| (member.cgroup, member.id)).collect();
+        for (cgroup, meter) in self.enforcer().meters().unwrap_or_default() {
+            let source = match owners.get(&cgroup) {
+                Some(id) => Source::Sandbox(*id),
+                None if cgroup == CgroupId(0) => Source::NoSandbox,
+                None => continue,
+            };
+            pipeline.lost(source, meter.lost, now).for_each(|r| recorder.record(r));
+        }
+    }
+
+    /// Looks whether the programs are still there; each change is recorded once.
+    fn check_enforcement(&self) {
+        let findings = match self.enforcer().inspect() {
+            Ok(findings) => findings.iter().map(in_words).collect(),
+            Err(error) => vec![error.to_string()],
+        };
+        if findings != self.warnings() {
+            for finding in &findings {
+                tracing::error!("{finding}");
+                self.tell(format!("enforcement disturbed: {finding}"));
+            }
+            if findings.is_empty() {
+                self.tell("enforcement is undisturbed again".into());
+            }
+            self.set_warnings(findings);
+        }
+    }
+
+    fn close_expired_rules(&self) {
+        let now = Timestamp::now();
+        let mut book = self.book();
+        if !book.has_expired_rules(now) {
+            return;
+        }
+        let result = book
+            .expire_rules(now)
+            .map_err(|error| error.to_string())
+            .and_then(|changes| self.carry_out(&mut book, &changes).map_err(|error| error.to_string()));
+        drop(book);
+        match result {
+            Ok(()) => {
+                self.tell("rules that reached their expiry date were closed".into());
+                if let Err(error) = self.end_revoked() {
+                    tracing::warn!(%error, "connections under expired rules were not ended at once");
+                }
+            }
+            Err(error) => tracing::error!(error, "expired rules could not be closed; trying again"),
+        }
+    }
+
+    fn sweep_grants(&self) {
+        let mut book = self.book();
+        let gone = book.ledger_mut().sweep(boot_now(), KEEP_LAPSED);
+        let changes: Vec<_> = gone.into_iter().map(Change::RemoveGrant).collect();
+        if let Err(error) = self.enforcer().apply(&changes) {
+            tracing::warn!(%error, "lapsed grants could not be removed; they open nothing new");
+        }
+    }
+
+    /// Ends sandboxes whose owner died without ending them.
+    fn collect_orphans(&self) {
+        let orphans: Vec<String> = self
+            .book()
+            .members()
+            .filter(|member| !is_alive(member.owner))
+            .filter(|member| {
+                SandboxCgroup::open(self.root(), &member.name)
+                    .and_then(|cgroup| cgroup.populated())
+                    .map_or(true, |populated| !populated)
+            })
+            .map(|member| member.name.to_string())
+            .collect();
+        for name in orphans {
+            match self.remove_sandbox(&name) {
+                Ok(()) => tracing::info!(sandbox = name, "collected; its owner is gone"),
+                Err(failure) => tracing::warn!(sandbox = name, error = failure.message, "cannot be collected yet"),
+            }
+        }
+    }
+}
+
+fn is_alive(process: u32) -> bool {
+    std::path::Path::new(&format!("/proc/{process}")).exists()
+}
+
+fn in_words(finding: &Finding) -> String {
+    match finding {
+        Finding::Missing { program } => format!(
+            "the program `{program}` is no longer attached; restart the agent to put it back"
+        ),
+        Finding::Foreign { program, others } => format!(
+            "a program that was attached after `{program}` could overrule it: {others}; \
+             the packet gate cannot be overruled"
+        ),
+    }
+}

@@ -1,0 +1,84 @@
+//! The daemon: an agent behind a control socket, until a signal.
+
+use super::agent::{Agent, AgentError};
+use super::config::Config;
+use crate::api::{self, Listening, ServeError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// How long the end may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each variant is its source, which is documented")]
+pub enum ServiceError {
+    #[error(transparent)]
+    Agent(#[from] AgentError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot watch signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl ServiceError {
+    /// Whether somebody has to correct a configuration or policy file.
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Agent(error) if error.is_configuration())
+    }
+}
+
+/// Runs the daemon until SIGTERM or SIGINT; SIGHUP loads the policies again.
+/// Enforcement stays in force when it returns.
+pub async fn serve(config: Config) -> Result<(), ServiceError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(ServiceError::Signals)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServiceError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServiceError::Signals)?;
+
+    let (agent, services) = Agent::start(config).await?;
+    let listening = Listening::bind(&agent.config().socket)?;
+    let stop = {
+        let agent = Arc::clone(&agent);
+        async move { agent.stopped().await }
+    };
+    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop));
+    let run = tokio::spawn(Arc::clone(&agent).run());
+    tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
+
+    loop {
+        tokio::select! {
+            _ = hangup.recv() => {
+                match tokio::task::block_in_place(|| agent.reload_policies(0)) {
+                    Ok(reloaded) => tracing::info!(policies = reloaded.policies.len(), "reloaded"),
+                    Err(failure) => tracing::error!("{}", failure.message),
+                }
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = agent.stopped() => break,
+        }
+    }
+    agent.tell("agent stops; enforcement stays in force".into());
+    agent.stop();
+    for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
+        if tokio::time::timeout(PATIENCE, task).await.is_err() {
+            tracing::warn!(what, "did not end in time");
+        }
+    }
+    agent.close(services, PATIENCE).await;
+    Ok(())
+}
+
+/// Waits for a task and logs how it failed, if it did.
+fn flatten<E: std::fmt::Display + Send + 'static>(
+    task: tokio::task::JoinHandle<Result<(), E>>,
+) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        match task.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "a part of the agent failed"),
+            Err(error) => tracing::error!(%error, "a part of the agent panicked"),
+        }
+    })
+}
