@@ -1,2 +1,5 @@
-//! The daemon.
-fn main() {}
+//! The daemon: see [`egress_agent::daemon`].
+
+fn main() -> std::process::ExitCode {
+    egress_agent::cli::agent_main()
+}

@@ -1,1 +1,93 @@
-//! What a person types.
+//! What a person types: `egressctl` and `egress-agent`.
+//!
+//! `main` of each binary is one call into this module. Every command is a module
+//! with its arguments and a `run`; [`exit`] is the one table of exit codes.
+
+#![forbid(unsafe_code)]
+
+mod agent;
+mod audit;
+mod exit;
+mod generate;
+mod operate;
+mod output;
+mod policy;
+mod run;
+
+pub use agent::{AgentArguments, agent_main};
+pub use exit::{Exit, Problem};
+
+use crate::telemetry::{self, LogFormat};
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs commands so that they reach what their policy names and nothing else,
+/// and tells what they were refused.
+#[derive(Parser, Debug)]
+#[command(
+    name = "egressctl",
+    version,
+    about,
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
+)]
+pub struct Arguments {
+    /// The agent's control socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/egress/agent.sock", env = "EGRESS_SOCKET")]
+    socket: PathBuf,
+    /// How log lines look.
+    #[arg(long, global = true, value_name = "human|json", default_value = "human")]
+    log_format: LogFormat,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run a command in a sandbox.
+    Run(run::RunArguments),
+    /// Check and explain policies; needs no agent and no root.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// Look at sandboxes.
+    #[command(subcommand)]
+    Sandbox(operate::SandboxCommand),
+    /// Show the agent's state.
+    Status(operate::StatusArguments),
+    /// Load the policies again; nothing changes unless all are good.
+    Reload(operate::ReloadArguments),
+    /// Ask the audit store.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Take enforcement out of force: the off switch.
+    Disarm(operate::DisarmArguments),
+    /// Print shell completions.
+    Completion(generate::CompletionArguments),
+    /// Print the man page.
+    #[command(hide = true)]
+    Man,
+}
+
+/// The whole of `egressctl`.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = telemetry::init(arguments.log_format, "warn") {
+        return Problem::usage(error).report();
+    }
+    let Arguments { socket, command, .. } = arguments;
+    let result = match command {
+        Command::Run(arguments) => run::run(&socket, arguments),
+        Command::Policy(command) => policy::run(command),
+        Command::Sandbox(command) => operate::sandbox(&socket, command),
+        Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Reload(arguments) => operate::reload(&socket, &arguments),
+        Command::Audit(command) => audit::run(command),
+        Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
+        Command::Completion(arguments) => generate::completion(&arguments),
+        Command::Man => generate::man(),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(problem) => problem.report(),
+    }
+}

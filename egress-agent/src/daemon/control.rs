@@ -287,3 +287,12 @@ impl From<AgentError> for Failure {
         Self::new(kind, error)
     }
 }
+
+impl Agent {
+    /// The policy's name, where there is exactly one.
+    pub fn only_policy(&self) -> Option<String> {
+        let book = self.book();
+        let mut names = book.policies().iter().map(|policy| policy.name.clone());
+        names.next().filter(|_| names.next().is_none())
+    }
+}

@@ -1,0 +1,76 @@
+//! `egress-agent`: the daemon.
+
+use super::exit::{Exit, Problem};
+use crate::daemon::{Config, DEFAULT_FILE, serve};
+use crate::policy::PolicySet;
+use crate::policy::render::{Colour, diagnostics_text};
+use crate::telemetry::{self, LogFormat};
+use clap::Parser;
+use jiff::Timestamp;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// The daemon of the egress enforcer. Enforcement stays in force when it ends.
+#[derive(Parser, Debug)]
+#[command(
+    name = "egress-agent",
+    version,
+    about,
+    after_help = "Signals: SIGHUP loads the policies again; SIGTERM ends the agent, not the enforcement."
+)]
+pub struct AgentArguments {
+    /// The configuration; the defaults if that file does not exist and none is named.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration and the policies, and do nothing else.
+    #[arg(long)]
+    check_config: bool,
+    /// How log lines look.
+    #[arg(long, value_name = "human|json", default_value = "human")]
+    log_format: LogFormat,
+}
+
+/// The whole of `egress-agent`.
+pub fn agent_main() -> ExitCode {
+    let arguments = AgentArguments::parse();
+    match run(&arguments) {
+        Ok(exit) => exit.into(),
+        Err(problem) => problem.report(),
+    }
+}
+
+fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
+    telemetry::init(arguments.log_format, "info").map_err(Problem::usage)?;
+    let config = match &arguments.config {
+        Some(path) => Config::load(path),
+        None if Path::new(DEFAULT_FILE).exists() => Config::load(Path::new(DEFAULT_FILE)),
+        None => Ok(Config::default()),
+    };
+    let config = config.map_err(|error| Problem::new(Exit::BadConfiguration, error))?;
+    if arguments.check_config {
+        return check(&config);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(Problem::new(Exit::NotPermitted, "the agent loads kernel programs and must be run as root"));
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Problem::failure)?;
+    runtime.block_on(serve(config)).map_err(|error| {
+        let exit = if error.is_configuration() { Exit::BadConfiguration } else { Exit::Failure };
+        Problem::new(exit, error)
+    })?;
+    Ok(Exit::Ok)
+}
+
+fn check(config: &Config) -> Result<Exit, Problem> {
+    match PolicySet::load(&config.policies, Timestamp::now()) {
+        Ok((set, warnings)) => {
+            eprint!("{}", diagnostics_text(&warnings, Colour::No));
+            println!("configuration and {} policies are good", set.iter().count());
+            Ok(Exit::Ok)
+        }
+        Err(problems) => Err(Problem::new(Exit::BadConfiguration, diagnostics_text(&problems, Colour::No))),
+    }
+}

@@ -1,0 +1,49 @@
+//! How answers are shown.
+
+use super::exit::Problem;
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// The shape of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum, Debug, Default)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+    /// One JSON object per line.
+    Jsonl,
+}
+
+/// Writes to standard output. A reader that has gone, such as `head`, is no error.
+pub fn print(text: &str) -> Result<(), Problem> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(Problem::failure),
+    }
+}
+
+/// Writes a value as JSON.
+pub fn print_json(value: &impl Serialize) -> Result<(), Problem> {
+    let text = serde_json::to_string_pretty(value).map_err(Problem::failure)?;
+    print(&format!("{text}\n"))
+}
+
+/// A table without lines: it survives narrow terminals and `cut`.
+pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    for row in rows {
+        table.add_row(row);
+    }
+    format!("{}\n", table.trim_fmt())
+}
+
+/// Whether to use colour on standard error: `NO_COLOR` (no-color.org) forbids it.
+pub fn colour_on_stderr() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+}
