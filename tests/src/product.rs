@@ -226,16 +226,27 @@ impl<'w> Agent<'w> {
 
     fn configuration(&self) -> String {
         let directory = self.directory.display();
-        let root = self.directory.file_name().unwrap_or_default().display();
+        let root = self.root();
         let upstream = crate::address::UPSTREAM_V4;
         format!(
-            "root = \"egress-test-{}-{root}\"\n\
+            "root = \"{root}\"\n\
              state = \"{directory}/state\"\n\
              policies = \"{directory}/policies.d\"\n\
              socket = \"{directory}/control.sock\"\n\
-             upstreams = [\"{upstream}:53\"]\n",
-            std::process::id(),
+             upstreams = [\"{upstream}:53\"]\n"
         )
+    }
+
+    /// The governed root of this agent alone: a cgroup that nobody else has.
+    fn root(&self) -> String {
+        let world = self
+            .world
+            .directory()
+            .file_name()
+            .unwrap_or_default()
+            .display();
+        let number = self.directory.file_name().unwrap_or_default().display();
+        format!("{world}-{number}")
     }
 
     fn await_socket(&mut self) {
@@ -262,10 +273,14 @@ impl<'w> Agent<'w> {
 
 impl Drop for Agent<'_> {
     fn drop(&mut self) {
+        drop(self.running.take());
         // Enforcement outlives the agent, which is the product's point; this
         // test machine has to be as it was.
-        if let Ok(disarm) = self.egressctl(&["disarm", "--yes"]) {
-            drop(disarm);
+        let mut disarm = Command::new(binary("egressctl"));
+        disarm.args(["disarm", "--yes", "--root", &self.root()]);
+        match disarm.output() {
+            Ok(output) if output.status.success() => {}
+            failed => eprintln!("egressctl disarm: {failed:?}"),
         }
     }
 }
