@@ -96,20 +96,29 @@ impl<'w> Ephemeral<'w> {
 
     /// What stands in the audit store, oldest first.
     pub fn audit(&self) -> Vec<Value> {
-        let file = audit_file(&self.state).expect("the agent leaves an audit file in its state");
-        let output = Command::new(binary("egressctl"))
-            .args(["audit", "query", "-o", "json", "--file"])
-            .arg(file)
-            .output()
-            .expect("egressctl starts");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "audit query: {said}");
-        let stream = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>();
-        let values: Result<Vec<Value>, _> = stream.collect();
-        match values.expect("audit query prints JSON").as_slice() {
-            [Value::Array(records)] => records.clone(),
-            records => records.to_vec(),
-        }
+        audit(&self.state)
+    }
+}
+
+/// What stands in the audit store of an agent with this state directory,
+/// oldest first.
+///
+/// # Panics
+///
+/// If there is none, or `egressctl` cannot read it.
+pub fn audit(state: &Path) -> Vec<Value> {
+    let output = Command::new(binary("egressctl"))
+        .args(["audit", "query", "-o", "json", "--file"])
+        .arg(state.join("audit.db"))
+        .output()
+        .expect("egressctl starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "audit query: {said}");
+    let document: Value =
+        serde_json::from_slice(&output.stdout).expect("audit query prints a JSON document");
+    match &document["records"] {
+        Value::Array(records) => records.clone(),
+        other => panic!("audit query prints no records but {other}"),
     }
 }
 
@@ -230,8 +239,9 @@ impl<'w> Agent<'w> {
         let upstream = crate::address::UPSTREAM_V4;
         format!(
             "root = \"{root}\"\n\
-             state = \"{directory}/state\"\n\
-             policies = \"{directory}/policies.d\"\n\
+             policies = [\"{directory}/policies.d\"]\n\
+             state_directory = \"{directory}/state\"\n\
+             runtime_directory = \"{directory}/runtime\"\n\
              socket = \"{directory}/control.sock\"\n\
              upstreams = [\"{upstream}:53\"]\n"
         )
@@ -283,18 +293,6 @@ impl Drop for Agent<'_> {
             failed => eprintln!("egressctl disarm: {failed:?}"),
         }
     }
-}
-
-fn audit_file(state: &Path) -> Option<PathBuf> {
-    let files = fs::read_dir(state)
-        .ok()?
-        .flatten()
-        .map(|entry| entry.path());
-    let is_store = |file: &PathBuf| {
-        file.extension()
-            .is_some_and(|kind| kind == "db" || kind == "sqlite" || kind == "sqlite3")
-    };
-    files.filter(is_store).min()
 }
 
 const _: () = assert!(PROGRAM.len() <= 15, "the kernel would cut the probe's name");
