@@ -93,20 +93,23 @@ impl Flow {
     }
 }
 
-/// Where a socket wanted to go before its DNS was redirected to the resolver.
+/// What is remembered of a socket that speaks to the resolver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Origin {
-    /// The address that the client asked.
+    /// The address that the client asked last, before the redirect.
     pub ip: Ip,
-    /// The port that the client asked.
+    /// The port that the client asked; 0 if it addressed the resolver itself.
     pub port: Port,
     /// Zero.
     pub reserved: [u16; 3],
+    /// Under which key the socket last proved who asks, so that the proof ends
+    /// with the socket. Its protocol is 0 while there is none.
+    pub asker: AskerKey,
 }
 
 /// The source of a packet that a sandbox sent to the resolver.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[repr(C)]
 pub struct AskerKey {
     /// Source address.
@@ -141,7 +144,7 @@ pub const ASKER_LIFETIME: u64 = 30_000_000_000;
 shared! {
     Peer: 32 = { ip: Ip, expires: u64, port: u16, reserved: [u16; 3] }
     Flow: 144 = { cgroup: u64, epoch: u32, remembered: u32, peers: [Peer; MAX_PEERS] }
-    Origin: 24 = { ip: Ip, port: u16, reserved: [u16; 3] }
+    Origin: 48 = { ip: Ip, port: u16, reserved: [u16; 3], asker: AskerKey }
     AskerKey: 24 = { ip: Ip, port: u16, protocol: u8, reserved: [u8; 5] }
     Asker: 24 = { cgroup: u64, expires: u64, sandbox: u32, reserved: u32 }
 }

@@ -1,1 +1,276 @@
-//! Makes an image true; the only user of aya.
+//! Makes an image true: the only module that touches the kernel's programs and
+//! maps, and the only user of aya.
+//!
+//! [`Enforcer`] is the door: callers say what is to be allowed, in the words of
+//! the contract, and see neither map handles nor flags. `sys` holds the raw
+//! calls, `object` loads, `predecessor` finds what an earlier agent left in
+//! force, `attach` puts programs in force and takes them out.
+
+mod attach;
+mod clock;
+mod error;
+mod hooks;
+mod maps;
+mod object;
+mod predecessor;
+mod reports;
+mod sockets;
+mod statistics;
+mod sys;
+#[cfg(test)]
+mod tests;
+
+pub use attach::{Change as HookChange, Finding, disarm};
+pub use clock::boot_now;
+pub use error::{EnforcerError, MapProblem};
+pub use hooks::{HOOKS, HookPoint};
+pub use reports::{Report, Reports};
+pub use sockets::{LiveConnection, SocketTable};
+pub use statistics::{ProgramStatistics, Statistics};
+
+use crate::image::{Change, Image};
+use egress_common::{
+    Asker, AskerKey, CgroupId, Counter, Grant, GrantKey, Ip, Meter, Port, Protocol, SandboxId,
+    Settings,
+};
+use object::Loaded;
+use predecessor::Predecessor;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// The governed root: where the programs are attached.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its cgroup directory.
+    pub path: PathBuf,
+    /// Its cgroup id.
+    pub cgroup: CgroupId,
+    /// Its depth below the cgroup2 root, which has depth 0.
+    pub level: u32,
+}
+
+/// How enforcement came into force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Started {
+    /// Nothing was there.
+    Fresh,
+    /// An earlier agent's maps and programs were taken over; how many programs
+    /// had to be replaced or added.
+    TookOver {
+        /// Programs that were replaced by this version's.
+        replaced: usize,
+        /// Programs that were missing.
+        added: usize,
+    },
+}
+
+/// Enforcement in force. Dropping it opens nothing: the programs stay.
+pub struct Enforcer {
+    place: Place,
+    directory: File,
+    maps: maps::Maps,
+    own: Vec<(HookPoint, u32)>,
+    started: Started,
+}
+
+/// Proof that grants stand in the kernel map. Only [`Enforcer::grant`] makes it.
+#[derive(Debug)]
+#[must_use = "an answer may only leave with its receipt"]
+pub struct Receipt(());
+
+impl Enforcer {
+    /// Puts the programs in force at `place`, onto what an earlier agent left
+    /// there if it is compatible.
+    ///
+    /// When this returns, everything below the root is judged; what is in no
+    /// known sandbox is denied.
+    pub fn start(place: Place, events_per_second: u64) -> Result<Self, EnforcerError> {
+        let directory = File::open(&place.path).map_err(|error| EnforcerError::Root {
+            path: place.path.clone(),
+            error,
+        })?;
+        let root = directory.as_fd();
+        let predecessor = Predecessor::find(root, &place.path)?;
+        // Sandboxes are the root's children.
+        let mut loaded = Loaded::load(place.level + 1, predecessor.as_ref())?;
+        let maps = maps::Maps::take(&mut loaded)?;
+        let before = maps.settings()?;
+        maps.set_settings(Settings {
+            // Zero is what a socket storage that was never written holds.
+            epoch: before.epoch.max(1),
+            root: place.cgroup,
+            events_per_second,
+            ..before
+        })?;
+        // What belongs to no sandbox has a budget too.
+        maps.begin_meter(CgroupId(0))?;
+
+        let changes = attach::put_in_force(root, &place.path, &loaded, predecessor.as_ref())?;
+        let mut own = Vec::with_capacity(changes.len());
+        for (hook, change) in &changes {
+            let kept = predecessor
+                .as_ref()
+                .and_then(|old| old.program(hook.program));
+            let id = match (change, kept) {
+                (HookChange::Kept, Some(old)) => old.id,
+                _ => loaded
+                    .program(hook.program)?
+                    .info()
+                    .map_err(|error| EnforcerError::Object(error.to_string()))?
+                    .id(),
+            };
+            own.push((*hook, id));
+        }
+        let of = |wanted| {
+            changes
+                .iter()
+                .filter(|(_, change)| *change == wanted)
+                .count()
+        };
+        let started = match predecessor {
+            None => Started::Fresh,
+            Some(_) => Started::TookOver {
+                replaced: of(HookChange::Replaced),
+                added: of(HookChange::Attached),
+            },
+        };
+        Ok(Self {
+            place,
+            directory,
+            maps,
+            own,
+            started,
+        })
+    }
+
+    /// How it came into force.
+    pub const fn started(&self) -> &Started {
+        &self.started
+    }
+
+    /// Where.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What the kernel holds now.
+    pub fn image(&self) -> Result<Image, EnforcerError> {
+        Ok(Image {
+            settings: self.maps.settings()?,
+            sandboxes: self.maps.sandboxes()?.into_iter().collect(),
+            networks: self.maps.networks()?.into_iter().collect(),
+            grants: self.maps.grants()?.into_iter().collect(),
+        })
+    }
+
+    /// Carries changes out in their order; stops at the first that fails.
+    /// Every prefix of a plan is at least as strict as both its ends, so
+    /// stopping is safe.
+    pub fn apply(&self, changes: &[Change]) -> Result<(), EnforcerError> {
+        for change in changes {
+            match change {
+                Change::PutMeter(cgroup) => self.maps.begin_meter(*cgroup)?,
+                Change::RemoveMeter(cgroup) => self.maps.remove_meter(*cgroup)?,
+                Change::PutNetwork(prefix, network) => self.maps.put_network(prefix, network)?,
+                Change::RemoveNetwork(prefix) => self.maps.remove_network(prefix)?,
+                Change::PutSandbox(cgroup, sandbox) => self.maps.put_sandbox(*cgroup, sandbox)?,
+                Change::RemoveSandbox(cgroup) => self.maps.remove_sandbox(*cgroup)?,
+                Change::PutGrant(key, grant) => self.maps.put_grant(key, grant)?,
+                Change::RemoveGrant(key) => self.maps.remove_grant(key)?,
+                Change::SetSettings(settings) => self.maps.set_settings(*settings)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes grants. All of them or an error; what was written before the
+    /// error stays, and no answer tells the sandbox of it.
+    pub fn grant(&self, grants: &[(GrantKey, Grant)]) -> Result<Receipt, EnforcerError> {
+        for (key, grant) in grants {
+            self.maps.put_grant(key, grant)?;
+        }
+        Ok(Receipt(()))
+    }
+
+    /// Tells the programs where the resolver listens; `None` where it does not.
+    pub fn set_resolver(
+        &self,
+        port4: Option<u16>,
+        port6: Option<u16>,
+    ) -> Result<(), EnforcerError> {
+        let network = |port: Option<u16>| Port::from_host(port.unwrap_or(0)).network();
+        self.maps.set_settings(Settings {
+            resolver_port4: network(port4),
+            resolver_port6: network(port6),
+            ..self.maps.settings()?
+        })
+    }
+
+    /// Where the resolver of an earlier agent listened, so that sockets that
+    /// were redirected there find it again.
+    pub fn resolver(&self) -> Result<(Option<u16>, Option<u16>), EnforcerError> {
+        let settings = self.maps.settings()?;
+        let host = |port: u16| Some(Port::from_network(port).host()).filter(|port| *port != 0);
+        Ok((host(settings.resolver_port4), host(settings.resolver_port6)))
+    }
+
+    /// Which sandbox sent from `source`, as the packet hook proved it a moment
+    /// ago; `None` for everybody else. One map look-up, about 3 µs.
+    pub fn asker(&self, source: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        let key = AskerKey {
+            ip: Ip::from(source.ip()),
+            port: Port::from_host(source.port()),
+            protocol: protocol.number(),
+            reserved: [0; 5],
+        };
+        // A map that cannot be read proves nothing.
+        let Asker {
+            expires, sandbox, ..
+        } = self.maps.asker(&key).ok()??;
+        (boot_now() < expires).then_some(sandbox)
+    }
+
+    /// The event stream; once.
+    pub fn reports(&self) -> Result<Reports, EnforcerError> {
+        let ring = self
+            .maps
+            .take_events()
+            .ok_or_else(|| EnforcerError::Object("the event ring has a reader already".into()))?;
+        Reports::new(ring)
+    }
+
+    /// A kernel counter's sum over all CPUs.
+    pub fn counter(&self, counter: Counter) -> Result<u64, EnforcerError> {
+        self.maps.counter(counter)
+    }
+
+    /// What each sandbox's budget says, by cgroup.
+    pub fn meters(&self) -> Result<Vec<(CgroupId, Meter)>, EnforcerError> {
+        self.maps.meters()
+    }
+
+    /// Looks whether every program is still attached, and who came after them.
+    pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
+        attach::inspect(self.directory.as_fd(), &self.own).map_err(|error| EnforcerError::Inspect {
+            path: self.place.path.clone(),
+            error: error.to_string(),
+        })
+    }
+
+    /// Takes everything out of force. The off switch's inner half.
+    pub fn disarm(self) -> Result<usize, EnforcerError> {
+        disarm(self.directory.as_fd(), &self.place.path)
+    }
+
+    /// The governed root's directory.
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// Run time and count of each program, while statistics are switched on.
+    pub fn statistics(&self) -> Vec<ProgramStatistics> {
+        statistics::read(&self.own)
+    }
+}

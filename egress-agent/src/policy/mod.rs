@@ -1,1 +1,43 @@
-//! From text to meaning to answer; pure.
+//! Policies: from text to meaning to answer.
+//!
+//! ```text
+//! text ─ yaml ─▶ tree with places ─ wire ─▶ document ─ compile ─▶ Policy ─▶ judge_name, screen, networks, explain
+//!                       └──────────── diagnostics: all problems at once ────────────┘
+//! ```
+//!
+//! Pure: no clock (`now` is an argument) and no I/O, except that [`load`] reads
+//! the files. What is not enforced is not accepted, and empty never means
+//! everything. The language is described in `docs/policy.md`.
+
+#![forbid(unsafe_code)]
+
+mod compile;
+mod judge;
+mod meaning;
+mod names;
+mod networks;
+mod ranges;
+mod rule;
+mod schema;
+mod special;
+mod wire;
+mod yaml;
+
+pub mod diagnostic;
+pub mod explain;
+pub mod glob;
+pub mod load;
+pub mod render;
+pub mod set;
+pub mod target;
+
+pub use diagnostic::{Diagnostic, Severity};
+pub use explain::{Explanation, explain};
+pub use glob::Glob;
+pub use judge::{NamePermit, NameVerdict, Refusal};
+pub use meaning::{DnsSettings, Policy, UserSetting};
+pub use networks::FlatNetwork;
+pub use rule::{BlockEntry, PermittedService, Rule, Subject};
+pub use schema::json_schema;
+pub use set::{PolicySet, SelectError};
+pub use target::{Query, Target, TargetError};

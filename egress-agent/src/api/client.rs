@@ -1,0 +1,125 @@
+//! The client side of the control socket.
+
+use super::wire::{Created, Disarm, Disarmed, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::path::{Path, PathBuf};
+use tokio::net::UnixStream;
+
+/// Why no answer came, or a refusal did.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens.
+    #[error("no agent answers at {path}: {error}; start it with `egress-agent`, or use `egressctl run --ephemeral`")]
+    NotReachable {
+        /// The socket.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+    /// The conversation broke off.
+    #[error("the agent at {path} gave no usable answer: {problem}")]
+    Broken {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The agent refused.
+    #[error("{}", .0.message)]
+    Refused(Failure),
+}
+
+/// A client of one agent. Each call is a connection of its own.
+#[derive(Clone, Debug)]
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the agent behind this socket.
+    pub fn new(socket: &Path) -> Self {
+        Self { socket: socket.to_owned() }
+    }
+
+    /// Makes a sandbox.
+    pub async fn create(&self, wanted: &NewSandbox) -> Result<Created, ClientError> {
+        self.call(Method::POST, "/v1/sandboxes", Some(wanted)).await
+    }
+
+    /// Ends a sandbox.
+    pub async fn remove(&self, name: &str) -> Result<(), ClientError> {
+        self.call(Method::DELETE, &format!("/v1/sandboxes/{name}"), NOTHING).await
+    }
+
+    /// The sandboxes.
+    pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, ClientError> {
+        self.call(Method::GET, "/v1/sandboxes", NOTHING).await
+    }
+
+    /// The agent's state.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.call(Method::GET, "/v1/status", NOTHING).await
+    }
+
+    /// Loads the policies again.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.call(Method::POST, "/v1/reload", NOTHING).await
+    }
+
+    /// Takes enforcement out of force.
+    pub async fn disarm(&self, force: bool) -> Result<Disarmed, ClientError> {
+        self.call(Method::POST, "/v1/disarm", Some(&Disarm { force })).await
+    }
+
+    async fn call<B: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<A, ClientError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| ClientError::NotReachable { path: self.socket.clone(), error })?;
+        let broken = |problem: String| ClientError::Broken { path: self.socket.clone(), problem };
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(error.to_string()))?;
+        // It ends with the sender; its error shows in the request's own.
+        tokio::spawn(connection);
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| broken(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(hyper::header::HOST, "agent")
+            .header(hyper::header::CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| broken(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+        let status = response.status();
+        let bytes = response
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| broken(error.to_string()))?
+            .to_bytes();
+        if status.is_success() {
+            return serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()));
+        }
+        match serde_json::from_slice::<Failure>(&bytes) {
+            Ok(failure) => Err(ClientError::Refused(failure)),
+            Err(_) => Err(broken(format!("{status}: {}", String::from_utf8_lossy(&bytes)))),
+        }
+    }
+}
+
+/// The body of a request that has none.
+const NOTHING: Option<&()> = None;

@@ -1,0 +1,171 @@
+//! What travels over the control socket. These types are the API: fields are
+//! added, never renamed.
+
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A sandbox to be made.
+#[derive(Clone, Serialize, Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct NewSandbox {
+    /// Its name; the agent makes one up if absent.
+    pub name: Option<String>,
+    /// The policy by name; by `applies_to` if absent.
+    pub policy: Option<String>,
+    /// The process whose end ends the sandbox.
+    pub owner: u32,
+}
+
+/// A sandbox that was made.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Created {
+    /// Its name.
+    pub name: String,
+    /// The agent's id of it.
+    pub id: u32,
+    /// The governed root, relative to the cgroup2 mount.
+    pub root: String,
+    /// The policy it is under.
+    pub policy: String,
+    /// The user that the policy names, if it does.
+    pub user: Option<String>,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+    /// What the policy gives away beyond the usual, in plain words.
+    pub relaxations: Vec<String>,
+}
+
+/// A sandbox that runs.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Sandbox {
+    /// Its name.
+    pub name: String,
+    /// The agent's id of it.
+    pub id: u32,
+    /// The policy it is under.
+    pub policy: String,
+    /// `enforce`, `shadow`, or `denied` when its policy is gone.
+    pub mode: String,
+    /// When it began, RFC 3339.
+    pub began: String,
+    /// Processes in it.
+    pub processes: usize,
+    /// Addresses that the resolver opened for it, by port; lapsed ones included.
+    pub grants: usize,
+    /// Reports that were only counted because there were too many.
+    pub reports_lost: u64,
+    /// What it has beyond the usual, in plain words.
+    pub relaxations: Vec<String>,
+}
+
+/// A policy in force.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct PolicyInForce {
+    /// Its name.
+    pub name: String,
+    /// Its file.
+    pub file: PathBuf,
+    /// SHA-256 of the file, hexadecimal.
+    pub digest: String,
+    /// `enforce` or `shadow`.
+    pub mode: String,
+}
+
+/// The agent's state.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+pub struct Status {
+    /// The agent's version.
+    pub version: String,
+    /// `enforcing`, or what is wrong.
+    pub state: String,
+    /// The governed root's directory.
+    pub root: PathBuf,
+    /// Whether the agent began fresh or took over, in words.
+    pub started: String,
+    /// When the agent began, RFC 3339.
+    pub since: String,
+    /// Sandboxes that run.
+    pub sandboxes: usize,
+    /// The policies in force.
+    pub policies: Vec<PolicyInForce>,
+    /// Where the resolver listens.
+    pub resolver: Vec<String>,
+    /// Upstream resolvers in order.
+    pub upstreams: Vec<String>,
+    /// Kernel and resolver counters by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+    /// The audit file.
+    pub audit_file: PathBuf,
+    /// Records that wait to be written.
+    pub audit_queued: u64,
+    /// Records written since the agent began.
+    pub audit_written: u64,
+    /// Records that could not be kept; the loss is itself recorded.
+    pub audit_lost: u64,
+    /// Why the last write failed.
+    pub audit_error: Option<String>,
+    /// What somebody should look at.
+    pub warnings: Vec<String>,
+}
+
+/// A reload that took effect.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Reloaded {
+    /// The policies now in force.
+    pub policies: Vec<PolicyInForce>,
+    /// Live connections that lost their rule and were ended.
+    pub connections_ended: usize,
+    /// What `policy check` would warn about, rendered.
+    pub warnings: String,
+}
+
+/// Why a request failed; its exit code tells which kind.
+#[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// The request cannot be meant.
+    Usage,
+    /// The thing does not exist.
+    NotFound,
+    /// It conflicts with what is there.
+    Conflict,
+    /// The peer may not.
+    NotPermitted,
+    /// A policy or configuration is wrong.
+    BadConfiguration,
+    /// It was tried and did not work.
+    Failed,
+}
+
+/// Why a request failed, for a person.
+#[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which kind.
+    pub kind: FailureKind,
+    /// What to tell, with what to do.
+    pub message: String,
+}
+
+impl Failure {
+    /// A failure of a kind, told by an error.
+    pub fn new(kind: FailureKind, error: impl std::fmt::Display) -> Self {
+        Self { kind, message: error.to_string() }
+    }
+}
+
+/// The answer to a disarm request.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Disarmed {
+    /// Programs taken out of force.
+    pub programs: usize,
+}
+
+/// A disarm request.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Disarm {
+    /// Also while sandboxes run.
+    #[serde(default)]
+    pub force: bool,
+}

@@ -1,0 +1,45 @@
+//! Questions to the store.
+
+use crate::audit::{AuditError, Query, StoredRecord, open, row};
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqlitePoolOptions;
+use std::path::{Path, PathBuf};
+
+/// Questions that one reader answers at a time.
+const CONNECTIONS: u32 = 4;
+
+/// Reads an audit file, also while an agent writes it, also without any agent.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    path: PathBuf,
+    pool: SqlitePool,
+}
+
+impl Reader {
+    /// Opens the file for reading only.
+    pub async fn open(path: &Path) -> Result<Self, AuditError> {
+        let options = open::readable(path).await?;
+        Ok(Self {
+            path: path.to_owned(),
+            // Lazily: the file was just looked into.
+            pool: SqlitePoolOptions::new()
+                .max_connections(CONNECTIONS)
+                .connect_lazy_with(options),
+        })
+    }
+
+    /// The records that the query asks for, in its order.
+    pub async fn query(&self, query: &Query) -> Result<Vec<StoredRecord>, AuditError> {
+        let rows = query.statement().build().fetch_all(&self.pool).await;
+        rows.and_then(|rows| rows.iter().map(row::read).collect())
+            .map_err(|source| AuditError::Database {
+                path: self.path.clone(),
+                source,
+            })
+    }
+
+    /// Closes all connections.
+    pub async fn close(self) {
+        self.pool.close().await;
+    }
+}

@@ -1,0 +1,104 @@
+//! The store: one file, one writer.
+
+use crate::audit::recorder::Shared;
+use crate::audit::writer::Writer;
+use crate::audit::{AuditError, Health, Reader, Recorder, open};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// The bounds of the store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// Records that may wait. What comes beyond is counted, and the count recorded.
+    pub queue: usize,
+    /// Records per transaction.
+    pub batch: usize,
+    /// How long a transaction waits for more records.
+    pub linger: Duration,
+    /// How long one attempt waits for somebody else's lock on the database.
+    pub busy_timeout: Duration,
+    /// The largest size of the database file; its log may take a few MiB beside
+    /// it. At the bound nothing is deleted: records are counted as lost.
+    pub max_bytes: Option<u64>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            queue: 65_536,
+            batch: 1_000,
+            linger: Duration::from_millis(20),
+            busy_timeout: Duration::from_secs(2),
+            max_bytes: None,
+        }
+    }
+}
+
+/// An open audit store.
+///
+/// When it is dropped, what was handed over is still written, as long as the
+/// runtime lives; [`Store::close`] waits for that.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    recorder: Recorder,
+    writer: JoinHandle<()>,
+}
+
+impl Store {
+    /// Opens the store at `path` with the default bounds; makes it if it is not there.
+    pub async fn open(path: &Path) -> Result<Self, AuditError> {
+        Self::open_with(path, Options::default()).await
+    }
+
+    /// Opens the store with other bounds.
+    pub async fn open_with(path: &Path, options: Options) -> Result<Self, AuditError> {
+        let file = open::own(path, &options).await?;
+        let path = file.path.clone();
+        let (sender, receiver) = mpsc::channel(options.queue.max(1));
+        let shared = Arc::new(Shared::default());
+        let writer = Writer::new(file, receiver, Arc::clone(&shared), options);
+        Ok(Self {
+            path,
+            recorder: Recorder::new(sender, shared),
+            writer: tokio::spawn(writer.run()),
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A handle to record with.
+    pub fn recorder(&self) -> Recorder {
+        self.recorder.clone()
+    }
+
+    /// A reader of the same file.
+    pub async fn reader(&self) -> Result<Reader, AuditError> {
+        Reader::open(&self.path).await
+    }
+
+    /// The state of the store.
+    pub fn health(&self) -> Health {
+        self.recorder.health()
+    }
+
+    /// Writes what waits and closes the file. Records that arrive later are lost.
+    pub async fn close(mut self, deadline: Duration) -> Result<(), AuditError> {
+        self.recorder.close();
+        if tokio::time::timeout(deadline, &mut self.writer)
+            .await
+            .is_ok()
+            && self.recorder.waiting() == 0
+        {
+            return Ok(());
+        }
+        self.writer.abort();
+        Err(self.recorder.unwritten(deadline))
+    }
+}

@@ -1,0 +1,125 @@
+//! Records as they leave the store.
+
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// A record read from the store: the shape of `-o json` and of the API.
+///
+/// Field names and the words in them are stable; `docs/audit.md` describes them.
+/// Every field is always there, `null` where unknown or not applicable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredRecord {
+    /// The place in the store, from 1 without gaps, as long as nothing is removed.
+    pub sequence: i64,
+    /// When it happened, UTC, to the microsecond.
+    pub time: jiff::Timestamp,
+    /// `flow`, `dns`, `sandbox`, `policy`, `agent`, `loss`.
+    pub kind: String,
+    /// The sandbox's id.
+    pub sandbox_id: Option<u32>,
+    /// The sandbox's name.
+    pub sandbox: Option<String>,
+    /// The policy's name.
+    pub policy: Option<String>,
+    /// Process (thread group) id.
+    pub process: Option<u32>,
+    /// The process's command name.
+    pub command: Option<String>,
+    /// User id.
+    pub user: Option<u32>,
+    /// Which hook judged.
+    pub hook: Option<String>,
+    /// Where to, or for inbound packets where from.
+    pub address: Option<IpAddr>,
+    /// The port.
+    pub port: Option<u16>,
+    /// `tcp`, `udp`, or an IANA number.
+    pub protocol: Option<String>,
+    /// The domain name.
+    pub name: Option<String>,
+    /// The DNS query type.
+    pub query_type: Option<String>,
+    /// The rule that decided.
+    pub rule: Option<StoredRule>,
+    /// `allow`, `deny`, `would_deny`.
+    pub verdict: Option<String>,
+    /// The stable name of the reason.
+    pub reason: Option<String>,
+    /// How many alike the record stands for, at least 1.
+    pub count: u64,
+    /// Anything else worth telling a person.
+    pub detail: Option<String>,
+}
+
+/// Where the rule that decided stands.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct StoredRule {
+    /// The policy file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// The rule in a few words.
+    pub text: String,
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A folded denial with everything that one can have.
+    pub fn sample() -> StoredRecord {
+        StoredRecord {
+            sequence: 12,
+            time: "2026-11-20T08:30:00Z".parse().expect("a time"),
+            kind: "flow".to_owned(),
+            sandbox_id: Some(3),
+            sandbox: Some("build".to_owned()),
+            policy: Some("ci".to_owned()),
+            process: Some(4242),
+            command: Some("curl".to_owned()),
+            user: Some(1000),
+            hook: Some("connect".to_owned()),
+            address: "203.0.113.7".parse().ok(),
+            port: Some(443),
+            protocol: Some("tcp".to_owned()),
+            name: Some("api.example.com".to_owned()),
+            query_type: None,
+            rule: Some(StoredRule {
+                file: "/etc/egress/policies.d/ci.yaml".to_owned(),
+                line: 7,
+                text: "domain api.example.com".to_owned(),
+            }),
+            verdict: Some("deny".to_owned()),
+            reason: Some("lapsed_grant".to_owned()),
+            count: 41,
+            detail: None,
+        }
+    }
+
+    #[test]
+    fn every_field_of_the_shape_is_always_there() {
+        let empty = StoredRecord {
+            sandbox_id: None,
+            rule: None,
+            detail: None,
+            ..sample()
+        };
+        let keys = |record: &StoredRecord| -> Vec<String> {
+            let value = serde_json::to_value(record).expect("JSON");
+            value
+                .as_object()
+                .expect("an object")
+                .keys()
+                .cloned()
+                .collect()
+        };
+        assert_eq!(keys(&empty), keys(&sample()));
+        let documented = include_str!("../../../docs/audit.md");
+        for key in keys(&sample()) {
+            assert!(
+                documented.contains(&format!("| `{key}` |")),
+                "docs/audit.md lacks `{key}`"
+            );
+        }
+    }
+}

@@ -1,0 +1,312 @@
+use super::*;
+use crate::audit::StoredRule;
+use crate::model::RuleOrigin;
+use egress_common::{Outcome, Reason, SandboxId};
+use std::sync::Arc;
+
+fn full() -> Record {
+    Record {
+        sandbox_id: Some(SandboxId(u32::MAX)),
+        sandbox: Some("build".to_owned()),
+        policy: Some("ci".to_owned()),
+        process: Some(4242),
+        command: Some("cu\0rl \u{1b}é".to_owned()),
+        user: Some(u32::MAX - 1),
+        hook: Some("connect"),
+        address: "2001:db8::7".parse().ok(),
+        port: Some(65_535),
+        protocol: Some("tcp".to_owned()),
+        name: Some("api.example.com".to_owned()),
+        query_type: Some("AAAA".to_owned()),
+        rule: Some(RuleOrigin {
+            file: Arc::new(PathBuf::from("/etc/egress/policies.d/ci.yaml")),
+            line: 7,
+            text: "domain api.example.com".into(),
+        }),
+        outcome: Some(Outcome::WouldDeny),
+        reason: Some(Reason::NoRule),
+        count: 1 << 40,
+        detail: Some("'); DROP TABLE records; --".to_owned()),
+        ..Record::new(
+            "2026-11-20T08:30:00.123456789Z".parse().expect("a time"),
+            RecordKind::Dns,
+        )
+    }
+}
+
+#[tokio::test]
+async fn every_field_comes_back_and_what_was_absent_is_absent() {
+    let (_directory, path) = place();
+    let store = Store::open(&path).await.expect("a store");
+    store.recorder().record(full());
+    store.recorder().record(Record::new(
+        "2026-11-20T08:30:01Z".parse().expect("a time"),
+        RecordKind::Agent,
+    ));
+    store.close(LONG).await.expect("all written");
+
+    let nothing = StoredRecord {
+        sequence: 2,
+        time: "2026-11-20T08:30:01Z".parse().expect("a time"),
+        kind: "agent".to_owned(),
+        sandbox_id: None,
+        sandbox: None,
+        policy: None,
+        process: None,
+        command: None,
+        user: None,
+        hook: None,
+        address: None,
+        port: None,
+        protocol: None,
+        name: None,
+        query_type: None,
+        rule: None,
+        verdict: None,
+        reason: None,
+        count: 1,
+        detail: None,
+    };
+    let everything = StoredRecord {
+        sequence: 1,
+        time: "2026-11-20T08:30:00.123456Z".parse().expect("a time"),
+        kind: "dns".to_owned(),
+        sandbox_id: Some(u32::MAX),
+        sandbox: Some("build".to_owned()),
+        policy: Some("ci".to_owned()),
+        process: Some(4242),
+        command: Some("cu\0rl \u{1b}é".to_owned()),
+        user: Some(u32::MAX - 1),
+        hook: Some("connect".to_owned()),
+        address: "2001:db8::7".parse().ok(),
+        port: Some(65_535),
+        protocol: Some("tcp".to_owned()),
+        name: Some("api.example.com".to_owned()),
+        query_type: Some("AAAA".to_owned()),
+        rule: Some(StoredRule {
+            file: "/etc/egress/policies.d/ci.yaml".to_owned(),
+            line: 7,
+            text: "domain api.example.com".to_owned(),
+        }),
+        verdict: Some("would_deny".to_owned()),
+        reason: Some("no_rule".to_owned()),
+        count: 1 << 40,
+        detail: Some("'); DROP TABLE records; --".to_owned()),
+    };
+    assert_eq!(all(&path).await, [everything, nothing]);
+}
+
+/// A store with records 1 to 6, whose numbers are their processes.
+async fn varied(path: &Path) -> Reader {
+    let store = Store::open(path).await.expect("a store");
+    let make = |n: u32, change: &dyn Fn(&mut Record)| {
+        let mut record = numbered(n);
+        change(&mut record);
+        store.recorder().record(record);
+    };
+    make(1, &|r| {
+        r.sandbox = Some("ci-1".to_owned());
+        r.outcome = Some(Outcome::Denied);
+        r.reason = Some(Reason::NoRule);
+        r.address = "10.1.2.3".parse().ok();
+    });
+    make(2, &|r| {
+        r.sandbox = Some("ci-2".to_owned());
+        r.outcome = Some(Outcome::Allowed);
+        r.address = "10.255.255.255".parse().ok();
+        r.name = Some("example.com".to_owned());
+    });
+    make(3, &|r| {
+        r.sandbox = Some("web".to_owned());
+        r.outcome = Some(Outcome::Denied);
+        r.reason = Some(Reason::Lapsed);
+        r.address = "11.0.0.0".parse().ok();
+        r.name = Some("a.b.example.com".to_owned());
+    });
+    make(4, &|r| {
+        r.kind = RecordKind::Dns;
+        r.name = Some("Example.COM.".to_owned());
+    });
+    make(5, &|r| {
+        r.kind = RecordKind::Dns;
+        r.name = Some("badexample.com".to_owned());
+    });
+    make(6, &|r| {
+        r.address = "2001:db8::1".parse().ok();
+        r.name = Some("example-com".to_owned());
+    });
+    store.close(LONG).await.expect("all written");
+    Reader::open(path).await.expect("a reader")
+}
+
+#[tokio::test]
+async fn each_condition_finds_what_it_says() {
+    let (_directory, path) = place();
+    let reader = varied(&path).await;
+    let second = |n| Some(Timestamp::from_second(n).expect("a time"));
+    let to = |text: &str| Query {
+        destination: Some(text.parse().expect("a destination")),
+        ..Query::default()
+    };
+    let of = |sandbox: &str| Query {
+        sandbox: Some(sandbox.to_owned()),
+        ..Query::default()
+    };
+    let nearly = second(3).map(|time| time + SignedDuration::from_nanos(1));
+    let cases = [
+        (Query::default(), vec![6, 5, 4, 3, 2, 1]),
+        (
+            Query {
+                order: Order::OldestFirst,
+                limit: Some(2),
+                ..Query::default()
+            },
+            vec![1, 2],
+        ),
+        (
+            Query {
+                limit: Some(2),
+                ..Query::default()
+            },
+            vec![6, 5],
+        ),
+        (
+            Query {
+                since: second(5),
+                ..Query::default()
+            },
+            vec![6, 5],
+        ),
+        (
+            Query {
+                since: nearly,
+                ..Query::default()
+            },
+            vec![6, 5, 4],
+        ),
+        (
+            Query {
+                until: second(3),
+                ..Query::default()
+            },
+            vec![2, 1],
+        ),
+        (
+            Query {
+                until: nearly,
+                ..Query::default()
+            },
+            vec![3, 2, 1],
+        ),
+        (
+            Query {
+                after: Some(4),
+                ..Query::default()
+            },
+            vec![6, 5],
+        ),
+        (of("ci-1"), vec![1]),
+        (of("ci-*"), vec![2, 1]),
+        (of("ci"), vec![]),
+        (
+            Query {
+                verdict: Some(Outcome::Denied),
+                ..Query::default()
+            },
+            vec![3, 1],
+        ),
+        (
+            Query {
+                kind: Some(RecordKind::Dns),
+                ..Query::default()
+            },
+            vec![5, 4],
+        ),
+        (
+            Query {
+                reason: Some(Reason::Lapsed),
+                ..Query::default()
+            },
+            vec![3],
+        ),
+        (
+            Query {
+                verdict: Some(Outcome::Denied),
+                sandbox: Some("ci-*".to_owned()),
+                ..Query::default()
+            },
+            vec![1],
+        ),
+        (to("10.1.2.3"), vec![1]),
+        (to("10.0.0.0/8"), vec![2, 1]),
+        (to("::ffff:10.1.2.3"), vec![1]),
+        (to("2001:db8::/32"), vec![6]),
+        (to("0.0.0.0/0"), vec![3, 2, 1]),
+        (to("::/0"), vec![6, 3, 2, 1]),
+        (to("example.com"), vec![4, 2]),
+        (to("*.example.com"), vec![3]),
+        (to("**.example.com"), vec![4, 3, 2]),
+    ];
+    for (query, expected) in cases {
+        let found = reader.query(&query).await.expect("records");
+        let found: Vec<_> = found.iter().filter_map(|record| record.process).collect();
+        assert_eq!(found, expected, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn questions_about_names_addresses_and_times_use_an_index() {
+    let (_directory, path) = place();
+    varied(&path).await.close().await;
+    let mut connection = stranger(&path).await;
+    for destination in ["10.0.0.0/8", "*.example.com", "example.com"] {
+        let query = Query {
+            destination: destination.parse().ok(),
+            ..Query::default()
+        };
+        let sql = format!("EXPLAIN QUERY PLAN {}", query.statement().into_string());
+        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+            .fetch_all(&mut connection)
+            .await
+            .expect("a plan");
+        let uses_index = plan
+            .iter()
+            .any(|step| step.3.starts_with("SEARCH records USING INDEX"));
+        assert!(uses_index, "{destination}: {plan:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_whole_batches_in_order_while_the_agent_writes() {
+    let (_directory, path) = place();
+    let store = Store::open_with(&path, tight(100_000))
+        .await
+        .expect("a store");
+    let recorder = store.recorder();
+    let reader = store.reader().await.expect("a reader");
+    let writing = tokio::spawn(async move {
+        for n in 1..=2_000 {
+            recorder.record(numbered(n));
+            if n % 10 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        recorder.flush(LONG).await
+    });
+    let query = Query {
+        order: Order::OldestFirst,
+        ..Query::default()
+    };
+    let mut seen = 0;
+    while seen < 2_000 {
+        let records = reader.query(&query).await.expect("records while writing");
+        assert!(records.len() >= seen, "records vanished");
+        for (record, n) in records.iter().zip(1..) {
+            assert_eq!((record.sequence, record.process), (i64::from(n), Some(n)));
+        }
+        seen = records.len();
+    }
+    writing.await.expect("no panic").expect("flushed");
+    assert_eq!(store.health().written, 2_000);
+    store.close(LONG).await.expect("closed");
+}

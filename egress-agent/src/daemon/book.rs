@@ -1,0 +1,379 @@
+//! What the agent knows: policies in force, sandboxes, grants. One lock guards
+//! it, and every change of the kernel maps is made under that lock, so that the
+//! book and the maps tell the same.
+
+use crate::enforcer::boot_now;
+use crate::grants::{Bounds, Changes, Ledger};
+use crate::image::{self, Change, Image};
+use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::policy::{NameVerdict, Policy, PolicySet};
+use egress_common::{
+    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings, Standing,
+    Verdict,
+};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A policy with the numbers under which the kernel knows it. Each version of a
+/// policy gets numbers of its own.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// Whose networks.
+    pub id: PolicyId,
+    /// The meaning.
+    pub policy: Arc<Policy>,
+    /// The id of the rule at position 0.
+    first_rule: u32,
+    /// When the next rule expires.
+    next_expiry: Option<Timestamp>,
+}
+
+impl Compiled {
+    /// The id of the rule at `position`.
+    pub fn rule(&self, position: usize) -> RuleId {
+        RuleId(self.first_rule + position as u32)
+    }
+}
+
+/// A sandbox.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Its id.
+    pub id: SandboxId,
+    /// Its name.
+    pub name: SandboxName,
+    /// Its cgroup.
+    pub cgroup: CgroupId,
+    /// The policy that it is under, by name: what the name means can change.
+    pub policy: String,
+    /// When it began.
+    pub began: Timestamp,
+    /// The process that asked for it, which ends it.
+    pub owner: u32,
+    /// What it has beyond the usual, in plain words.
+    pub relaxations: Vec<String>,
+}
+
+/// Why the book refuses.
+#[derive(Debug, thiserror::Error)]
+pub enum BookError {
+    /// The name is in use.
+    #[error("a sandbox `{0}` exists already; choose another `--name`, or stop it first")]
+    NameTaken(SandboxName),
+    /// There is none of this name.
+    #[error("there is no sandbox `{0}`")]
+    NoSuchSandbox(String),
+    /// It would not fit into the kernel's maps.
+    #[error(transparent)]
+    Budget(#[from] image::BudgetError),
+    /// A policy has more services on one network than the kernel can hold.
+    #[error("policy `{0}` opens more services on one network than fit; see `egressctl policy check`")]
+    TooManyServices(String),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Book {
+    policies: PolicySet,
+    compiled: BTreeMap<String, Compiled>,
+    rules: BTreeMap<RuleId, RuleOrigin>,
+    members: BTreeMap<SandboxId, Member>,
+    /// What was ended lately, so that late reports still find words.
+    ended: BTreeMap<SandboxId, Member>,
+    ledger: Ledger,
+    /// The kernel's content, grants left out: those are the ledger's.
+    image: Image,
+    next_policy: u32,
+    next_rule: u32,
+    next_sandbox: u32,
+}
+
+/// How many ended sandboxes keep their words.
+const REMEMBERED_ENDED: usize = 1024;
+/// How many rules of policies that are no longer in force keep their words.
+const REMEMBERED_RULES: usize = 100_000;
+
+impl Book {
+    /// A book over what the kernel holds already: nothing is known about its
+    /// sandboxes and grants until they are adopted.
+    pub fn new(in_force: &Image) -> Self {
+        let image = Image { grants: BTreeMap::new(), ..in_force.clone() };
+        let policies_in_use = in_force
+            .networks
+            .keys()
+            .map(|(_, key)| u32::from_be(key.policy))
+            .chain(in_force.sandboxes.values().map(|sandbox| sandbox.policy.0));
+        let rules_in_use = in_force.grants.values().map(|grant| grant.rule.0).chain(
+            in_force.networks.values().flat_map(|n| n.services).map(|service| service.rule.0),
+        );
+        let sandboxes_in_use = in_force
+            .sandboxes
+            .values()
+            .map(|sandbox| sandbox.id.0)
+            .chain(in_force.grants.keys().map(|key| key.sandbox.0));
+        Self {
+            policies: PolicySet::default(),
+            compiled: BTreeMap::new(),
+            rules: BTreeMap::new(),
+            members: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            ledger: Ledger::new(Bounds {
+                entries: image::MAX_GRANTS,
+                entries_per_sandbox: image::MAX_GRANTS / 8,
+                ..Bounds::default()
+            }),
+            next_policy: policies_in_use.max().unwrap_or(0) + 1,
+            next_rule: rules_in_use.max().unwrap_or(0) + 1,
+            next_sandbox: sandboxes_in_use.max().unwrap_or(0) + 1,
+            image,
+        }
+    }
+
+    /// The sandboxes in the order of their ids.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// A sandbox, also for a while after its end.
+    pub fn member(&self, id: SandboxId) -> Option<&Member> {
+        self.members.get(&id).or_else(|| self.ended.get(&id))
+    }
+
+    /// A live sandbox by name.
+    pub fn by_name(&self, name: &str) -> Option<&Member> {
+        self.members.values().find(|member| member.name.as_str() == name)
+    }
+
+    /// The policy in force for a live sandbox.
+    pub fn policy_of(&self, id: SandboxId) -> Option<&Compiled> {
+        self.compiled.get(&self.members.get(&id)?.policy)
+    }
+
+    /// All loaded policies.
+    pub const fn policies(&self) -> &PolicySet {
+        &self.policies
+    }
+
+    /// Where a rule stands.
+    pub fn rule(&self, id: RuleId) -> Option<&RuleOrigin> {
+        self.rules.get(&id)
+    }
+
+    /// The grants.
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// The grants, to change. The caller brings the kernel map in step.
+    pub const fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
+    }
+
+    /// What the kernel is to hold, grants included.
+    pub fn image(&self) -> Image {
+        Image { grants: self.ledger.entries().collect(), ..self.image.clone() }
+    }
+
+    /// Whether some rule in force expires at or before `now`.
+    pub fn has_expired_rules(&self, now: Timestamp) -> bool {
+        self.compiled.values().any(|compiled| compiled.next_expiry.is_some_and(|end| end <= now))
+    }
+
+    /// Begins a sandbox: what to change, once the caller has done it to the
+    /// kernel, is in the book already.
+    pub fn begin(
+        &mut self,
+        name: SandboxName,
+        cgroup: CgroupId,
+        policy: &Policy,
+        owner: u32,
+        relaxations: Vec<String>,
+        now: Timestamp,
+    ) -> Result<(Member, Vec<Change>), BookError> {
+        if self.by_name(name.as_str()).is_some() {
+            return Err(BookError::NameTaken(name));
+        }
+        let member = Member {
+            id: SandboxId(self.next_sandbox),
+            name,
+            cgroup,
+            policy: policy.name.clone(),
+            began: now,
+            owner,
+            relaxations,
+        };
+        self.members.insert(member.id, member.clone());
+        let id = member.id;
+        match self.replan(now) {
+            Ok(changes) => {
+                self.next_sandbox += 1;
+                Ok((member, changes))
+            }
+            Err(error) => {
+                self.members.remove(&id);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes over a sandbox of an earlier agent under its old id.
+    pub fn adopt(&mut self, member: Member) {
+        self.next_sandbox = self.next_sandbox.max(member.id.0 + 1);
+        self.members.insert(member.id, member);
+    }
+
+    /// Ends a sandbox: its grants go with it.
+    pub fn end(&mut self, id: SandboxId, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        let member = self.members.remove(&id).ok_or_else(|| BookError::NoSuchSandbox(id.0.to_string()))?;
+        self.ended.insert(id, member);
+        while self.ended.len() > REMEMBERED_ENDED {
+            self.ended.pop_first();
+        }
+        let mut changes = self.replan(now)?;
+        changes.extend(self.ledger.drop_sandbox(id).into_iter().map(Change::RemoveGrant));
+        Ok(changes)
+    }
+
+    /// Brings another set of policies into force, or the same one at a later
+    /// time. Nothing is changed when it does not fit.
+    pub fn load(&mut self, policies: PolicySet, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        let before = (std::mem::replace(&mut self.policies, policies), self.compiled.clone(), self.image.clone());
+        self.recompile(now);
+        match self.replan(now) {
+            Ok(opening) => {
+                // Grants that lost their rule go first: closing before opening.
+                let revoked = self.revoke(now);
+                let mut changes: Vec<Change> = revoked.remove.into_iter().map(Change::RemoveGrant).collect();
+                changes.extend(revoked.write.into_iter().map(|(key, grant)| Change::PutGrant(key, grant)));
+                changes.extend(opening);
+                Ok(changes)
+            }
+            Err(error) => {
+                (self.policies, self.compiled, self.image) = before;
+                Err(error)
+            }
+        }
+    }
+
+    /// The same policies at a later time: rules that expired since are closed.
+    pub fn expire_rules(&mut self, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        self.load(self.policies.clone(), now)
+    }
+
+    /// Gives numbers to every policy that is new, has changed or has rules that expired.
+    fn recompile(&mut self, now: Timestamp) {
+        let mut compiled = BTreeMap::new();
+        for policy in self.policies.iter() {
+            let kept = self.compiled.get(&policy.name).filter(|old| {
+                old.policy.digest == policy.digest
+                    && old.policy.file == policy.file
+                    && old.next_expiry.is_none_or(|end| now < end)
+            });
+            let entry = kept.cloned().unwrap_or_else(|| {
+                let first_rule = self.next_rule;
+                self.next_rule += policy.rules.len() as u32;
+                let id = PolicyId(self.next_policy);
+                self.next_policy += 1;
+                for (position, rule) in policy.rules.iter().enumerate() {
+                    self.rules.insert(RuleId(first_rule + position as u32), rule.origin.clone());
+                }
+                let next_expiry = policy.rules.iter().filter_map(|rule| rule.expires).filter(|end| now < *end).min();
+                Compiled { id, policy: Arc::clone(policy), first_rule, next_expiry }
+            });
+            compiled.insert(policy.name.clone(), entry);
+        }
+        self.compiled = compiled;
+        while self.rules.len() > REMEMBERED_RULES {
+            self.rules.pop_first();
+        }
+    }
+
+    /// The changes from what the kernel holds to what it should, grants left
+    /// out. A sandbox whose policy is gone is left out too: unknown, so denied.
+    fn replan(&mut self, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        let mut wanted = Image { settings: self.image.settings, ..Image::default() };
+        let mut used: BTreeMap<PolicyId, &Compiled> = BTreeMap::new();
+        for member in self.members.values() {
+            if let Some(compiled) = self.compiled.get(&member.policy) {
+                used.insert(compiled.id, compiled);
+                let sandbox = Sandbox {
+                    id: member.id,
+                    policy: compiled.id,
+                    mode: compiled.policy.mode as u32,
+                    reserved: 0,
+                };
+                wanted.sandboxes.insert(member.cgroup, sandbox);
+            }
+        }
+        for (id, compiled) in used {
+            for network in compiled.policy.networks(now) {
+                let services: Vec<_> = network
+                    .services
+                    .iter()
+                    .map(|service| (service.transport, compiled.rule(service.rule)))
+                    .collect();
+                if image::flatten_into(&mut wanted.networks, id, &network.net, &services) > 0 {
+                    return Err(BookError::TooManyServices(compiled.policy.name.clone()));
+                }
+            }
+        }
+        image::check(&self.image, &wanted)?;
+        // Whatever ended or moved to another policy is judged again.
+        let moved = self.image.sandboxes.iter().any(|(cgroup, old)| wanted.sandboxes.get(cgroup) != Some(old));
+        if moved {
+            wanted.settings.epoch = wanted.settings.epoch.wrapping_add(1).max(1);
+        }
+        let changes = image::plan(&self.image, &wanted);
+        self.image = wanted;
+        Ok(changes)
+    }
+
+    /// Asks every grant again under the policies in force.
+    fn revoke(&mut self, now: Timestamp) -> Changes {
+        let (members, compiled) = (&self.members, &self.compiled);
+        self.ledger.revoke(|sandbox, name, protocol, port| {
+            let compiled = compiled.get(&members.get(&sandbox)?.policy)?;
+            rule_for(compiled, name, protocol, port, now)
+        })
+    }
+
+    /// Notes settings that the caller wrote into the kernel.
+    pub const fn note_settings(&mut self, settings: Settings) {
+        self.image.settings = settings;
+    }
+
+    /// Whether a live connection may go on.
+    pub fn may_go_on(image: &Image, cgroup: CgroupId, to: &Destination) -> bool {
+        // Whose a loopback peer is only the kernel knows; the gate judges it.
+        to.ip.is_loopback()
+            || matches!(
+                image::View::new(image, boot_now()).decide(cgroup, to, Standing::Live),
+                Ok(Verdict::Allow(_))
+            )
+    }
+}
+
+/// The rule that lets a name be reached on a port. [`Port::ANY`] asks for a rule
+/// that opens all of them.
+fn rule_for(
+    compiled: &Compiled,
+    name: &DomainName,
+    protocol: Protocol,
+    port: Port,
+    now: Timestamp,
+) -> Option<RuleId> {
+    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else { return None };
+    permit
+        .services
+        .iter()
+        .filter(|service| service.transport.protocol == protocol)
+        .find(|service| {
+            if port == Port::ANY {
+                service.transport.ports == crate::model::PortRange::ANY
+            } else {
+                service.transport.ports.holds(port.host())
+            }
+        })
+        .map(|service| compiled.rule(service.rule))
+}

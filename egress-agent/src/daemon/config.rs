@@ -1,0 +1,182 @@
+//! The agent's configuration: what ops wrote, then what it means.
+
+use serde::Deserialize;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Where the daemon looks unless told otherwise.
+pub const DEFAULT_FILE: &str = "/etc/egress/agent.toml";
+
+/// What stands in the file; every key is optional.
+#[derive(Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields, default)]
+struct Wire {
+    root: Option<String>,
+    policies: Option<Vec<PathBuf>>,
+    state_directory: Option<PathBuf>,
+    runtime_directory: Option<PathBuf>,
+    socket: Option<PathBuf>,
+    upstreams: Option<Vec<String>>,
+    events_per_second: Option<u64>,
+}
+
+/// What the agent runs with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The governed root, relative to the cgroup2 mount.
+    pub root: String,
+    /// Policy files, and directories of them.
+    pub policies: Vec<PathBuf>,
+    /// What must survive a reboot: the audit store.
+    pub state_directory: PathBuf,
+    /// What must not: the control socket, the lock, what is known about sandboxes.
+    pub runtime_directory: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Upstream resolvers in the order in which they are asked; empty means the
+    /// host's `resolv.conf`.
+    pub upstreams: Vec<SocketAddr>,
+    /// Reports per second that one sandbox may cause before they are only counted.
+    pub events_per_second: u64,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("cannot read {path}: {error}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
+    /// It is not TOML, or has a key that does not exist.
+    #[error("{path}: {message}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        message: String,
+    },
+    /// A value that cannot be meant.
+    #[error("{path}: `{key}`: {problem}")]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+}
+
+/// Reads `10.0.0.53`, `10.0.0.53:5353`, `2001:db8::53` or `[2001:db8::53]:5353`.
+pub fn upstream(text: &str) -> Result<SocketAddr, String> {
+    const DNS: u16 = 53;
+    text.parse::<IpAddr>()
+        .map(|ip| SocketAddr::new(ip, DNS))
+        .or_else(|_| text.parse())
+        .map_err(|_| format!("`{text}` is no address; write ADDRESS, or ADDRESS:PORT, or [IPV6]:PORT"))
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: "egress".into(),
+            policies: vec!["/etc/egress/policies.d".into()],
+            state_directory: "/var/lib/egress".into(),
+            runtime_directory: "/run/egress".into(),
+            socket: "/run/egress/agent.sock".into(),
+            upstreams: Vec::new(),
+            events_per_second: 2000,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let wire: Wire = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+            path: path.to_owned(),
+            message: error.to_string(),
+        })?;
+        let value = |key, problem| ConfigError::Value { path: path.to_owned(), key, problem };
+        let default = Self::default();
+        let runtime_directory = wire.runtime_directory.unwrap_or(default.runtime_directory);
+        let config = Self {
+            root: wire.root.unwrap_or(default.root),
+            policies: wire.policies.unwrap_or(default.policies),
+            state_directory: wire.state_directory.unwrap_or(default.state_directory),
+            socket: wire.socket.unwrap_or_else(|| runtime_directory.join("agent.sock")),
+            runtime_directory,
+            upstreams: wire
+                .upstreams
+                .unwrap_or_default()
+                .iter()
+                .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
+                .collect::<Result<_, _>>()?,
+            events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+        };
+        if config.policies.is_empty() {
+            return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
+        }
+        if config.events_per_second == 0 {
+            return Err(value("events_per_second", "0 would report nothing; write at least 1".into()));
+        }
+        for (key, directory) in
+            [("state_directory", &config.state_directory), ("runtime_directory", &config.runtime_directory)]
+        {
+            if !directory.is_absolute() {
+                return Err(value(key, format!("`{}` is no absolute path", directory.display())));
+            }
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("agent.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse("").expect("a config"), Config::default());
+    }
+
+    #[test]
+    fn the_socket_follows_the_runtime_directory() {
+        let config = parse("runtime_directory = \"/run/other\"").expect("a config");
+        assert_eq!(config.socket, Path::new("/run/other/agent.sock"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_its_key() {
+        for (text, key) in [
+            ("upstreams = [\"dns.example\"]", "`upstreams`"),
+            ("policies = []", "`policies`"),
+            ("events_per_second = 0", "`events_per_second`"),
+            ("state_directory = \"here\"", "`state_directory`"),
+            ("polices = []", "polices"),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.contains(key), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn upstreams_may_leave_out_the_port() {
+        assert_eq!(upstream("10.0.0.53"), Ok("10.0.0.53:53".parse().expect("an address")));
+        assert_eq!(upstream("[2001:db8::1]:5353"), Ok("[2001:db8::1]:5353".parse().expect("an address")));
+    }
+}

@@ -1,0 +1,259 @@
+//! What the next agent must know about what this one started, kept in the
+//! runtime directory: it lasts exactly as long as the kernel maps do, until the
+//! machine restarts.
+
+use super::book::Member;
+use crate::model::{DomainName, SandboxName};
+use egress_common::{CgroupId, NameId, SandboxId};
+use jiff::Timestamp;
+use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// One sandbox, as its file holds it.
+#[derive(Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct Wire {
+    id: u32,
+    cgroup: u64,
+    policy: String,
+    began: Timestamp,
+    owner: u32,
+    relaxations: Vec<String>,
+}
+
+/// Why the runtime directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Another agent has it.
+    #[error("another agent uses {0}; stop it, or give this one another `runtime_directory` and `root`")]
+    InUse(PathBuf),
+    /// The system refused.
+    #[error("cannot {what} {path}: {error}")]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+/// The runtime directory, locked for this agent.
+#[derive(Debug)]
+pub struct Runtime {
+    sandboxes: PathBuf,
+    names: File,
+    names_path: PathBuf,
+    /// Held as long as the agent lives.
+    _lock: File,
+    /// Names that stand in the file.
+    written: u32,
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
+    let path = path.to_owned();
+    move |error| RuntimeError::Io { what, path, error }
+}
+
+impl Runtime {
+    /// Locks the directory; makes it where it is missing.
+    pub fn open(directory: &Path) -> Result<Self, RuntimeError> {
+        let sandboxes = directory.join("sandboxes");
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(directory)
+            .map_err(io_error("make", directory))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&sandboxes)
+            .map_err(io_error("make", &sandboxes))?;
+        let lock_path = directory.join("lock");
+        let lock = private().open(&lock_path).map_err(io_error("open", &lock_path))?;
+        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RuntimeError::InUse(directory.to_owned())),
+            Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
+        }
+        let names_path = directory.join("names");
+        let names = private().append(true).open(&names_path).map_err(io_error("open", &names_path))?;
+        Ok(Self { sandboxes, names, names_path, _lock: lock, written: 0 })
+    }
+
+    /// Writes a sandbox down, before its command starts.
+    pub fn remember(&self, member: &Member) -> Result<(), RuntimeError> {
+        let path = self.file_of(&member.name);
+        let temporary = path.with_extension("new");
+        let wire = Wire {
+            id: member.id.0,
+            cgroup: member.cgroup.0,
+            policy: member.policy.clone(),
+            began: member.began,
+            owner: member.owner,
+            relaxations: member.relaxations.clone(),
+        };
+        let text = serde_json::to_vec(&wire)
+            .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
+        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        std::fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))
+    }
+
+    /// Forgets a sandbox.
+    pub fn forget(&self, name: &SandboxName) -> Result<(), RuntimeError> {
+        let path = self.file_of(name);
+        match std::fs::remove_file(&path) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error("remove", &path)(error)),
+        }
+    }
+
+    fn file_of(&self, name: &SandboxName) -> PathBuf {
+        self.sandboxes.join(format!("{name}.json"))
+    }
+
+    /// What an earlier agent wrote down. What cannot be read is left out with a
+    /// warning: its sandbox is then unknown, so denied.
+    pub fn sandboxes(&self) -> Result<Vec<Member>, RuntimeError> {
+        let mut members = Vec::new();
+        for entry in std::fs::read_dir(&self.sandboxes).map_err(io_error("read", &self.sandboxes))? {
+            let path = entry.map_err(io_error("read", &self.sandboxes))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                match member_from(&path) {
+                    Ok(member) => members.push(member),
+                    Err(problem) => tracing::warn!(file = %path.display(), problem, "a sandbox of an earlier agent is left out"),
+                }
+            }
+        }
+        members.sort_by_key(|member| member.id);
+        Ok(members)
+    }
+
+    /// The names behind the ids in the kernel's grants. A line that was cut off
+    /// by a crash names a grant that was never handed out.
+    pub fn names(&self) -> Result<BTreeMap<NameId, DomainName>, RuntimeError> {
+        let text = std::fs::read_to_string(&self.names_path).map_err(io_error("read", &self.names_path))?;
+        let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
+        Ok(complete
+            .lines()
+            .filter_map(|line| {
+                let (id, name) = line.split_once(' ')?;
+                Some((NameId(id.parse().ok()?), DomainName::parse(name).ok()?))
+            })
+            .collect())
+    }
+
+    /// Writes a name down, before the first grant under it. The page cache is
+    /// enough: it lives as long as the kernel maps.
+    pub fn remember_name(&mut self, id: NameId, name: &DomainName) -> Result<(), RuntimeError> {
+        if id.0 <= self.written {
+            return Ok(());
+        }
+        let line = format!("{} {name}\n", id.0);
+        self.names.write_all(line.as_bytes()).map_err(io_error("write", &self.names_path))?;
+        self.written = id.0;
+        Ok(())
+    }
+
+    /// Starts the list of names over with those that are still in use.
+    pub fn rewrite_names<'a>(
+        &mut self,
+        names: impl Iterator<Item = (NameId, &'a DomainName)>,
+    ) -> Result<(), RuntimeError> {
+        let temporary = self.names_path.with_extension("new");
+        let mut text = String::new();
+        for (id, name) in names {
+            text.push_str(&format!("{} {name}\n", id.0));
+            self.written = self.written.max(id.0);
+        }
+        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        std::fs::rename(&temporary, &self.names_path).map_err(io_error("rename", &temporary))?;
+        self.names = private()
+            .append(true)
+            .open(&self.names_path)
+            .map_err(io_error("open", &self.names_path))?;
+        Ok(())
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    options
+}
+
+fn member_from(path: &Path) -> Result<Member, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+    let wire: Wire = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let name = path
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .ok_or("its name is no text")
+        .map_err(str::to_owned)?;
+    Ok(Member {
+        id: SandboxId(wire.id),
+        name: SandboxName::parse(name).map_err(|error| error.to_string())?,
+        cgroup: CgroupId(wire.cgroup),
+        policy: wire.policy,
+        began: wire.began,
+        owner: wire.owner,
+        relaxations: wire.relaxations,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(name: &str) -> Member {
+        Member {
+            id: SandboxId(3),
+            name: SandboxName::parse(name).expect("a name"),
+            cgroup: CgroupId(99),
+            policy: "ci".into(),
+            began: Timestamp::UNIX_EPOCH,
+            owner: 1,
+            relaxations: vec!["root".into()],
+        }
+    }
+
+    #[test]
+    fn the_next_agent_reads_what_this_one_wrote() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let name = DomainName::parse("a.example").expect("a name");
+        {
+            let mut runtime = Runtime::open(directory.path()).expect("a runtime");
+            runtime.remember(&member("one")).expect("written");
+            runtime.remember(&member("two")).expect("written");
+            runtime.forget(&member("two").name).expect("removed");
+            runtime.remember_name(NameId(7), &name).expect("written");
+        }
+        let runtime = Runtime::open(directory.path()).expect("a runtime");
+        let found = runtime.sandboxes().expect("sandboxes");
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].name.as_str(), found[0].id, found[0].cgroup), ("one", SandboxId(3), CgroupId(99)));
+        assert_eq!(runtime.names().expect("names"), BTreeMap::from([(NameId(7), name)]));
+    }
+
+    #[test]
+    fn a_line_that_a_crash_cut_off_is_no_name() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let runtime = Runtime::open(directory.path()).expect("a runtime");
+        std::fs::write(directory.path().join("names"), "1 a.example\n2 b.exam").expect("written");
+        assert_eq!(runtime.names().expect("names").into_keys().collect::<Vec<_>>(), [NameId(1)]);
+    }
+
+    #[test]
+    fn a_second_agent_is_told_that_there_is_a_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let _first = Runtime::open(directory.path()).expect("a runtime");
+        assert!(matches!(Runtime::open(directory.path()), Err(RuntimeError::InUse(_))));
+    }
+}

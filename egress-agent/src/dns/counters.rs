@@ -1,0 +1,57 @@
+//! What the resolver counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $field:ident,)+) => {
+        /// Running totals since the resolver began.
+        #[derive(Debug, Default)]
+        pub struct Counters { $($(#[$doc])* pub(super) $field: AtomicU64,)+ }
+
+        /// The totals at one moment.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        pub struct Counts { $($(#[$doc])* pub $field: u64,)+ }
+
+        impl Counters {
+            /// Reads all of them.
+            pub fn read(&self) -> Counts {
+                Counts { $($field: self.$field.load(Ordering::Relaxed),)+ }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages that were taken up.
+    queries,
+    /// Answers that name something.
+    answered,
+    /// Refused by policy.
+    refused,
+    /// Answered from the cache.
+    cache_hits,
+    /// SERVFAIL, whatever the cause.
+    failed,
+    /// Messages that are no query.
+    malformed,
+    /// Queries from no sandbox.
+    unknown_asker,
+    /// Queries and connections dropped because a bound on concurrency was reached.
+    overloaded,
+    /// Datagrams from an upstream's address that answer nothing that was asked.
+    forged,
+    /// Records in upstream answers that the chain from the question does not reach.
+    unrelated,
+    /// Addresses removed from answers.
+    removed,
+}
+
+/// Counts one.
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts several.
+pub(super) fn count_many(counter: &AtomicU64, many: usize) {
+    counter.fetch_add(many as u64, Ordering::Relaxed);
+}

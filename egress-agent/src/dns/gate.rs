@@ -1,0 +1,124 @@
+//! What the resolver asks of the rest of the agent.
+
+use crate::model::{DomainName, Record, RuleOrigin};
+use egress_common::{Mode, Protocol, Reason, SandboxId};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Through which the resolver is served. Every call is made from an async task
+/// and must return within microseconds: map look-ups and map writes are fine,
+/// files and waiting are not.
+pub trait Gate: Send + Sync + 'static {
+    /// Proof that addresses were written into the kernel map. Only the writer
+    /// can make one; its type should have no public constructor.
+    type Receipt: Send;
+    /// What the policy allows about one name.
+    type Permit: Send + Sync + Clone;
+
+    /// Whose socket sent a packet from here, as the kernel recorded it.
+    fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
+
+    /// Whether the sandbox may resolve the name. Asked before anything is
+    /// forwarded, and again after an upstream answered, because the policy may
+    /// have changed meanwhile.
+    fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Self::Permit>;
+
+    /// Whether the permit covers an address that an answer holds.
+    fn screen(
+        &self,
+        sandbox: SandboxId,
+        permit: &Self::Permit,
+        address: IpAddr,
+    ) -> Result<(), Reason>;
+
+    /// Whether the sandbox gets answers of this record type (IANA number).
+    fn query_type_allowed(&self, sandbox: SandboxId, query_type: u16) -> bool;
+
+    /// The sandbox's bounds.
+    fn limits(&self, sandbox: SandboxId) -> Limits;
+
+    /// Opens the addresses for the sandbox. Called before every answer that
+    /// names something, also from the cache, where it renews; with no address
+    /// for records that hold none, which opens nothing. A reload between
+    /// [`Gate::judge`] and this call must make it fail.
+    fn open(
+        &self,
+        sandbox: SandboxId,
+        permit: &Self::Permit,
+        opening: Opening<'_>,
+    ) -> Result<Self::Receipt, OpenError>;
+
+    /// Takes one audit record. The resolver knows the sandbox's id, not its name.
+    fn record(&self, record: Record);
+}
+
+/// What policy says about a name.
+#[derive(Clone, Debug)]
+pub enum Judgement<P> {
+    /// It may be resolved.
+    Allow {
+        /// What is allowed about it.
+        permit: P,
+        /// The rule that allows it.
+        rule: Option<RuleOrigin>,
+    },
+    /// Policy refuses it, and the sandbox is in shadow mode: it is resolved, and
+    /// recorded as what would have been refused.
+    Shadow {
+        /// What is opened for it, possibly nothing.
+        permit: P,
+        /// What enforcement would have said.
+        refusal: Refusal,
+    },
+    /// It is not resolved, and not forwarded in any type.
+    Refuse(Refusal),
+}
+
+/// Why not.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The reason.
+    pub reason: Reason,
+    /// The rule that refuses, where one does.
+    pub rule: Option<RuleOrigin>,
+    /// The line that would allow it, or whatever else helps a person.
+    pub help: Option<String>,
+}
+
+/// A sandbox's bounds on answers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Whether refusals are only recorded.
+    pub mode: Mode,
+    /// The longest TTL that an answer carries, and the longest time that an
+    /// upstream's answer is used.
+    pub cache_ttl: Duration,
+    /// The same for refusals and for names that do not exist.
+    pub negative_cache_ttl: Duration,
+    /// Addresses per answer; further ones are neither opened nor handed out.
+    pub max_addresses: usize,
+}
+
+/// What is to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening<'a> {
+    /// The name that was asked for.
+    pub name: &'a DomainName,
+    /// The addresses that the answer will name.
+    pub addresses: &'a [IpAddr],
+    /// How long the upstream says that they are good.
+    pub ttl: Duration,
+    /// How long the answer will say so; never longer than `ttl`. The grant must
+    /// outlive it.
+    pub answer_ttl: Duration,
+}
+
+/// Why nothing was opened; the client gets SERVFAIL.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{detail}")]
+pub struct OpenError {
+    /// [`Reason::GrantFailed`], or the bound that was reached.
+    pub reason: Reason,
+    /// What a person needs to know.
+    pub detail: String,
+}

@@ -1,0 +1,10 @@
+//! The resolver through the wire: clients and upstreams are sockets on loopback,
+//! the gate is a recording one.
+
+mod answers;
+mod failure;
+mod policy;
+mod robustness;
+mod transport;
+mod upstream;
+mod world;

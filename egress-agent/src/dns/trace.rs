@@ -1,0 +1,99 @@
+//! From an answered query to its audit record.
+
+use super::question::{Envelope, Question};
+use super::reply::Reply;
+use crate::model::{Record, RecordKind, RuleOrigin};
+use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
+use std::net::SocketAddr;
+
+/// A name from the wire that is no name can be 1,000 characters of escapes.
+const MAX_NAME: usize = 300;
+
+/// How a query ended, for the client and for the record.
+#[derive(Debug)]
+pub(super) struct Finding {
+    pub(super) reply: Reply,
+    pub(super) outcome: Outcome,
+    pub(super) reason: Option<Reason>,
+    pub(super) rule: Option<RuleOrigin>,
+    /// Facts in the order in which they became known.
+    pub(super) notes: Vec<String>,
+}
+
+impl Finding {
+    /// Refused for a reason.
+    pub(super) fn denied(reply: Reply, reason: Reason) -> Self {
+        Self {
+            reply,
+            outcome: Outcome::Denied,
+            reason: Some(reason),
+            rule: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Answered.
+    pub(super) fn allowed(reply: Reply) -> Self {
+        Self {
+            reply,
+            outcome: Outcome::Allowed,
+            reason: None,
+            rule: None,
+            notes: Vec::new(),
+        }
+    }
+}
+
+/// Who asked, and how.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) from: SocketAddr,
+    pub(super) protocol: Protocol,
+    /// `None` if the kernel knows of no sandbox.
+    pub(super) sandbox: Option<SandboxId>,
+}
+
+/// The record of a query that could be judged.
+pub(super) fn judged(asked: Asked, question: &Question, finding: &Finding) -> Record {
+    Record {
+        name: Some(question.name.to_string()),
+        rule: finding.rule.clone(),
+        ..record(asked, &question.envelope, finding)
+    }
+}
+
+/// The record of a message that could not.
+pub(super) fn unusable(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
+    record(asked, envelope, finding)
+}
+
+/// The record of a TCP connection that was closed unheard.
+pub(super) fn stranger(from: SocketAddr) -> Record {
+    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    record.hook = Some(Hook::Resolver.name());
+    record.protocol = Some(Protocol::Tcp.name().to_owned());
+    record.address = Some(from.ip());
+    record.port = Some(from.port());
+    record.outcome = Some(Outcome::Denied);
+    record.reason = Some(Reason::UnknownAsker);
+    record
+}
+
+fn record(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
+    let query = envelope.query.as_ref();
+    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    record.sandbox_id = asked.sandbox;
+    record.hook = Some(Hook::Resolver.name());
+    record.protocol = Some(asked.protocol.name().to_owned());
+    record.name = query.map(|query| query.name.to_ascii().chars().take(MAX_NAME).collect());
+    record.query_type = query.map(|query| query.query_type.to_string());
+    record.outcome = Some(finding.outcome);
+    record.reason = finding.reason;
+    if asked.sandbox.is_none() {
+        // All that is known about who asked.
+        record.address = Some(asked.from.ip());
+        record.port = Some(asked.from.port());
+    }
+    record.detail = (!finding.notes.is_empty()).then(|| finding.notes.join("; "));
+    record
+}

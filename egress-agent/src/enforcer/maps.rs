@@ -1,0 +1,236 @@
+//! Typed access to the kernel maps.
+
+use super::error::{EnforcerError, MapProblem, chain};
+use super::object::Loaded;
+use aya::Pod;
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use egress_common::{
+    Asker, AskerKey, CgroupId, Counter, Grant, GrantKey, Meter, Network, NetworkKey, Sandbox,
+    Settings, names,
+};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// A hash map behind a lock: aya wants exclusive access to write, the kernel
+/// does not, and a write takes less than a microsecond.
+struct Table<K: Pod, V: Pod> {
+    name: &'static str,
+    map: Mutex<HashMap<MapData, K, V>>,
+}
+
+fn problem(map: &'static str, error: &MapError) -> EnforcerError {
+    const E2BIG: i32 = 7;
+    const ENOSPC: i32 = 28;
+    let full = matches!(error, MapError::SyscallError(call)
+        if matches!(call.io_error.raw_os_error(), Some(E2BIG | ENOSPC)));
+    let problem = if full {
+        MapProblem::Full
+    } else {
+        MapProblem::Other(chain(error))
+    };
+    EnforcerError::Map { map, problem }
+}
+
+impl<K: Pod + Ord, V: Pod> Table<K, V> {
+    fn take(loaded: &mut Loaded, name: &'static str) -> Result<Self, EnforcerError> {
+        let map =
+            HashMap::try_from(loaded.take_map(name)?).map_err(|error| problem(name, &error))?;
+        Ok(Self {
+            name,
+            map: Mutex::new(map),
+        })
+    }
+
+    /// A panic while the lock was held cannot leave a map half written.
+    fn lock(&self) -> MutexGuard<'_, HashMap<MapData, K, V>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, key: &K, value: &V) -> Result<(), EnforcerError> {
+        self.lock()
+            .insert(key, value, 0)
+            .map_err(|error| problem(self.name, &error))
+    }
+
+    /// Absent is as good as removed.
+    fn remove(&self, key: &K) -> Result<(), EnforcerError> {
+        match self.lock().remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(call))
+                if call.io_error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(problem(self.name, &error)),
+        }
+    }
+
+    fn get(&self, key: &K) -> Result<Option<V>, EnforcerError> {
+        match self.lock().get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(problem(self.name, &error)),
+        }
+    }
+
+    /// All entries. One that is removed while they are read may be missing.
+    fn entries(&self) -> Result<Vec<(K, V)>, EnforcerError> {
+        let map = self.lock();
+        let keys: Vec<K> = map
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(|error| problem(self.name, &error))?;
+        let mut entries = Vec::with_capacity(keys.len());
+        for key in keys {
+            match map.get(&key, 0) {
+                Ok(value) => entries.push((key, value)),
+                Err(MapError::KeyNotFound) => {}
+                Err(error) => return Err(problem(self.name, &error)),
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// Every map that the agent reads or writes.
+pub(super) struct Maps {
+    settings: Mutex<Array<MapData, Settings>>,
+    sandboxes: Table<CgroupId, Sandbox>,
+    meters: Table<CgroupId, Meter>,
+    grants: Table<GrantKey, Grant>,
+    askers: Table<AskerKey, Asker>,
+    networks: Mutex<LpmTrie<MapData, NetworkKey, Network>>,
+    counters: PerCpuArray<MapData, u64>,
+    events: Mutex<Option<RingBuf<MapData>>>,
+}
+
+/// A prefix of the network trie: how many bits of the key count, and the key.
+pub type Prefix = (u32, NetworkKey);
+
+impl Maps {
+    pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
+        fn typed<M: TryFrom<Map, Error = MapError>>(
+            loaded: &mut Loaded,
+            name: &'static str,
+        ) -> Result<M, EnforcerError> {
+            M::try_from(loaded.take_map(name)?).map_err(|error| problem(name, &error))
+        }
+        Ok(Self {
+            settings: Mutex::new(typed(loaded, names::SETTINGS)?),
+            sandboxes: Table::take(loaded, names::SANDBOXES)?,
+            meters: Table::take(loaded, names::METERS)?,
+            grants: Table::take(loaded, names::GRANTS)?,
+            askers: Table::take(loaded, names::ASKERS)?,
+            networks: Mutex::new(typed(loaded, names::NETWORKS)?),
+            counters: typed(loaded, names::COUNTERS)?,
+            events: Mutex::new(Some(typed(loaded, names::EVENTS)?)),
+        })
+    }
+
+    pub(super) fn settings(&self) -> Result<Settings, EnforcerError> {
+        let map = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        map.get(&0, 0)
+            .map_err(|error| problem(names::SETTINGS, &error))
+    }
+
+    pub(super) fn set_settings(&self, settings: Settings) -> Result<(), EnforcerError> {
+        let mut map = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        map.set(0, settings, 0)
+            .map_err(|error| problem(names::SETTINGS, &error))
+    }
+
+    pub(super) fn put_sandbox(
+        &self,
+        cgroup: CgroupId,
+        sandbox: &Sandbox,
+    ) -> Result<(), EnforcerError> {
+        self.sandboxes.put(&cgroup, sandbox)
+    }
+
+    pub(super) fn remove_sandbox(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        self.sandboxes.remove(&cgroup)
+    }
+
+    pub(super) fn sandboxes(&self) -> Result<Vec<(CgroupId, Sandbox)>, EnforcerError> {
+        self.sandboxes.entries()
+    }
+
+    /// Makes a meter where there is none; one that counts already goes on.
+    pub(super) fn begin_meter(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        if self.meters.get(&cgroup)?.is_some() {
+            return Ok(());
+        }
+        self.meters.put(&cgroup, &Meter::default())
+    }
+
+    pub(super) fn remove_meter(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        self.meters.remove(&cgroup)
+    }
+
+    pub(super) fn meters(&self) -> Result<Vec<(CgroupId, Meter)>, EnforcerError> {
+        self.meters.entries()
+    }
+
+    pub(super) fn put_grant(&self, key: &GrantKey, grant: &Grant) -> Result<(), EnforcerError> {
+        self.grants.put(key, grant)
+    }
+
+    pub(super) fn remove_grant(&self, key: &GrantKey) -> Result<(), EnforcerError> {
+        self.grants.remove(key)
+    }
+
+    pub(super) fn grants(&self) -> Result<Vec<(GrantKey, Grant)>, EnforcerError> {
+        self.grants.entries()
+    }
+
+    pub(super) fn asker(&self, key: &AskerKey) -> Result<Option<Asker>, EnforcerError> {
+        self.askers.get(key)
+    }
+
+    pub(super) fn put_network(
+        &self,
+        (bits, key): &Prefix,
+        network: &Network,
+    ) -> Result<(), EnforcerError> {
+        let mut map = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        map.insert(&Key::new(*bits, *key), network, 0)
+            .map_err(|error| problem(names::NETWORKS, &error))
+    }
+
+    pub(super) fn remove_network(&self, (bits, key): &Prefix) -> Result<(), EnforcerError> {
+        let mut map = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        match map.remove(&Key::new(*bits, *key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(call))
+                if call.io_error.kind() == std::io::ErrorKind::NotFound =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(problem(names::NETWORKS, &error)),
+        }
+    }
+
+    pub(super) fn networks(&self) -> Result<Vec<(Prefix, Network)>, EnforcerError> {
+        let map = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        map.iter()
+            .map(|entry| entry.map(|(key, network)| ((key.prefix_len(), key.data()), network)))
+            .collect::<Result<_, _>>()
+            .map_err(|error| problem(names::NETWORKS, &error))
+    }
+
+    pub(super) fn counter(&self, counter: Counter) -> Result<u64, EnforcerError> {
+        let values = self
+            .counters
+            .get(&(counter as u32), 0)
+            .map_err(|error| problem(names::COUNTERS, &error))?;
+        Ok(values.iter().sum())
+    }
+
+    /// The ring; there is one reader.
+    pub(super) fn take_events(&self) -> Option<RingBuf<MapData>> {
+        self.events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}

@@ -1,0 +1,183 @@
+//! The enforcer on the running kernel, in a governed root of its own. Needs
+//! root; says so and passes where it is not.
+
+use super::*;
+use crate::image::{MAX_GRANTS, MAX_NETWORKS, MAX_SANDBOXES};
+use egress_common::names;
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A cgroup directory right below the cgroup2 root, gone with its value.
+struct Root {
+    place: Place,
+}
+
+impl Root {
+    fn make() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("SKIPPED: needs root");
+            return None;
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+        let mount = mounts
+            .lines()
+            .find(|line| line.split(' ').nth(2) == Some("cgroup2"))
+            .and_then(|line| line.split(' ').nth(1))
+            .expect("a cgroup2 mount");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = PathBuf::from(format!(
+            "{mount}/egress-unit-{}-{number}",
+            std::process::id()
+        ));
+        std::fs::create_dir(&path).expect("a cgroup");
+        let cgroup = CgroupId(std::fs::metadata(&path).expect("metadata").ino());
+        Some(Self {
+            place: Place {
+                path,
+                cgroup,
+                level: 1,
+            },
+        })
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let Ok(directory) = File::open(&self.place.path) {
+            let _ = disarm(directory.as_fd(), &self.place.path);
+        }
+        let _ = std::fs::remove_dir(&self.place.path);
+    }
+}
+
+#[test]
+fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
+    let Some(root) = Root::make() else { return };
+    let first = Enforcer::start(root.place.clone(), 1000).expect("a first start");
+    assert_eq!(*first.started(), Started::Fresh);
+    first
+        .set_resolver(Some(5300), Some(5301))
+        .expect("settings");
+    let sandbox = egress_common::Sandbox {
+        id: SandboxId(7),
+        ..Default::default()
+    };
+    first
+        .apply(&[Change::PutSandbox(CgroupId(42), sandbox)])
+        .expect("a sandbox");
+    let before = first.image().expect("an image");
+    let programs = first.own.clone();
+    drop(first);
+
+    let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    assert_eq!(
+        *second.started(),
+        Started::TookOver {
+            replaced: 0,
+            added: 0
+        }
+    );
+    assert_eq!(second.image().expect("an image"), before);
+    assert_eq!(second.resolver().expect("ports"), (Some(5300), Some(5301)));
+    assert_eq!(
+        second.own.iter().map(|p| p.1).collect::<Vec<_>>(),
+        programs.iter().map(|p| p.1).collect::<Vec<_>>()
+    );
+    assert_eq!(second.inspect().expect("findings"), []);
+    assert_eq!(second.disarm().expect("disarmed"), HOOKS.len());
+}
+
+#[test]
+fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
+    let Some(root) = Root::make() else { return };
+    let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let (gate, id) = first.own[0];
+    let program = sys::program_by_id(id).expect("the gate");
+    sys::detach(first.directory.as_fd(), program.as_fd(), gate.point).expect("detached");
+    assert_eq!(
+        first.inspect().expect("findings"),
+        [Finding::Missing { program: "egress" }]
+    );
+    drop((first, program));
+    let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    assert_eq!(
+        *second.started(),
+        Started::TookOver {
+            replaced: 0,
+            added: 1
+        }
+    );
+}
+
+#[test]
+fn maps_of_another_layout_are_refused_and_stay_in_force() {
+    let Some(root) = Root::make() else { return };
+    let directory = File::open(&root.place.path).expect("the root");
+    // A program of our name on a map of our name with another value size.
+    let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let layouts = object::layouts().expect("layouts");
+    assert_eq!(layouts.len(), names::MAPS.len());
+    let predecessor = Predecessor::find(directory.as_fd(), &root.place.path)
+        .expect("found")
+        .expect("one");
+    for (name, expected) in layouts {
+        let name = names::MAPS
+            .iter()
+            .find(|own| **own == name)
+            .expect("a known name");
+        let map = predecessor.map(name).expect("a map");
+        assert_eq!(
+            object::Layout::of(map).expect("its layout"),
+            expected,
+            "{name}"
+        );
+    }
+    drop(first);
+}
+
+#[test]
+fn the_budget_knows_the_bounds_of_the_object() {
+    for (name, layout) in object::layouts().expect("layouts") {
+        match name.as_str() {
+            names::SANDBOXES | names::METERS => assert_eq!(layout.entries as usize, MAX_SANDBOXES),
+            names::NETWORKS => assert_eq!(layout.entries as usize, MAX_NETWORKS),
+            names::GRANTS => assert_eq!(layout.entries as usize, MAX_GRANTS),
+            _ => {}
+        }
+    }
+}
+
+/// The newest kernels walk about 2,000 instructions for the gate, 6.1 five times
+/// that; the verifier's limit is a million. The budget is far below it so that
+/// growth is noticed while it is cheap.
+#[test]
+fn the_programs_stay_within_the_verifier_budget() {
+    const BUDGET: u32 = 60_000;
+    let Some(root) = Root::make() else { return };
+    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let statistics = enforcer.statistics();
+    assert_eq!(statistics.len(), HOOKS.len());
+    for program in statistics {
+        let walked = program
+            .verified_instructions
+            .expect("a count, since Linux 5.16");
+        eprintln!("{:15} {walked:6} instructions verified", program.program);
+        assert!(walked < BUDGET, "{} needs {walked}", program.program);
+    }
+}
+
+#[test]
+fn a_full_map_is_told_from_other_errors() {
+    let Some(root) = Root::make() else { return };
+    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let sandbox = egress_common::Sandbox::default();
+    let error = (1..=MAX_SANDBOXES as u64 + 1)
+        .find_map(|n| {
+            enforcer
+                .apply(&[Change::PutSandbox(CgroupId(n), sandbox)])
+                .err()
+        })
+        .expect("the map to fill up");
+    assert!(error.is_full(), "{error}");
+}

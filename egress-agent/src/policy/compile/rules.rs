@@ -1,0 +1,259 @@
+//! Rules and blocklist entries.
+
+use super::checks;
+use crate::model::{PortRange, RuleOrigin, Transport};
+use crate::policy::diagnostic::{Report, Source, Span};
+use crate::policy::rule::{BlockEntry, Rule, Subject, joined};
+use crate::policy::special::canonical;
+use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field};
+use jiff::Timestamp;
+use std::sync::Arc;
+
+/// All rules and blocklist entries with the places of their subjects.
+pub struct Rules {
+    /// What is allowed.
+    pub rules: Vec<Rule>,
+    /// Where each rule's subject stands.
+    pub places: Vec<Span>,
+    /// What is refused.
+    pub blocks: Vec<BlockEntry>,
+}
+
+/// What reading a rule needs to know about its surroundings.
+struct Reader<'s, 'r> {
+    source: &'s Source,
+    now: Timestamp,
+    report: &'r mut Report,
+}
+
+impl Rules {
+    /// Reads every list of the document.
+    pub fn read(document: &Document, source: &Source, now: Timestamp, report: &mut Report) -> Self {
+        let mut reader = Reader {
+            source,
+            now,
+            report,
+        };
+        let groups = document.allowlist.iter().flat_map(|groups| &groups.value.0);
+        let groups = groups.map(|(name, items)| (name.as_str(), items)).chain(
+            document
+                .project_allowlist
+                .iter()
+                .map(|field| ("project_allowlist", &field.value)),
+        );
+        let mut read = Self {
+            rules: Vec::new(),
+            places: Vec::new(),
+            blocks: Vec::new(),
+        };
+        for (group, items) in groups {
+            let group: Arc<str> = group.into();
+            for entry in &items.0 {
+                if let Some((rule, place)) = reader.rule(entry, &group) {
+                    read.rules.push(rule);
+                    read.places.push(place);
+                }
+            }
+        }
+        for field in [&document.blocklist, &document.project_blocklist]
+            .into_iter()
+            .flatten()
+        {
+            read.blocks
+                .extend(field.value.0.iter().filter_map(|entry| reader.block(entry)));
+        }
+        let patterns = document
+            .dns
+            .iter()
+            .filter_map(|dns| dns.value.block_patterns.as_ref());
+        for item in patterns.flat_map(|field| &field.value.0) {
+            read.blocks.push(BlockEntry {
+                origin: reader.origin(item.span, format!("block pattern {}", item.value.0)),
+                subject: Subject::Domain(item.value.0.clone()),
+                reason: None,
+            });
+        }
+        read
+    }
+}
+
+impl Reader<'_, '_> {
+    fn rule(&mut self, entry: &At<Allow>, group: &Arc<str>) -> Option<(Rule, Span)> {
+        let allow = &entry.value;
+        let transports = self.transports(entry);
+        let subject = self.subject(
+            entry.span,
+            allow.domain.as_ref(),
+            allow.cidr.as_ref(),
+            allow.written.lacks("domain") && allow.written.lacks("cidr"),
+        );
+        if let Some(expires) = &allow.expires
+            && expires.value.0 <= self.now
+        {
+            self.report.warn(
+                "expired",
+                expires.span,
+                format!("the rule expired at {} and allows nothing", expires.value.0),
+                "renew `expires`, or remove the rule",
+            );
+        }
+        let (subject, place) = subject?;
+        match &subject {
+            Subject::Domain(pattern) => {
+                checks::domain(allow, pattern, place, &transports, self.report)
+            }
+            Subject::Networks(nets) => checks::networks(allow, nets, place, self.report),
+        }
+        let private_networks = allow.allow_private_networks.as_ref();
+        let rule = Rule {
+            origin: self.origin(place, words(allow.domain.as_ref(), allow.cidr.as_ref())),
+            group: Arc::clone(group),
+            subject,
+            transports,
+            expires: allow.expires.as_ref().map(|field| field.value.0),
+            allow_private: allow
+                .allow_private
+                .as_ref()
+                .is_some_and(|field| field.value),
+            private_networks: private_networks
+                .map(|field| {
+                    field
+                        .value
+                        .0
+                        .iter()
+                        .map(|item| canonical(&item.value.0))
+                        .collect()
+                })
+                .unwrap_or_default(),
+        };
+        Some((rule, place))
+    }
+
+    fn block(&mut self, entry: &At<Block>) -> Option<BlockEntry> {
+        let block = &entry.value;
+        let (subject, place) = self.subject(
+            entry.span,
+            block.domain.as_ref(),
+            block.cidr.as_ref(),
+            block.written.lacks("domain") && block.written.lacks("cidr"),
+        )?;
+        let text = words(block.domain.as_ref(), block.cidr.as_ref());
+        Some(BlockEntry {
+            origin: self.origin(place, format!("block {text}")),
+            subject,
+            reason: block
+                .reason
+                .as_ref()
+                .map(|reason| one_line(&reason.value.0).into()),
+        })
+    }
+
+    fn origin(&self, place: Span, text: String) -> RuleOrigin {
+        RuleOrigin {
+            file: Arc::clone(&self.source.file),
+            line: self.source.position(place.start).0,
+            text: text.into(),
+        }
+    }
+
+    /// The destination of an entry, from exactly one of `domain` and `cidr`.
+    fn subject(
+        &mut self,
+        entry: Span,
+        domain: Option<&Field<Domain>>,
+        cidr: Option<&Field<Cidr>>,
+        missing: bool,
+    ) -> Option<(Subject, Span)> {
+        match (domain, cidr) {
+            (Some(domain), Some(cidr)) => {
+                self.report.error(
+                    "conflicting-keys",
+                    cidr.key,
+                    "an entry has either `domain` or `cidr`, not both",
+                    "write two entries",
+                );
+                Some((Subject::Domain(domain.value.0.clone()), domain.span))
+            }
+            (Some(domain), None) => {
+                let localhost = domain.value.0.to_string() == "localhost";
+                let subject = if localhost {
+                    loopback()
+                } else {
+                    Subject::Domain(domain.value.0.clone())
+                };
+                Some((subject, domain.span))
+            }
+            (None, Some(cidr)) => {
+                Some((Subject::Networks(vec![canonical(&cidr.value.0)]), cidr.span))
+            }
+            (None, None) => {
+                if missing {
+                    self.report.error(
+                        "missing-key",
+                        entry,
+                        "the entry names no destination",
+                        "write `domain:` or `cidr:`",
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn transports(&mut self, entry: &At<Allow>) -> Vec<Transport> {
+        let allow = &entry.value;
+        let Some(protocols) = &allow.protocols else {
+            if allow.written.lacks("protocols") {
+                self.report.error(
+                    "missing-key",
+                    entry.span,
+                    "the rule names no protocol",
+                    "write `protocols:` with one of: https, http, tcp, udp",
+                );
+            }
+            return Vec::new();
+        };
+        if let Some(ports) = &allow.ports {
+            checks::ports(ports, self.report);
+        }
+        let mut transports = Vec::new();
+        for protocol in &protocols.value.0 {
+            let transport = |ports| Transport {
+                protocol: protocol.value.transport(),
+                ports,
+            };
+            match (&allow.ports, protocol.value.default_port()) {
+                (Some(ports), _) => {
+                    transports.extend(ports.value.0.iter().map(|item| transport(item.value.0)));
+                }
+                (None, Some(port)) => transports.push(transport(PortRange::one(port))),
+                (None, None) if allow.written.lacks("ports") => self.report.error(
+                    "missing-key",
+                    protocol.span,
+                    format!("`{}` needs `ports`", self.source.under(protocol.span)),
+                    "write the ports; `ports: [any]` if every port is meant",
+                ),
+                (None, None) => {}
+            }
+        }
+        joined(transports)
+    }
+}
+
+fn loopback() -> Subject {
+    let nets = ["127.0.0.0/8", "::1/128"];
+    Subject::Networks(nets.iter().filter_map(|net| net.parse().ok()).collect())
+}
+
+fn words(domain: Option<&Field<Domain>>, cidr: Option<&Field<Cidr>>) -> String {
+    match (domain, cidr) {
+        (Some(domain), _) => format!("domain {}", domain.value.0),
+        (None, Some(cidr)) => format!("cidr {}", cidr.value.0),
+        (None, None) => String::new(),
+    }
+}
+
+/// Text that a person may have written over several lines, on one.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

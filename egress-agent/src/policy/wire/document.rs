@@ -1,0 +1,168 @@
+//! The blocks of a policy document.
+
+use super::block;
+use super::lists::{Groups, Items};
+use super::values::{
+    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Seconds, Text, User,
+};
+use super::words::{
+    Action, AlwaysTrue, ApiVersion, Enabled, Internal, Logging, ModeWord, ProtocolWord,
+};
+
+block! {
+    /// An egress policy: which destinations a sandbox may reach. What is not allowed is denied.
+    Document {
+        /// The version of the policy language. The only one is `egress/v1`.
+        api_version as "apiVersion": ApiVersion,
+        /// The policy's name; the file's name without its ending if absent.
+        name: PolicyName,
+        /// Which sandboxes are under this policy, when `--policy` does not say.
+        applies_to: Items<Applies>,
+        /// What happens to what no rule allows.
+        egress: EgressBlock,
+        /// Rules in named groups. The group names are free.
+        allowlist: Groups<Allow>,
+        /// More rules, as a plain list.
+        project_allowlist: Items<Allow>,
+        /// Destinations that are refused even where a rule allows them.
+        blocklist: Items<Block>,
+        /// More refused destinations.
+        project_blocklist: Items<Block>,
+        /// How names are resolved.
+        dns: DnsBlock,
+        /// How the command runs.
+        sandbox: SandboxBlock,
+    }
+    later {
+        "rate_limit", "rate_limits", "fault_containment", "circuit_breaker", "tls",
+        "compliance_logging", "alerts", "gateway", "limits", "approvals", "retention", "redaction",
+    }
+}
+
+block! {
+    /// Which sandboxes a policy is for.
+    Applies {
+        /// The sandbox's name; `*` stands for any text.
+        sandbox: Text,
+    }
+    later { "slice", "unit", "cgroup", "interface", "container", "image", "label", "namespace", "user" }
+}
+
+block! {
+    /// What happens to what no rule allows.
+    EgressBlock {
+        /// `deny` is the only default. To see what would be denied, use `mode: shadow`.
+        default_action: Action,
+        /// `enforce` refuses what no rule allows; `shadow` lets it pass and records it.
+        mode: ModeWord,
+        /// Every decision is recorded; `all_requests` says so.
+        logging: Logging,
+        /// Always on; `enabled` says so.
+        monitoring: Enabled,
+    }
+    later { "alerts", "rate_limit", "rate_limits" }
+}
+
+block! {
+    /// A rule: a destination that is allowed.
+    Allow {
+        /// A name: `example.com` is that name only, `*.example.com` every name below it,
+        /// `**.example.com` both. `localhost` opens loopback listeners outside the sandbox.
+        domain: Domain,
+        /// A network or an address, instead of `domain`.
+        cidr: Cidr,
+        /// Ports, ranges such as `8000-8080`, or `any`. With `https` and `http` the
+        /// default is 443 and 80.
+        ports: Items<PortItem>,
+        /// `https` and `http` mean TCP; `tcp` and `udp` need `ports`.
+        protocols: Items<ProtocolWord>,
+        /// Whether the name, or the network, may lead to private addresses (RFC 1918,
+        /// shared 100.64.0.0/10, unique local fc00::/7). Default `false`.
+        allow_private: bool,
+        /// The private or link-local networks that the name may lead to.
+        allow_private_networks: Items<Cidr>,
+        /// When the rule stops applying: a date (its beginning, UTC) or an RFC 3339 time.
+        expires: Expiry,
+        /// For people.
+        note: Text,
+        /// For people: why the rule is there.
+        justification: Text,
+        /// For people: why the rule is there.
+        reason: Text,
+        /// For people: who approved it.
+        approved_by: Text,
+    }
+    later {
+        "rate_limit", "methods", "paths", "path", "headers", "credentials", "tls", "pins", "when",
+        "require_approval", "max_bytes", "circuit_breaker", "timeout", "burst",
+    }
+}
+
+block! {
+    /// A destination that is refused even where a rule allows it.
+    Block {
+        /// A name, in the three spellings of `allowlist`.
+        domain: Domain,
+        /// A network or an address, instead of `domain`.
+        cidr: Cidr,
+        /// For people: why it is refused.
+        reason: Text,
+        /// For people.
+        note: Text,
+    }
+    later { "ports", "protocols", "expires", "alert" }
+}
+
+block! {
+    /// How names are resolved.
+    DnsBlock {
+        /// Only the agent's own resolver is reachable; `internal` says so.
+        resolver: Internal,
+        /// Every query is recorded; `true` says so.
+        query_logging: AlwaysTrue,
+        /// Every answer is screened; `true` says so.
+        response_validation: AlwaysTrue,
+        /// Names that are refused even where a rule allows them.
+        block_patterns: Items<Domain>,
+        /// Record types that are answered beside addresses and what clients need around them.
+        query_types: Items<RecordType>,
+        /// The longest time that an answer may be kept by whoever asked. Default 300s.
+        cache_ttl: Seconds,
+        /// How long a refusal may be kept. Default 60s.
+        negative_cache_ttl: Seconds,
+        /// A granted address stays open for new connections at least so long. Default 30s.
+        min_ttl: Seconds,
+        /// A granted address stays open for new connections at most so long. Default 1h.
+        max_ttl: Seconds,
+        /// Added to the time above, for clients that connect late. Default 60s.
+        grace: Seconds,
+        /// Addresses taken from one answer. Default 32.
+        max_addresses: Count,
+    }
+    later { "upstreams", "upstream", "dnssec", "rate_limit", "max_queries", "entropy", "search" }
+}
+
+block! {
+    /// How the command runs.
+    SandboxBlock {
+        /// What the sandbox sees of the network.
+        network: NetworkBlock,
+        /// The user that the command runs as: a name or a number. `root` is a relaxation.
+        user: User,
+    }
+    later {
+        "cpu_limit", "memory_limit", "pids_limit", "timeout", "seccomp", "io_limit", "filesystem",
+        "capabilities", "env", "devices",
+    }
+}
+
+block! {
+    /// What the sandbox sees of the network.
+    NetworkBlock {
+        /// No connection comes in; `true` says so.
+        egress_only: AlwaysTrue,
+        /// Only the agent's own resolver is reachable; `internal` says so.
+        dns_resolver: Internal,
+    }
+    later { "mode", "interfaces", "bandwidth", "ingress" }
+}

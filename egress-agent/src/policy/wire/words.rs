@@ -1,0 +1,153 @@
+//! The values that are one of a few words.
+
+use super::Read;
+use super::values::{refuse, schema, text};
+use crate::policy::diagnostic::Report;
+use crate::policy::yaml::Node;
+use egress_common::{Mode, Protocol};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+/// Declares a value that is one of a few words.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $word:literal => $variant:ident,)+ } $(refused { $($other:literal: $why:literal,)+ })?) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum $name { $($(#[$vdoc])* $variant),+ }
+
+        impl Read for $name {
+            fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
+                let text = text(node, key, report)?;
+                match text {
+                    $($word => return Some(Self::$variant),)+
+                    $($($other => refuse(node, report, format!("`{key}: {text}` is not possible"), $why),)+)?
+                    _ => refuse(node, report, format!("`{key}` cannot be `{text}`"),
+                        concat!("write one of: ", $($word, ", "),+).trim_end_matches(", ")),
+                }
+                None
+            }
+        }
+
+        schema!($name, { "enum": [$($word),+] });
+    };
+}
+
+words! {
+    /// The version of the language.
+    ApiVersion {
+        /// The first.
+        "egress/v1" => V1,
+    }
+}
+
+words! {
+    /// What happens to what no rule allows.
+    Action {
+        /// It is refused.
+        "deny" => Deny,
+    } refused {
+        "allow": "an egress policy denies by default; to see what would be denied without denying it, write `mode: shadow`",
+    }
+}
+
+words! {
+    /// Whether denials are carried out.
+    ModeWord {
+        /// They are.
+        "enforce" => Enforce,
+        /// They are only recorded.
+        "shadow" => Shadow,
+    }
+}
+
+impl From<ModeWord> for Mode {
+    fn from(word: ModeWord) -> Self {
+        match word {
+            ModeWord::Enforce => Self::Enforce,
+            ModeWord::Shadow => Self::Shadow,
+        }
+    }
+}
+
+words! {
+    /// What is recorded.
+    Logging {
+        /// Everything; it cannot be less.
+        "all_requests" => AllRequests,
+    }
+}
+
+words! {
+    /// Something that cannot be switched off.
+    Enabled {
+        /// It is on.
+        "enabled" => Enabled,
+    }
+}
+
+words! {
+    /// Which resolver is reachable.
+    Internal {
+        /// The agent's own.
+        "internal" => Internal,
+    }
+}
+
+words! {
+    /// What a rule calls a protocol.
+    ProtocolWord {
+        /// TCP, port 443 unless ports are given.
+        "https" => Https,
+        /// TCP, port 80 unless ports are given.
+        "http" => Http,
+        /// TCP.
+        "tcp" => Tcp,
+        /// UDP.
+        "udp" => Udp,
+    } refused {
+        "any": "name the protocols: https, http, tcp, udp",
+        "quic": "write `udp` with the port, usually 443",
+        "icmp": "sandboxes have only TCP and UDP sockets",
+    }
+}
+
+impl ProtocolWord {
+    /// The transport below it.
+    pub const fn transport(self) -> Protocol {
+        match self {
+            Self::Https | Self::Http | Self::Tcp => Protocol::Tcp,
+            Self::Udp => Protocol::Udp,
+        }
+    }
+
+    /// The port that it means by itself.
+    pub const fn default_port(self) -> Option<u16> {
+        match self {
+            Self::Https => Some(443),
+            Self::Http => Some(80),
+            Self::Tcp | Self::Udp => None,
+        }
+    }
+}
+
+/// `true`, written by people who want to see what cannot be switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AlwaysTrue;
+
+impl Read for AlwaysTrue {
+    fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
+        if bool::read(node, key, report)? {
+            return Some(Self);
+        }
+        let help = "remove the key, or write `true`";
+        refuse(
+            node,
+            report,
+            format!("`{key}` cannot be switched off"),
+            help,
+        );
+        None
+    }
+}
+
+schema!(AlwaysTrue, { "const": true });

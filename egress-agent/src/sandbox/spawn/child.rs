@@ -1,0 +1,292 @@
+//! The child's way from clone to exec, in the order in which it is gone.
+
+use super::privileges::give_away;
+use super::signals;
+use super::step::encode;
+use super::{ExecArrays, Failure, Pipes, Prepared, Role, Step, last_errno};
+use crate::sandbox::view::ResolvConf;
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags};
+use rustix::process::{DumpableBehavior, Signal};
+use rustix::thread::UnshareFlags;
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// The descriptor of the report, once all others are closed.
+const REPORT: RawFd = 3;
+
+const NO_TIME: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+
+/// Goes the whole way. `extern "C"`: a panic would abort here and not unwind
+/// into a copy of the caller.
+pub(super) extern "C" fn main(arrays: &ExecArrays<'_>, pipes: Pipes, role: Role) -> ! {
+    let Pipes {
+        report,
+        gate,
+        makers_report,
+        makers_gate,
+    } = pipes;
+    // The maker's ends: while this copy is open, the gate never reads as closed.
+    drop(makers_report);
+    drop(makers_gate);
+    let mut reporter = report.as_raw_fd();
+    let result = match role {
+        Role::Init => rest(arrays.prepared, &gate, &mut reporter),
+        Role::Command => become_command(arrays, &gate, &report, &mut reporter),
+    };
+    let failure = match result {
+        Err(failure) => failure,
+        Ok(never) => match never {},
+    };
+    let text = encode(failure);
+    // SAFETY: `reporter` is the open write end of the report, or a closed number,
+    // on which write(2) fails; `text` is alive. `_exit` runs no handlers of the
+    // process that this is a copy of.
+    unsafe {
+        libc::write(reporter, text.as_ptr().cast(), text.len());
+        libc::_exit(127)
+    }
+}
+
+/// The first process of the pid namespace: holds nothing, does nothing.
+fn rest(prepared: &Prepared, gate: &OwnedFd, reporter: &mut RawFd) -> Result<Infallible, Failure> {
+    pass(gate)?;
+    // Leaves the terminal's foreground group: keys are for the command.
+    rustix::process::setsid().map_err(at(Step::Signals))?;
+    give_away(&prepared.user)?;
+    // Its memory is a copy of the launcher's; the same user must not read it.
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(at(Step::Verify))?;
+    die_with_parent(gate)?;
+    // Orphans of the namespace become its children; the kernel reaps them then.
+    signals::ignore_children().map_err(at(Step::Signals))?;
+    // Closing the report, unwritten, is what says that all went well. Nothing
+    // can be reported from here, and nothing that follows can fail.
+    *reporter = -1;
+    close_from(0).map_err(at(Step::Descriptors))?;
+    loop {
+        // SAFETY: pause(2) takes nothing; every signal stays blocked, so only
+        // SIGKILL ends it.
+        unsafe { libc::pause() };
+    }
+}
+
+fn become_command(
+    arrays: &ExecArrays<'_>,
+    gate: &OwnedFd,
+    report: &OwnedFd,
+    reporter: &mut RawFd,
+) -> Result<Infallible, Failure> {
+    let prepared = arrays.prepared;
+    pass(gate)?;
+    let flags = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP | UnshareFlags::NEWIPC;
+    // SAFETY: the descriptor table, which the contract is about, is not unshared.
+    unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(at(Step::Namespaces))?;
+    see(prepared)?;
+    give_away(&prepared.user)?;
+    die_with_parent(gate)?;
+    enter_directory(prepared).map_err(at(Step::Directory))?;
+    keep_report_only(report, reporter).map_err(at(Step::Descriptors))?;
+    signals::reset().map_err(at(Step::Signals))?;
+    filter_calls(&prepared.filters).map_err(at(Step::Filter))?;
+    Err(Failure::new(Step::Exec, exec(arrays)))
+}
+
+fn at(step: Step) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure::new(step, errno)
+}
+
+/// Waits until the maker has seen this process in its cgroup.
+fn pass(gate: &OwnedFd) -> Result<(), Failure> {
+    let mut byte = [0];
+    match rustix::io::read(gate, &mut byte) {
+        Ok(1) => Ok(()),
+        Ok(_) => Err(Failure::new(Step::Gate, Errno::PIPE)),
+        Err(errno) => Err(Failure::new(Step::Gate, errno)),
+    }
+}
+
+/// Makes the file system look as planned.
+fn see(prepared: &Prepared) -> Result<(), Failure> {
+    let view = &prepared.view;
+    // What is made here must be readable whatever the caller's umask is.
+    let callers = rustix::process::umask(Mode::from_raw_mode(0o022));
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    rustix::mount::mount_change(c"/", private).map_err(at(Step::Propagation))?;
+    let tight = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount(c"proc", c"/proc", c"proc", tight, None).map_err(at(Step::Proc))?;
+    for (index, path) in view.hidden_directories.iter().enumerate() {
+        hide_directory(path).map_err(nth(Step::HideDirectory, index))?;
+    }
+    for (index, path) in view.hidden_sockets.iter().enumerate() {
+        match rustix::mount::mount_bind(c"/dev/null", path.as_c_str()) {
+            // Gone since the plan was made: nothing is there to be hidden.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(nth(Step::HideSocket, index)(errno)),
+        }
+    }
+    for path in &view.run_directories {
+        match rustix::fs::mkdir(path.as_c_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(Failure::new(Step::ResolvConf, errno)),
+        }
+    }
+    if let Some(resolv_conf) = &view.resolv_conf {
+        write_resolv_conf(resolv_conf).map_err(at(Step::ResolvConf))?;
+    }
+    for (index, path) in view.read_only.iter().enumerate() {
+        make_read_only(path).map_err(nth(Step::ReadOnly, index))?;
+    }
+    rustix::process::umask(callers | Mode::from_raw_mode(0o022));
+    Ok(())
+}
+
+fn nth(step: Step, index: usize) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure {
+        step,
+        index: u16::try_from(index).unwrap_or(u16::MAX),
+        errno,
+    }
+}
+
+fn hide_directory(path: &CStr) -> Result<(), Errno> {
+    let tight = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let (flags, options) = if path == c"/run" {
+        (tight, c"mode=0755,size=1m")
+    } else {
+        (tight | MountFlags::RDONLY, c"mode=0555,size=4k")
+    };
+    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, options)
+}
+
+fn write_resolv_conf(resolv_conf: &ResolvConf) -> Result<(), Errno> {
+    let file = rustix::fs::openat(
+        CWD,
+        resolv_conf.file.as_c_str(),
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::from_raw_mode(0o644),
+    )?;
+    let mut rest = resolv_conf.content.as_slice();
+    while !rest.is_empty() {
+        let written = rustix::io::write(&file, rest)?;
+        rest = rest.get(written..).unwrap_or_default();
+    }
+    match &resolv_conf.covers {
+        Some(host) => rustix::mount::mount_bind(resolv_conf.file.as_c_str(), host.as_c_str()),
+        None => Ok(()),
+    }
+}
+
+/// A place is bound onto itself without what is mounted below it, and turned.
+fn make_read_only(path: &CStr) -> Result<(), Errno> {
+    rustix::mount::mount_bind(path, path)?;
+    let flags = MountFlags::BIND
+        | MountFlags::RDONLY
+        | MountFlags::NOSUID
+        | MountFlags::NODEV
+        | MountFlags::NOEXEC;
+    rustix::mount::mount_remount(path, flags, c"")
+}
+
+/// Asks to be killed when the maker ends, and makes sure that it has not yet.
+///
+/// It stands after the change of user, which clears the request.
+fn die_with_parent(gate: &OwnedFd) -> Result<(), Failure> {
+    let failed = at(Step::ParentDeath);
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(&failed)?;
+    let mut watched = [PollFd::new(gate, PollFlags::IN)];
+    rustix::event::poll(&mut watched, Some(&NO_TIME)).map_err(&failed)?;
+    if watched[0].revents().contains(PollFlags::HUP) {
+        return Err(failed(Errno::PIPE));
+    }
+    Ok(())
+}
+
+/// Enters the directory by its path: one that was inherited would still lead to
+/// what is hidden above it.
+fn enter_directory(prepared: &Prepared) -> Result<(), Errno> {
+    match rustix::process::chdir(prepared.directory.as_c_str()) {
+        Err(Errno::ACCESS | Errno::NOENT | Errno::NOTDIR) if prepared.directory_or_root => {
+            rustix::process::chdir(c"/")
+        }
+        result => result,
+    }
+}
+
+/// Closes every descriptor but the first three and the report.
+fn keep_report_only(report: &OwnedFd, reporter: &mut RawFd) -> Result<(), Errno> {
+    if report.as_raw_fd() != REPORT {
+        // SAFETY: the number may be another of this copy's descriptors; nothing
+        // is done with those any more, since all of them are closed next.
+        let moved = unsafe { libc::dup3(report.as_raw_fd(), REPORT, libc::O_CLOEXEC) };
+        if moved < 0 {
+            return Err(last_errno());
+        }
+    }
+    *reporter = REPORT;
+    close_from(REPORT as u32 + 1)
+}
+
+fn close_from(first: u32) -> Result<(), Errno> {
+    // SAFETY: the values that own these descriptors are never used or dropped
+    // again: this process ends in exec, pause or _exit.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_errno())
+    }
+}
+
+/// Installs the system call filters; from here on they bind this process too.
+fn filter_calls(filters: &[seccompiler::BpfProgram]) -> Result<(), Errno> {
+    for filter in filters {
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).map_err(|_| Errno::INVAL)?,
+            filter: filter.as_ptr().cast_mut().cast(),
+        };
+        // SAFETY: `seccompiler::sock_filter` is the kernel's structure under
+        // another name, `len` of them are at `filter`, and the kernel only reads.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_seccomp,
+                libc::SECCOMP_SET_MODE_FILTER,
+                0,
+                &raw const program,
+            )
+        };
+        if result != 0 {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
+}
+
+/// Tries each file; says why none of them ran.
+fn exec(arrays: &ExecArrays<'_>) -> Errno {
+    let mut reason = Errno::NOENT;
+    for candidate in &arrays.prepared.candidates {
+        // SAFETY: both arrays end in a null pointer and point to strings that
+        // `prepared` keeps alive.
+        unsafe {
+            libc::execve(
+                candidate.as_ptr(),
+                arrays.arguments.as_ptr(),
+                arrays.environment.as_ptr(),
+            )
+        };
+        match last_errno() {
+            Errno::NOENT | Errno::NOTDIR => {}
+            // A later directory may have one that is executable.
+            Errno::ACCESS => reason = Errno::ACCESS,
+            other => return other,
+        }
+    }
+    reason
+}

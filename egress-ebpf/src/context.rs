@@ -1,0 +1,398 @@
+//! The raw-memory room: everything that is read from or written to a context
+//! structure, a packet or a socket that the kernel hands to a program.
+//!
+//! Context fields are read and written through plain pointers, one access per
+//! field at a constant offset: the verifier rewrites exactly such accesses, and
+//! refuses a program in which two of them were merged into one.
+
+use aya_ebpf::{
+    bindings::{bpf_sock, bpf_sock_addr},
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id,
+        bpf_tcp_sock,
+    },
+    programs::{SkBuffContext, SockAddrContext, SockoptContext},
+};
+use core::ptr::NonNull;
+use egress_common::{CgroupId, Destination, Ip, Port, Protocol, Reason};
+
+/// Depth of a sandbox below the cgroup2 root; set when the object is loaded.
+#[unsafe(no_mangle)]
+static SANDBOX_LEVEL: u32 = 0;
+
+/// The depth as the helpers want it.
+#[inline(always)]
+pub fn sandbox_level() -> i32 {
+    // SAFETY: a static is always valid to read. Volatile, because the loader
+    // replaces the value in the object after the compiler has seen it.
+    unsafe { core::ptr::read_volatile(&raw const SANDBOX_LEVEL) as i32 }
+}
+
+/// The sandbox cgroup of the running process; `None` above the sandbox level.
+#[inline(always)]
+pub fn current_cgroup() -> Option<CgroupId> {
+    // SAFETY: the helper takes any level and reads only the current task.
+    match unsafe { bpf_get_current_ancestor_cgroup_id(sandbox_level()) } {
+        0 => None,
+        id => Some(CgroupId(id)),
+    }
+}
+
+/// Adds one to a number that other programs, on this CPU too, may be adding to.
+///
+/// # Safety
+///
+/// `value` points to eight aligned bytes of a map element.
+#[inline(always)]
+pub unsafe fn add_one(value: *mut u64) {
+    // SAFETY: the caller vouches for the pointer. Assembly, because `core` for
+    // this target is built without read-modify-write atomics, although every
+    // supported kernel has this one instruction (BPF_XADD).
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({pointer} + 0) += {one}",
+            pointer = in(reg) value,
+            one = in(reg) 1_u64,
+        );
+    }
+}
+
+/// An address family, as a type: each hook is compiled for one, so that every
+/// context access has a constant offset.
+pub trait Family {
+    /// Reads the destination (or source) address of a socket-address hook.
+    fn read(address: &bpf_sock_addr) -> Ip;
+    /// Writes it; an IPv4 hook can only be given an IPv4 address.
+    fn write(address: &mut bpf_sock_addr, ip: &Ip);
+}
+
+/// IPv4 hooks.
+pub struct Inet;
+/// IPv6 hooks; IPv4-mapped addresses come through here too.
+pub struct Inet6;
+
+impl Family for Inet {
+    #[inline(always)]
+    fn read(address: &bpf_sock_addr) -> Ip {
+        Ip::from_v4(address.user_ip4)
+    }
+
+    #[inline(always)]
+    fn write(address: &mut bpf_sock_addr, ip: &Ip) {
+        address.user_ip4 = ip.words()[3];
+    }
+}
+
+impl Family for Inet6 {
+    #[inline(always)]
+    fn read(address: &bpf_sock_addr) -> Ip {
+        let [a, b, c, d] = address.user_ip6;
+        Ip::from_v6([a, b, c, d])
+    }
+
+    #[inline(always)]
+    fn write(address: &mut bpf_sock_addr, ip: &Ip) {
+        let [a, b, c, d] = ip.words();
+        address.user_ip6[0] = a;
+        address.user_ip6[1] = b;
+        address.user_ip6[2] = c;
+        address.user_ip6[3] = d;
+    }
+}
+
+/// A socket-address hook's view: who is addressed, through which socket.
+pub struct Address<'a> {
+    context: &'a SockAddrContext,
+}
+
+impl<'a> Address<'a> {
+    /// Takes the hook's context.
+    #[inline(always)]
+    pub const fn new(context: &'a SockAddrContext) -> Self {
+        Self { context }
+    }
+
+    /// The context pointer, for helpers that look sockets up.
+    #[inline(always)]
+    pub const fn raw(&self) -> *mut core::ffi::c_void {
+        self.context.sock_addr.cast()
+    }
+
+    /// The address and port.
+    #[inline(always)]
+    pub fn endpoint<F: Family>(&self) -> (Ip, Port) {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        let address = unsafe { &*self.context.sock_addr };
+        (
+            F::read(address),
+            Port::from_network(address.user_port as u16),
+        )
+    }
+
+    /// Replaces the address and port.
+    #[inline(always)]
+    pub fn rewrite<F: Family>(&self, ip: &Ip, port: Port) {
+        // SAFETY: the kernel passes a valid context, and no other reference to
+        // it is alive here.
+        let address = unsafe { &mut *self.context.sock_addr };
+        F::write(address, ip);
+        address.user_port = u32::from(port.network());
+    }
+
+    /// IANA protocol number of the socket.
+    #[inline(always)]
+    pub fn protocol(&self) -> u32 {
+        // SAFETY: as in `endpoint`.
+        unsafe { (*self.context.sock_addr).protocol }
+    }
+
+    /// The socket.
+    #[inline(always)]
+    pub fn socket(&self) -> *mut bpf_sock {
+        // SAFETY: as in `endpoint`; every member of the union is that pointer.
+        unsafe { (*self.context.sock_addr).__bindgen_anon_1.sk }
+    }
+}
+
+/// The kernel's TCP states that decide here (`include/net/tcp_states.h`).
+mod state {
+    pub const ESTABLISHED: u32 = 1;
+    pub const SYN_SENT: u32 = 2;
+    pub const SYN_RECV: u32 = 3;
+    pub const LISTEN: u32 = 10;
+    pub const NEW_SYN_RECV: u32 = 12;
+}
+
+/// How many data segments a TCP connection sends before remembering it is
+/// worth its price: making socket storage costs as much as judging about eight
+/// segments without it.
+const SEGMENTS_WORTH_REMEMBERING: u32 = 8;
+
+/// The full socket that a packet belongs to.
+#[derive(Clone, Copy)]
+pub struct Socket(NonNull<bpf_sock>);
+
+impl Socket {
+    /// The pointer, for helpers.
+    #[inline(always)]
+    pub const fn raw(self) -> *mut bpf_sock {
+        self.0.as_ptr()
+    }
+
+    #[inline(always)]
+    fn state(self) -> u32 {
+        // SAFETY: `bpf_sk_fullsock` returned it, so it is a full socket that
+        // lives as long as the packet.
+        unsafe { self.0.as_ref().state }
+    }
+
+    /// Whether it is a TCP socket that waits for connections.
+    #[inline(always)]
+    pub fn is_listening(self) -> bool {
+        self.state() == state::LISTEN
+    }
+
+    /// Whether it is a TCP connection whose first packet has been judged: any
+    /// state behind the handshake.
+    #[inline(always)]
+    pub fn is_past_handshake(self) -> bool {
+        !matches!(
+            self.state(),
+            state::SYN_SENT | state::SYN_RECV | state::LISTEN | state::NEW_SYN_RECV
+        )
+    }
+
+    /// Whether a peer is set. For UDP the kernel uses the TCP state of that name.
+    #[inline(always)]
+    pub fn is_connected(self) -> bool {
+        self.state() == state::ESTABLISHED
+    }
+
+    /// Whether a TCP connection has sent enough to be remembered.
+    #[inline(always)]
+    pub fn has_sent_much(self) -> bool {
+        // SAFETY: a full socket as above; the helper gives null for other than TCP.
+        let tcp = unsafe { bpf_tcp_sock(self.raw()) };
+        // SAFETY: the helper's result is null or valid as long as the socket.
+        unsafe { tcp.as_ref() }.is_some_and(|tcp| tcp.data_segs_out >= SEGMENTS_WORTH_REMEMBERING)
+    }
+}
+
+/// What a packet says about itself, in the direction that it travels.
+pub struct Packet {
+    /// Source address.
+    pub from: Ip,
+    /// Source port.
+    pub from_port: Port,
+    /// Where it goes.
+    pub to: Destination,
+}
+
+/// The IPv4 header without options (RFC 791) and the two ports behind it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct V4 {
+    version_and_length: u8,
+    service: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    from: u32,
+    to: u32,
+    from_port: u16,
+    to_port: u16,
+}
+
+/// The IPv6 header (RFC 8200) and the two ports right behind it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct V6 {
+    version_class_flow: [u8; 4],
+    length: u16,
+    next_header: u8,
+    hop_limit: u8,
+    from: [u32; 4],
+    to: [u32; 4],
+    from_port: u16,
+    to_port: u16,
+}
+
+/// More fragments, and the offset: any of them makes the ports untrustworthy.
+const FRAGMENT_BITS: u16 = 0x3fff;
+/// EtherTypes as `skb->protocol` holds them.
+const ETHERTYPE_IPV4: u32 = 0x0800_u16.to_be() as u32;
+const ETHERTYPE_IPV6: u32 = 0x86dd_u16.to_be() as u32;
+
+/// A packet hook's view.
+pub struct Skb<'a> {
+    context: &'a SkBuffContext,
+}
+
+impl<'a> Skb<'a> {
+    /// Takes the hook's context.
+    #[inline(always)]
+    pub const fn new(context: &'a SkBuffContext) -> Self {
+        Self { context }
+    }
+
+    /// The context pointer, for helpers that look sockets up.
+    #[inline(always)]
+    pub const fn raw(&self) -> *mut core::ffi::c_void {
+        self.context.skb.skb.cast()
+    }
+
+    /// The sandbox cgroup of the socket that the packet belongs to.
+    #[inline(always)]
+    pub fn cgroup(&self) -> Option<CgroupId> {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        match unsafe { bpf_skb_ancestor_cgroup_id(self.context.skb.skb, sandbox_level()) } {
+            0 => None,
+            id => Some(CgroupId(id)),
+        }
+    }
+
+    /// The packet's full socket; none for packets of half-open connections.
+    #[inline(always)]
+    pub fn socket(&self) -> Option<Socket> {
+        // SAFETY: the context is valid, and the helper is given what it says it
+        // wants: a socket of the packet that is not null.
+        unsafe {
+            let sk = (*self.context.skb.skb).__bindgen_anon_2.sk;
+            if sk.is_null() {
+                return None;
+            }
+            NonNull::new(bpf_sk_fullsock(sk)).map(Socket)
+        }
+    }
+
+    /// The user that owns the packet's socket.
+    #[inline(always)]
+    pub fn user(&self) -> u32 {
+        self.context.skb.get_socket_uid()
+    }
+
+    /// Reads the headers strictly. Options, fragments, extension headers and
+    /// every transport but TCP and UDP are refused: each of them can carry
+    /// another destination or none.
+    #[inline(always)]
+    pub fn packet(&self) -> Result<Packet, Reason> {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        match unsafe { (*self.context.skb.skb).protocol } {
+            ETHERTYPE_IPV4 => {
+                let header: V4 = self.context.load(0).map_err(|_| Reason::Unparsable)?;
+                let protocol = Protocol::from_number(header.protocol).ok_or(Reason::Unparsable)?;
+                if header.version_and_length != 0x45
+                    || u16::from_be(header.fragment) & FRAGMENT_BITS != 0
+                {
+                    return Err(Reason::Unparsable);
+                }
+                Ok(Packet {
+                    from: Ip::from_v4(header.from),
+                    from_port: Port::from_network(header.from_port),
+                    to: Destination {
+                        ip: Ip::from_v4(header.to),
+                        port: Port::from_network(header.to_port),
+                        protocol,
+                    },
+                })
+            }
+            ETHERTYPE_IPV6 => {
+                let header: V6 = self.context.load(0).map_err(|_| Reason::Unparsable)?;
+                let protocol =
+                    Protocol::from_number(header.next_header).ok_or(Reason::Unparsable)?;
+                let to = Ip::from_v6(header.to);
+                // A mapped address inside an IPv6 header is no IPv4 traffic.
+                if header.version_class_flow[0] >> 4 != 6 || to.is_v4() {
+                    return Err(Reason::Unparsable);
+                }
+                Ok(Packet {
+                    from: Ip::from_v6(header.from),
+                    from_port: Port::from_network(header.from_port),
+                    to: Destination {
+                        ip: to,
+                        port: Port::from_network(header.to_port),
+                        protocol,
+                    },
+                })
+            }
+            _ => Err(Reason::Unparsable),
+        }
+    }
+}
+
+/// What a `setsockopt` call wants.
+pub struct SocketOption {
+    /// `SOL_…` level.
+    pub level: i32,
+    /// Option number within the level.
+    pub name: i32,
+}
+
+/// The largest option value that the kernel shows to a program.
+const SHOWN: i32 = 4096;
+
+/// Reads a `setsockopt` context.
+#[inline(always)]
+pub fn socket_option(context: &SockoptContext) -> SocketOption {
+    // SAFETY: the kernel passes a valid context for the time of the call.
+    let option = unsafe { &*context.sockopt };
+    SocketOption {
+        level: option.level,
+        name: option.optname,
+    }
+}
+
+/// Lets the kernel use the caller's own buffer for a value that is larger than
+/// what the program was shown; without it such a call fails with EFAULT.
+#[inline(always)]
+pub fn pass_large_option(context: &SockoptContext) {
+    // SAFETY: the kernel passes a valid context, and no reference to it is alive.
+    unsafe {
+        if (*context.sockopt).optlen > SHOWN {
+            (*context.sockopt).optlen = 0;
+        }
+    }
+}

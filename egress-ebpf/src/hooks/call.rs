@@ -1,0 +1,78 @@
+//! `connect` and `sendmsg`: the courtesy. They give an errno at once, and know
+//! the process; what they let pass is judged again by the packet hook.
+
+use super::{Judged, Passed, identify, note, redirect, settle};
+use crate::context::{Address, Family, current_cgroup};
+use crate::emit::Seen;
+use crate::lookups::{self, AtCall};
+use crate::maps;
+use egress_common::{Because, Destination, Port, Protocol, Reason, Standing, decide};
+
+/// The transports that reach an address hook.
+#[inline(always)]
+fn transport(address: &Address<'_>, seen: &mut Seen) -> Result<Protocol, Reason> {
+    let number = address.protocol();
+    seen.protocol = number as u8;
+    u8::try_from(number)
+        .ok()
+        .and_then(Protocol::from_number)
+        .ok_or(Reason::SocketKind)
+}
+
+/// `connect4` and `connect6`.
+#[inline(always)]
+pub fn connect<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
+    let (ip, port) = address.endpoint::<F>();
+    seen.ip = ip;
+    seen.port = port;
+    let protocol = transport(address, seen)?;
+    let to = Destination { ip, port, protocol };
+    if port == Port::DNS {
+        return redirect::to_resolver::<F>(address, &to);
+    }
+    // Resolvers sort addresses by connecting a UDP socket to each of them
+    // without sending (RFC 6724 in glibc), so connecting is no offence. What
+    // the socket sends is judged as a packet, with EPERM for the sender.
+    if protocol == Protocol::Udp {
+        return Ok(Passed::Quietly);
+    }
+    judge(address, &to, seen)
+}
+
+/// `sendmsg4` and `sendmsg6`: datagrams with an address of their own.
+#[inline(always)]
+pub fn sendmsg<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
+    let (ip, port) = address.endpoint::<F>();
+    seen.ip = ip;
+    seen.port = port;
+    let protocol = transport(address, seen)?;
+    let to = Destination { ip, port, protocol };
+    if port == Port::DNS {
+        return redirect::to_resolver::<F>(address, &to);
+    }
+    // Whose the receiver is on loopback is known exactly only to the packet
+    // hook, and a datagram's sender gets the same EPERM from there.
+    if ip.is_loopback() {
+        return Ok(Passed::Quietly);
+    }
+    if let Some(flow) = lookups::remembered(&maps::FLOWS, address.socket(), false)
+        && current_cgroup() == Some(flow.cgroup)
+        && flow.epoch == lookups::settings().epoch
+        && let Some(peer) = flow.peer(&ip, port)
+        && lookups::now() < peer.expires
+    {
+        return Ok(Passed::Quietly);
+    }
+    judge(address, &to, seen)
+}
+
+#[inline(always)]
+fn judge(address: &Address<'_>, to: &Destination, seen: &mut Seen) -> Judged {
+    note(to, seen);
+    let (cgroup, sandbox) = identify(current_cgroup(), seen)?;
+    let verdict = decide(&AtCall { address, cgroup }, &sandbox, to, Standing::New);
+    match settle(verdict, seen)? {
+        Because::Granted { .. } | Because::Network(_) => Ok(Passed::Noted),
+        Because::Resolver | Because::OwnSandbox => Ok(Passed::Quietly),
+    }
+}

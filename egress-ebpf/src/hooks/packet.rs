@@ -1,0 +1,215 @@
+//! `cgroup_skb`: the gate. Nothing leaves or enters unless these say so.
+
+use super::{Judged, Passed, identify, note, settle};
+use crate::context::{Packet, Skb, Socket};
+use crate::emit::{Seen, count};
+use crate::lookups::{self, AtPacket};
+use crate::maps;
+use egress_common::flow::ASKER_LIFETIME;
+use egress_common::{
+    Asker, AskerKey, Because, CgroupId, Counter, Neighbour, Peer, Protocol, Reason, Sandbox,
+    Standing, decide,
+};
+
+/// `cgroup_skb/egress`.
+#[inline(always)]
+pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
+    // The destination first, so that every denial can name it.
+    let packet = skb.packet();
+    if let Ok(packet) = &packet {
+        note(&packet.to, seen);
+    }
+    let cgroup = skb.cgroup().ok_or(Reason::UnknownSandbox)?;
+    seen.cgroup = cgroup;
+    let socket = skb.socket();
+
+    let mut standing = Standing::New;
+    if let Ok(packet) = &packet
+        && let Some(flow) = lookups::flow(socket)
+        // A connection can be judged in one sandbox on a socket of another.
+        && flow.cgroup == cgroup
+        && let Some(peer) = flow.peer(&packet.to.ip, packet.to.port)
+    {
+        if flow.epoch == lookups::settings().epoch {
+            if peer.expires == Peer::LASTS || lookups::now() < peer.expires {
+                return Ok(Passed::Quietly);
+            }
+        } else if peer.expires == Peer::LASTS {
+            standing = Standing::Live;
+        }
+    }
+
+    let (_, sandbox) = identify(Some(cgroup), seen)?;
+    let packet = packet?;
+    // The first packet of the connection was judged here, under this sandbox.
+    if packet.to.protocol == Protocol::Tcp && socket.is_some_and(Socket::is_past_handshake) {
+        standing = Standing::Live;
+    }
+    judge(skb, &packet, socket, cgroup, &sandbox, standing, seen)
+}
+
+#[inline(always)]
+fn judge(
+    skb: &Skb<'_>,
+    packet: &Packet,
+    socket: Option<Socket>,
+    cgroup: CgroupId,
+    sandbox: &Sandbox,
+    standing: Standing,
+    seen: &mut Seen,
+) -> Judged {
+    let world = AtPacket {
+        skb,
+        cgroup,
+        from: (&packet.from, packet.from_port),
+    };
+    let because = match settle(decide(&world, sandbox, &packet.to, standing), seen) {
+        Ok(because) => because,
+        // What a live connection lacks is not a rule that never was.
+        Err(Reason::NoRule) if standing == Standing::Live => return Err(Reason::Revoked),
+        Err(reason) => return Err(reason),
+    };
+    let expires = match because {
+        Because::Resolver => {
+            prove_asker(packet, socket, cgroup, sandbox)?;
+            return Ok(Passed::Quietly);
+        }
+        Because::Granted { expires, .. } => expires,
+        Because::Network(_) | Because::OwnSandbox => Peer::LASTS,
+    };
+    let Some(socket) = socket else {
+        return Ok(Passed::Quietly);
+    };
+    match packet.to.protocol {
+        Protocol::Tcp => {
+            if socket.has_sent_much() {
+                remember(packet, socket, cgroup, Peer::LASTS);
+            }
+            Ok(Passed::Quietly)
+        }
+        Protocol::Udp => {
+            let connected = socket.is_connected();
+            // The receiver of an unconnected loopback datagram may be another
+            // one the next time.
+            if because != Because::OwnSandbox || connected {
+                let expires = if connected { Peer::LASTS } else { expires };
+                remember(packet, socket, cgroup, expires);
+            }
+            // For datagrams with an address `sendmsg` has told already.
+            let tell = connected && because != Because::OwnSandbox;
+            Ok(if tell { Passed::Noted } else { Passed::Quietly })
+        }
+    }
+}
+
+/// Makes the socket remember an allowed peer. Without storage it is judged on
+/// every packet, which is slower and no less strict.
+#[inline(always)]
+fn remember(packet: &Packet, socket: Socket, cgroup: CgroupId, expires: u64) {
+    let Some(flow) = lookups::remembered(&maps::FLOWS, socket.raw(), true) else {
+        count(Counter::StorageFailed);
+        return;
+    };
+    let epoch = lookups::settings().epoch;
+    if flow.cgroup != cgroup || flow.epoch != epoch {
+        *flow = egress_common::Flow {
+            cgroup,
+            epoch,
+            ..Default::default()
+        };
+    }
+    let [first, second, third, fourth] = &mut flow.peers;
+    for known in [first, second, third, fourth] {
+        if known.is(&packet.to.ip, packet.to.port) {
+            known.expires = expires;
+            return;
+        }
+    }
+    flow.remember(&packet.to.ip, packet.to.port, expires);
+}
+
+/// Writes down who asks the resolver. The packet leaves only if that worked:
+/// the resolver refuses whom it does not know.
+#[inline(always)]
+fn prove_asker(
+    packet: &Packet,
+    socket: Option<Socket>,
+    cgroup: CgroupId,
+    sandbox: &Sandbox,
+) -> Result<(), Reason> {
+    let key = AskerKey {
+        ip: packet.from,
+        port: packet.from_port,
+        protocol: packet.to.protocol.number(),
+        reserved: [0; 5],
+    };
+    let asker = Asker {
+        cgroup,
+        expires: lookups::now() + ASKER_LIFETIME,
+        sandbox: sandbox.id,
+        reserved: 0,
+    };
+    if maps::ASKERS.insert(key, asker, 0).is_err() {
+        count(Counter::AskerFailed);
+        return Err(Reason::HelperFailed);
+    }
+    // So that the proof ends with the socket. Half-open connections have no
+    // socket to note it on; their next packet does.
+    if let Some(origin) =
+        socket.and_then(|socket| lookups::remembered(&maps::ORIGINS, socket.raw(), true))
+    {
+        origin.asker = key;
+    }
+    Ok(())
+}
+
+/// `cgroup_skb/ingress`: only what answers.
+#[inline(always)]
+pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
+    let socket = skb.socket();
+    let packet = skb.packet()?;
+    // A connection that has a peer began with a packet that egress let pass.
+    if packet.to.protocol == Protocol::Tcp && socket.is_some_and(|socket| !socket.is_listening()) {
+        return Ok(Passed::Quietly);
+    }
+
+    seen.ip = packet.from;
+    seen.port = packet.from_port;
+    seen.protocol = packet.to.protocol.number();
+    let (cgroup, sandbox) = identify(skb.cgroup(), seen)?;
+    if packet.from.is_loopback() {
+        let (here, there) = (
+            (&packet.to.ip, packet.to.port),
+            (&packet.from, packet.from_port),
+        );
+        match lookups::receiver(skb.raw(), cgroup, here, there, packet.to.protocol) {
+            Neighbour::Own | Neighbour::Resolver => return Ok(Passed::Quietly),
+            Neighbour::Other => {}
+        }
+    }
+    if packet.to.protocol == Protocol::Udp
+        && let Some(flow) = lookups::flow(socket)
+        && flow.cgroup == cgroup
+    {
+        if flow.peer(&packet.from, packet.from_port).is_some() {
+            return Ok(Passed::Quietly);
+        }
+        if flow.has_forgotten() {
+            let to = egress_common::Destination {
+                ip: packet.from,
+                port: packet.from_port,
+                protocol: Protocol::Udp,
+            };
+            let world = AtPacket {
+                skb,
+                cgroup,
+                from: (&packet.to.ip, packet.to.port),
+            };
+            if settle(decide(&world, &sandbox, &to, Standing::Live), seen).is_ok() {
+                return Ok(Passed::Quietly);
+            }
+        }
+    }
+    count(Counter::InboundDenied);
+    Err(Reason::Inbound)
+}

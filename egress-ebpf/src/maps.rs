@@ -1,0 +1,59 @@
+//! The maps, with their bounds. What happens at each bound is said here.
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    macros::btf_map,
+};
+use egress_common::{
+    Asker, AskerKey, CgroupId, Event, Flow, Grant, GrantKey, Meter, Network, NetworkKey, Origin,
+    Sandbox, Settings,
+};
+
+/// What all programs must know.
+#[btf_map]
+pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The sandboxes. Full: the agent refuses to start another one.
+#[btf_map]
+pub static SANDBOXES: HashMap<CgroupId, Sandbox, 4096> = HashMap::new();
+
+/// The event budgets, one per sandbox and one (under cgroup 0) for what belongs
+/// to none. Full: as for [`SANDBOXES`], with which it is filled.
+#[btf_map]
+pub static METERS: HashMap<CgroupId, Meter, 4096> = HashMap::new();
+
+/// The learned addresses. Preallocated, so that memory pressure cannot fail an
+/// answer. Full: the resolver answers SERVFAIL; quotas keep one sandbox from
+/// filling it.
+#[btf_map]
+pub static GRANTS: HashMap<GrantKey, Grant, 131_072> = HashMap::new();
+
+/// The static networks. Full: the policy that would overfill it is refused.
+#[btf_map]
+pub static NETWORKS: LpmTrie<NetworkKey, Network, 65_536> = LpmTrie::new();
+
+/// Who asks the resolver. Least recently used first out: an entry is needed
+/// only from the packet that it describes until the resolver reads that packet.
+#[btf_map]
+pub static ASKERS: LruHashMap<AskerKey, Asker, 65_536> = LruHashMap::new();
+
+/// What sockets remember. No bound but the sockets themselves. Out of memory:
+/// the socket is judged on every packet.
+#[btf_map]
+pub static FLOWS: SkStorage<Flow> = SkStorage::new();
+
+/// Sockets that speak to the resolver. Out of memory: the query is refused.
+#[btf_map]
+pub static ORIGINS: SkStorage<Origin> = SkStorage::new();
+
+/// Whose bound sockets are. Out of memory: connecting to it fails with EPERM.
+#[btf_map]
+pub static HOMES: SkStorage<CgroupId> = SkStorage::new();
+
+/// Reports to the agent, 4 MiB: 47,000 events. Full: the event is counted.
+#[btf_map]
+pub static EVENTS: RingBuf<Event, { 4 << 20 }> = RingBuf::new();
+
+/// What can only be counted.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, 16> = PerCpuArray::new();
