@@ -1,2 +1,47 @@
 //! Every task a person or CI runs.
-fn main() {}
+
+mod demo;
+mod failure;
+mod setup;
+mod shell;
+mod test;
+mod tidy;
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "building is the build script's part")
+)]
+mod toolchain;
+
+use clap::Parser;
+use failure::Failure;
+use std::process::ExitCode;
+
+/// Every task a person or CI runs.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Installs what is missing to build and to test; says what and why.
+    Setup(setup::Options),
+    /// Shows the product at work, on networks of its own.
+    Demo(demo::Options),
+    /// Builds, checks and tests everything.
+    Test(test::Options),
+    /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let result = match Task::parse() {
+        Task::Setup(options) => setup::run(&options),
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Tidy => tidy::run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cargo xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}

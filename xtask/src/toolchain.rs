@@ -344,3 +344,72 @@ fn working_linker(directories: &[PathBuf]) -> Result<PathBuf, LinkerProblem> {
     }
     Err(problem)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn toolchain(source: Source) -> Toolchain {
+        let (rustc, linker) = ("/t/bin/rustc".into(), "/c/bin/bpf-linker".into());
+        Toolchain {
+            source,
+            rustc,
+            linker,
+        }
+    }
+
+    fn words(command: &Command) -> Vec<String> {
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn a_released_compiler_builds_with_its_precompiled_core() {
+        let place = (Path::new("/w/cargo"), Path::new("/w"), Path::new("/o/ebpf"));
+        let (command, object) = toolchain(Source::DebianPackages).build(place.0, place.1, place.2);
+        assert_eq!(
+            object,
+            Path::new("/o/ebpf/bpfel-unknown-none/release/egress-ebpf")
+        );
+        assert_eq!(command.get_program(), "/w/cargo");
+        assert!(!words(&command).iter().any(|word| word.starts_with("-Z")));
+        let bootstrap = command
+            .get_envs()
+            .find(|(name, _)| *name == "RUSTC_BOOTSTRAP");
+        assert_eq!(
+            bootstrap,
+            Some(("RUSTC_BOOTSTRAP".as_ref(), Some("1".as_ref())))
+        );
+    }
+
+    #[test]
+    fn a_nightly_builds_its_core_with_its_own_cargo() {
+        let place = (Path::new("/w/cargo"), Path::new("/w"), Path::new("/o"));
+        let (command, _) = toolchain(Source::RustupNightly).build(place.0, place.1, place.2);
+        assert_eq!(command.get_program(), "/t/bin/cargo");
+        assert!(words(&command).contains(&"-Zbuild-std=core".to_owned()));
+    }
+
+    #[test]
+    fn the_outer_build_stays_outside_and_the_user_s_settings_stay() {
+        for outer in [
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_FEATURE_X",
+            "CARGO",
+            "RUSTUP_TOOLCHAIN",
+        ] {
+            assert!(belongs_to_outer_cargo(outer.as_ref()), "{outer}");
+        }
+        for user in [
+            "CARGO_HOME",
+            "CARGO_NET_OFFLINE",
+            "CARGO_HTTP_PROXY",
+            "PATH",
+            "HOME",
+        ] {
+            assert!(!belongs_to_outer_cargo(user.as_ref()), "{user}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Tries things from inside a sandbox and prints what it was told.
+//!
+//! Each argument is a step, words separated by spaces; for each it prints one
+//! JSON object `{"step", "ok", "errno", "detail"}`. It always ends with status
+//! 0 unless a step is not understood, which ends it with 2.
+//!
+//! | step | does |
+//! |---|---|
+//! | `tcp-exchange ADDR TEXT` | connects, sends, expects the same back |
+//! | `udp-exchange ADDR TEXT` | sends with `sendto`, expects the same back |
+//! | `udp-send ADDR TEXT` | sends with `sendto`, expects nothing |
+//! | `udp-connect-send ADDR TEXT` | connects, then sends |
+//! | `resolve NAME` | asks the C library |
+//! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
+//! | `dns-udp SERVER TYPE NAME` | asks with a datagram |
+//! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
+//! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
+//! | `socket FAMILY TYPE PROTOCOL` | makes a socket, all as numbers |
+//! | `join GROUP` | joins a multicast group |
+//! | `bind-device NAME` | binds a socket to a device |
+//! | `open AS KIND` | makes a socket `AS`; KIND is `tcp4`, `tcp6`, `udp4`, `udp6` |
+//! | `connect AS ADDR`, `send AS TEXT`, `send-to AS ADDR TEXT`, `receive AS` | uses it |
+//! | `listen AS ADDR`, `accept AS NEW` | the server's side |
+//! | `give AS PATH`, `take AS PATH` | passes a socket through a Unix socket |
+//! | `pause` | reports, then waits for a line |
+//! | `sleep MILLISECONDS` | waits |
+//! | `status FIELD` | a field of `/proc/self/status` |
+//! | `descriptors` | the open descriptors |
+//! | `environment` | the names of the environment variables |
+//! | `read PATH`, `write PATH` | opens a file to read, to write |
+
+mod exchange;
+mod named;
+mod process;
+mod resolve;
+
+use named::Sockets;
+use serde_json::json;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// What a step got, or the error of the call that failed.
+type Result<T = String> = io::Result<T>;
+
+fn main() -> ExitCode {
+    let mut sockets = Sockets::default();
+    for step in std::env::args().skip(1) {
+        let words: Vec<&str> = step.split(' ').collect();
+        let Some(result) = perform(&mut sockets, &words) else {
+            eprintln!("egress-probe: not a step: {step}");
+            return ExitCode::from(2);
+        };
+        report(&step, &result);
+        if step == "pause" && io::stdin().read_line(&mut String::new()).is_err() {
+            return ExitCode::from(2);
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
+    Some(match *words {
+        ["tcp-exchange", address, text] => exchange::tcp(address, text),
+        ["udp-exchange", address, text] => exchange::udp(address, text),
+        ["udp-send", address, text] => exchange::udp_send(address, text),
+        ["udp-connect-send", address, text] => exchange::udp_connect_send(address, text),
+        ["self-tcp", address, text] => exchange::tcp_with_self(address, text),
+        ["self-udp", address, text] => exchange::udp_with_self(address, text),
+        ["resolve", name] => resolve::by_library(name),
+        ["named-exchange", name, port, text] => resolve::then_exchange(name, port, text),
+        ["dns-udp", server, kind, name] => resolve::by_datagram(server, kind, name),
+        ["dns-tcp", server, kind, ref names @ ..] => resolve::by_stream(server, kind, names),
+        ["socket", family, kind, protocol] => exchange::make_socket(family, kind, protocol),
+        ["join", group] => exchange::join_group(group),
+        ["bind-device", device] => exchange::bind_device(device),
+        ["open", name, kind] => sockets.open(name, kind),
+        ["connect", name, address] => sockets.connect(name, address),
+        ["send", name, text] => sockets.send(name, text),
+        ["send-to", name, address, text] => sockets.send_to(name, address, text),
+        ["receive", name] => sockets.receive(name),
+        ["listen", name, address] => sockets.listen(name, address),
+        ["accept", name, accepted] => sockets.accept(name, accepted),
+        ["give", name, path] => sockets.give(name, path),
+        ["take", name, path] => sockets.take(name, path),
+        ["pause"] => Ok(String::new()),
+        ["sleep", milliseconds] => process::sleep(milliseconds),
+        ["status", field] => process::status(field),
+        ["descriptors"] => process::descriptors(),
+        ["environment"] => Ok(process::environment()),
+        ["read", path] => std::fs::File::open(path).map(|_| String::new()),
+        ["write", path] => std::fs::OpenOptions::new()
+            .append(true)
+            .open(path)
+            .map(|_| String::new()),
+        _ => return None,
+    })
+}
+
+fn report(step: &str, result: &Result) {
+    let line = match result {
+        Ok(detail) => json!({"step": step, "ok": true, "errno": null, "detail": detail}),
+        Err(error) => json!({
+            "step": step,
+            "ok": false,
+            "errno": error.raw_os_error(),
+            "detail": error.to_string(),
+        }),
+    };
+    // Without a reader there is nobody to tell.
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Reads a number or an address out of a step.
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T> {
+    text.parse()
+        .map_err(|_| io::Error::other(format!("not understood: {text}")))
+}

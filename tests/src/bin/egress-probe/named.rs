@@ -1,0 +1,124 @@
+//! Steps with sockets that live from one step to the next.
+
+use crate::exchange::PATIENCE;
+use crate::{Result, parse};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::collections::BTreeMap;
+use std::io::{self, IoSlice, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+/// Sockets by the name that a step gave them.
+#[derive(Default)]
+pub struct Sockets {
+    by_name: BTreeMap<String, Socket>,
+}
+
+impl Sockets {
+    pub fn open(&mut self, name: &str, kind: &str) -> Result {
+        let (domain, kind) = match kind {
+            "tcp4" => (Domain::IPV4, Type::STREAM),
+            "tcp6" => (Domain::IPV6, Type::STREAM),
+            "udp4" => (Domain::IPV4, Type::DGRAM),
+            "udp6" => (Domain::IPV6, Type::DGRAM),
+            other => return Err(io::Error::other(format!("not a kind of socket: {other}"))),
+        };
+        self.keep(name, Socket::new(domain, kind, None)?)
+    }
+
+    pub fn connect(&self, name: &str, address: &str) -> Result {
+        let address = SockAddr::from(parse::<SocketAddr>(address)?);
+        let socket = self.named(name)?;
+        socket
+            .connect_timeout(&address, PATIENCE)
+            .map(|()| String::new())
+    }
+
+    pub fn send(&self, name: &str, text: &str) -> Result {
+        self.named(name)?
+            .send(text.as_bytes())
+            .map(|length| length.to_string())
+    }
+
+    pub fn send_to(&self, name: &str, address: &str, text: &str) -> Result {
+        let address = SockAddr::from(parse::<SocketAddr>(address)?);
+        let sent = self.named(name)?.send_to(text.as_bytes(), &address)?;
+        Ok(sent.to_string())
+    }
+
+    pub fn receive(&self, name: &str) -> Result {
+        let mut buffer = [0; 2048];
+        let length = self.named(name)?.read(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    pub fn listen(&mut self, name: &str, address: &str) -> Result {
+        let address: SocketAddr = parse(address)?;
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&address.into())?;
+        socket.listen(8)?;
+        let bound = socket.local_addr()?.as_socket();
+        self.keep(name, socket)?;
+        Ok(bound.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    pub fn accept(&mut self, name: &str, accepted: &str) -> Result {
+        let (socket, peer) = self.named(name)?.accept()?;
+        self.keep(accepted, socket)?;
+        Ok(peer
+            .as_socket()
+            .map(|address| address.to_string())
+            .unwrap_or_default())
+    }
+
+    /// Waits at a Unix socket for a taker and passes the socket to it.
+    pub fn give(&self, name: &str, path: &str) -> Result {
+        let socket = self.named(name)?;
+        let (taker, _) = UnixListener::bind(path)?.accept()?;
+        let descriptors = [socket.as_fd()];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+        sendmsg(
+            &taker,
+            &[IoSlice::new(b"!")],
+            &mut control,
+            SendFlags::empty(),
+        )?;
+        Ok(String::new())
+    }
+
+    /// Takes the socket that somebody gives at this path.
+    pub fn take(&mut self, name: &str, path: &str) -> Result {
+        let giver = UnixStream::connect(path)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let mut byte = [0];
+        let mut parts = [IoSliceMut::new(&mut byte)];
+        recvmsg(&giver, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let taken: Option<OwnedFd> = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+            _ => None,
+        });
+        let taken = taken.ok_or_else(|| io::Error::other("no descriptor came"))?;
+        self.keep(name, Socket::from(taken))
+    }
+
+    fn keep(&mut self, name: &str, socket: Socket) -> Result {
+        socket.set_read_timeout(Some(PATIENCE))?;
+        self.by_name.insert(name.to_owned(), socket);
+        Ok(String::new())
+    }
+
+    fn named(&self, name: &str) -> Result<&Socket> {
+        self.by_name
+            .get(name)
+            .ok_or_else(|| io::Error::other(format!("no socket {name}")))
+    }
+}

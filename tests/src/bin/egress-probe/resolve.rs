@@ -1,0 +1,113 @@
+//! Steps that resolve names.
+
+use crate::exchange::PATIENCE;
+use crate::{Result, exchange, parse};
+use egress_tests::dns::wire::{Message, Query, kind};
+use egress_tests::dns::{Data, Record};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+
+pub fn by_library(name: &str) -> Result {
+    let addresses = (name, 0).to_socket_addrs()?;
+    let texts: Vec<String> = addresses.map(|address| address.ip().to_string()).collect();
+    Ok(texts.join(" "))
+}
+
+pub fn then_exchange(name: &str, port: &str, text: &str) -> Result {
+    let mut addresses = (name, parse(port)?).to_socket_addrs()?;
+    let first = addresses
+        .next()
+        .ok_or_else(|| io::Error::other("no address"))?;
+    exchange::tcp(&first.to_string(), text)
+}
+
+pub fn by_datagram(server: &str, kind: &str, name: &str) -> Result {
+    let server: SocketAddr = parse(server)?;
+    let local = if server.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let socket = UdpSocket::bind(local)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let query = Query {
+        id: 0x5ea1,
+        name: name.into(),
+        kind: number(kind)?,
+    };
+    socket.send_to(&query.encode(), server)?;
+    let mut buffer = [0; 4096];
+    let (length, peer) = socket.recv_from(&mut buffer)?;
+    // The client has to see the address that it asked, or it would refuse.
+    if peer != server {
+        return Err(io::Error::other(format!("the answer comes from {peer}")));
+    }
+    describe(&buffer[..length], query.id)
+}
+
+/// Sends all queries before it reads the first answer, as the C library does
+/// with `use-vc`; answers may come in any order.
+pub fn by_stream(server: &str, kind: &str, names: &[&str]) -> Result {
+    let mut stream = TcpStream::connect_timeout(&parse(server)?, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut batch = Vec::new();
+    for (id, name) in (1..).zip(names) {
+        let query = Query {
+            id,
+            name: (*name).into(),
+            kind: number(kind)?,
+        }
+        .encode();
+        batch.extend(u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes());
+        batch.extend(query);
+    }
+    stream.write_all(&batch)?;
+    let mut answers = vec![String::new(); names.len()];
+    for _ in names {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut bytes)?;
+        let id = Message::decode(&bytes).map_or(0, |message| message.id);
+        let place = usize::from(id)
+            .checked_sub(1)
+            .and_then(|index| answers.get_mut(index));
+        *place.ok_or_else(|| io::Error::other("an answer to no query"))? = describe(&bytes, id)?;
+    }
+    Ok(answers.join(" / "))
+}
+
+fn number(kind: &str) -> Result<u16> {
+    Ok(match kind {
+        "A" => kind::A,
+        "AAAA" => kind::AAAA,
+        "CNAME" => kind::CNAME,
+        "HTTPS" => kind::HTTPS,
+        "MX" => kind::MX,
+        "PTR" => kind::PTR,
+        "TXT" => kind::TXT,
+        other => parse(other)?,
+    })
+}
+
+/// `code=3 error="…"` or `code=0 203.0.113.10 alias=…`.
+fn describe(bytes: &[u8], id: u16) -> Result {
+    let message = Message::decode(bytes)
+        .filter(|message| message.id == id)
+        .ok_or_else(|| io::Error::other("the answer cannot be read"))?;
+    let mut text = format!("code={}", message.code);
+    if message.truncated {
+        text.push_str(" truncated");
+    }
+    for Record { data, .. } in &message.answers {
+        text.push_str(&match data {
+            Data::Address(address) => format!(" {address}"),
+            Data::Alias(name) => format!(" alias={name}"),
+            Data::Other(kind, content) => format!(" type{kind}={}", content.len()),
+        });
+    }
+    if let Some(error) = message.extended_error {
+        text.push_str(&format!(" error={error:?}"));
+    }
+    Ok(text)
+}

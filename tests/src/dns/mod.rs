@@ -1,0 +1,8 @@
+//! A DNS server whose answers the test decides, and that remembers what it was
+//! asked: a name that it never heard of was never forwarded.
+
+mod server;
+pub mod wire;
+
+pub use server::{Asked, DnsServer, Transport};
+pub use wire::{Data, Message, Query, Record};

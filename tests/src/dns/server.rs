@@ -1,0 +1,157 @@
+//! The server: UDP and TCP on the given addresses, port 53.
+
+use super::wire::{Data, NOERROR, NXDOMAIN, Query, Record, kind};
+use crate::Namespace;
+use crate::servers::{Threads, accepting, receiving};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// How a query came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// As a datagram.
+    Udp,
+    /// In a stream.
+    Tcp,
+}
+
+/// A query that the server got.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// The name, lower case.
+    pub name: String,
+    /// The record type.
+    pub kind: u16,
+    /// How it came.
+    pub transport: Transport,
+    /// The address of the server that was asked.
+    pub server: IpAddr,
+}
+
+/// A DNS server that knows what the test told it, and NXDOMAIN for the rest.
+#[derive(Debug)]
+pub struct DnsServer {
+    shared: Arc<Mutex<Shared>>,
+    _threads: Threads,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    records: BTreeMap<(String, u16), Vec<Record>>,
+    truncated: Vec<String>,
+    asked: Vec<Asked>,
+}
+
+impl DnsServer {
+    /// Starts it in `namespace`.
+    pub fn start(namespace: &Namespace, addresses: &[IpAddr]) -> io::Result<Self> {
+        let shared: Arc<Mutex<Shared>> = Arc::default();
+        let mut threads = Threads::default();
+        for &server in addresses {
+            let address = SocketAddr::new(server, 53);
+            let state = Arc::clone(&shared);
+            receiving(&mut threads, namespace, address, move |datagram| {
+                answer(&state, datagram, Transport::Udp, server)
+            })?;
+            let state = Arc::clone(&shared);
+            accepting(&mut threads, namespace, address, move |stream| {
+                // The client decides when the stream ends.
+                let _ = serve_stream(&state, stream, server);
+            })?;
+        }
+        Ok(Self {
+            shared,
+            _threads: threads,
+        })
+    }
+
+    /// Answers queries for the addresses of `name` with `addresses`.
+    pub fn resolve(&self, name: &str, addresses: &[IpAddr]) {
+        for (kind, is_this) in [
+            (kind::A, IpAddr::is_ipv4 as fn(&IpAddr) -> bool),
+            (kind::AAAA, IpAddr::is_ipv6),
+        ] {
+            let records = addresses
+                .iter()
+                .filter(|address| is_this(address))
+                .map(|&address| Record {
+                    owner: name.into(),
+                    ttl: 60,
+                    data: Data::Address(address),
+                });
+            self.answer(name, kind, records.collect());
+        }
+    }
+
+    /// Answers queries of type `kind` for `name` with exactly these records.
+    pub fn answer(&self, name: &str, kind: u16, records: Vec<Record>) {
+        lock(&self.shared)
+            .records
+            .insert((name.into(), kind), records);
+    }
+
+    /// Says over UDP, from now on, that answers for `name` do not fit.
+    pub fn truncate(&self, name: &str) {
+        lock(&self.shared).truncated.push(name.into());
+    }
+
+    /// Everything that was asked, in order.
+    pub fn asked(&self) -> Vec<Asked> {
+        lock(&self.shared).asked.clone()
+    }
+
+    /// Says whether `name` was ever asked for, by any type and transport.
+    pub fn heard_of(&self, name: &str) -> bool {
+        lock(&self.shared)
+            .asked
+            .iter()
+            .any(|asked| asked.name == name)
+    }
+}
+
+fn answer(
+    shared: &Mutex<Shared>,
+    bytes: &[u8],
+    transport: Transport,
+    server: IpAddr,
+) -> Option<Vec<u8>> {
+    let query = Query::decode(bytes)?;
+    let mut shared = lock(shared);
+    shared.asked.push(Asked {
+        name: query.name.clone(),
+        kind: query.kind,
+        transport,
+        server,
+    });
+    if transport == Transport::Udp && shared.truncated.contains(&query.name) {
+        return Some(query.answer(NOERROR, true, &[]));
+    }
+    let records = shared.records.get(&(query.name.clone(), query.kind));
+    let known = shared.records.keys().any(|(name, _)| *name == query.name);
+    let code = if known { NOERROR } else { NXDOMAIN };
+    Some(query.answer(code, false, records.map_or(&[], Vec::as_slice)))
+}
+
+fn serve_stream(shared: &Mutex<Shared>, mut stream: TcpStream, server: IpAddr) -> io::Result<()> {
+    loop {
+        let mut length = [0; 2];
+        stream.read_exact(&mut length)?;
+        let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+        stream.read_exact(&mut query)?;
+        let Some(answer) = answer(shared, &query, Transport::Tcp, server) else {
+            return Ok(());
+        };
+        let mut framed = u16::try_from(answer.len())
+            .unwrap_or(u16::MAX)
+            .to_be_bytes()
+            .to_vec();
+        framed.extend(answer);
+        stream.write_all(&framed)?;
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> std::sync::MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,70 @@
+//! The policies that the tests share.
+
+#![allow(dead_code, reason = "each test program uses some of them")]
+
+/// Opens `allowed.example` for HTTPS, and nothing else.
+pub const ONE_NAME: &str = r#"
+apiVersion: egress/v1
+name: one-name
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  web:
+    - domain: "allowed.example"
+      protocols: [https]
+"#;
+
+/// Opens `second.example` for HTTPS, and nothing else.
+pub const SECOND_NAME: &str = r#"
+apiVersion: egress/v1
+name: second-name
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  web:
+    - domain: "second.example"
+      protocols: [https]
+"#;
+
+/// Opens `allowed.example` for UDP on port 4433, and nothing else.
+pub const ONE_NAME_UDP: &str = r#"
+apiVersion: egress/v1
+name: one-name-udp
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  quic:
+    - domain: "allowed.example"
+      ports: [4433]
+      protocols: [udp]
+"#;
+
+/// Opens TCP port 80 of 203.0.113.8/29, and nothing else.
+pub const ONE_NETWORK: &str = r#"
+apiVersion: egress/v1
+name: one-network
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  storage:
+    - cidr: "203.0.113.8/29"
+      ports: [80]
+      protocols: [tcp]
+"#;
+
+/// Opens every name below `allowed.example` for HTTPS, and not itself.
+pub const EVERYTHING_BELOW: &str = r#"
+apiVersion: egress/v1
+name: everything-below
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  web:
+    - domain: "*.allowed.example"
+      protocols: [https]
+"#;

@@ -1,0 +1,329 @@
+//! `cargo xtask setup`: installs what is missing, says what and why, and does
+//! nothing when nothing is missing.
+
+use crate::toolchain::{Incomplete, LINKER, Machine, Missing, Toolchain};
+use crate::{Failure, shell};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// The release of [`LINKER`] that the kernel programs are tested with.
+const LINKER_VERSION: &str = "0.13.0";
+/// LLVM that it is built with; `rustc-web` writes bitcode of the same one.
+const LLVM: &str = "22";
+
+/// Programs that are needed, with their Debian package and the reason.
+const PROGRAMS: [(&str, &str, &str); 6] = [
+    (
+        "cc",
+        "build-essential",
+        "links the programs and compiles SQLite",
+    ),
+    (
+        "ip",
+        "iproute2",
+        "connects the network namespaces of tests and demo",
+    ),
+    ("curl", "curl", "is a client in the demo"),
+    ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
+    ("getent", "libc-bin", "is a client in the demo"),
+    ("/usr/bin/python3", "python3", "is a client in the demo"),
+];
+
+/// What the linker is built from.
+const LINKER_PACKAGES: [(&str, &str); 5] = [
+    ("llvm-22-dev", "is the LLVM that bpf-linker is built with"),
+    ("libpolly-22-dev", "is a part of that LLVM"),
+    ("zlib1g-dev", "is what that LLVM links to"),
+    ("libzstd-dev", "is what that LLVM links to"),
+    ("libxml2-dev", "is what that LLVM links to"),
+];
+
+/// What can be chosen.
+#[derive(clap::Args)]
+pub struct Options {
+    /// Say what is missing, and install nothing; fails if something is.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What has to be installed.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Plan {
+    /// Debian packages, each with its reason.
+    packages: BTreeMap<&'static str, &'static str>,
+    /// Whether the linker has to be built.
+    linker: bool,
+}
+
+impl Plan {
+    fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
+        let mut plan = Self::default();
+        for (program, package, reason) in PROGRAMS {
+            if !has(program) {
+                plan.packages.insert(package, reason);
+            }
+        }
+        for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
+            plan.provide(&missing);
+        }
+        plan
+    }
+
+    fn provide(&mut self, missing: &Missing) {
+        match missing {
+            Missing::DebianCompiler => {
+                self.packages
+                    .insert("rustc-web", "compiles the kernel programs");
+            }
+            Missing::DebianCore => {
+                let reason = "is `core` for the kernel programs";
+                self.packages.insert("libstd-rust-web-dev-bpf", reason);
+            }
+            Missing::Linker | Missing::LinkerBroken(..) => {
+                self.linker = true;
+                self.packages.extend(LINKER_PACKAGES);
+            }
+            // Only the other toolchain's, which is never installed by us.
+            Missing::Nightly | Missing::NightlySources => {}
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.packages.is_empty() && !self.linker
+    }
+
+    fn print(&self) {
+        println!("These are missing and will be installed:");
+        for (package, reason) in &self.packages {
+            println!("  {package:26} {reason}");
+        }
+        if self.linker {
+            println!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
+        }
+    }
+}
+
+/// Installs what is missing.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let plan = Plan::of(Toolchain::find(&Machine::here()), |name| {
+        program_is_there(name)
+    });
+    if plan.is_empty() {
+        println!("setup: nothing is missing");
+        return Ok(());
+    }
+    plan.print();
+    if options.check {
+        return Err(Failure::new(
+            "something is missing; `cargo xtask setup` installs it",
+        ));
+    }
+    install(&plan)?;
+    Toolchain::find(&Machine::here())
+        .map(|toolchain| println!("setup: done; kernel toolchain is {toolchain}"))
+        .map_err(|incomplete| Failure::new(format!("installed everything, and still {incomplete}")))
+}
+
+/// Installs what is missing, with no choice: the first step of other tasks.
+pub fn run_first() -> Result<(), Failure> {
+    run(&Options { check: false })
+}
+
+fn install(plan: &Plan) -> Result<(), Failure> {
+    if !plan.packages.is_empty() {
+        require_debian(&fs::read_to_string("/etc/os-release").unwrap_or_default())?;
+        apt_get(&["update"])?;
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        arguments.extend(plan.packages.keys());
+        apt_get(&arguments).map_err(|failure| {
+            let advice =
+                "rustc-web and llvm-22 come from bookworm-security: is it in apt's sources?";
+            Failure::new(format!("{failure}\n{advice}"))
+        })?;
+    }
+    if plan.linker {
+        let mut cargo = shell::cargo();
+        cargo
+            .env("LLVM_PREFIX", format!("/usr/lib/llvm-{LLVM}"))
+            .args([
+                "install",
+                LINKER,
+                "--version",
+                LINKER_VERSION,
+                "--locked",
+                "--force",
+            ])
+            .args([
+                "--no-default-features",
+                "--features",
+                &format!("llvm-{LLVM}"),
+            ]);
+        shell::run(&mut cargo)?;
+    }
+    Ok(())
+}
+
+fn apt_get(arguments: &[&str]) -> Result<(), Failure> {
+    let mut command = shell::as_root("apt-get")?;
+    shell::run(
+        command
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive"),
+    )
+}
+
+fn program_is_there(name: &str) -> bool {
+    if name.starts_with('/') {
+        Path::new(name).is_file()
+    } else {
+        shell::find(name).is_some()
+    }
+}
+
+fn require_debian(os_release: &str) -> Result<(), Failure> {
+    let says = |key: &str, value: &str| {
+        os_release.lines().any(|line| {
+            let content = line
+                .strip_prefix(key)
+                .and_then(|rest| rest.strip_prefix('='));
+            content.is_some_and(|content| content.trim_matches('"') == value)
+        })
+    };
+    if says("ID", "debian") && says("VERSION_ID", "12") {
+        return Ok(());
+    }
+    Err(Failure::new(
+        "these are packages of Debian 12, and this is another system: install what they contain \
+         yourself, or a rustup nightly with rust-src and bpf-linker for the kernel programs",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// A machine in a directory, with the parts of toolchains that are asked for.
+    struct Made(tempfile::TempDir);
+
+    impl Made {
+        fn new() -> Self {
+            Self(tempfile::tempdir().expect("a directory can be made"))
+        }
+
+        fn with(self, path: &str, content: &str) -> Self {
+            let file = self.0.path().join(path);
+            fs::create_dir_all(file.parent().expect("below the directory")).expect("writable");
+            fs::write(&file, content).expect("writable");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("own file");
+            self
+        }
+
+        fn debian(self) -> Self {
+            self.with("usr/bin/rustc", "")
+                .with("usr/lib/rustlib/bpfel-unknown-none/lib/libcore-1.rlib", "")
+        }
+
+        fn linker(self, script: &str) -> Self {
+            self.with("bin/bpf-linker", &format!("#!/bin/sh\n{script}\n"))
+        }
+
+        fn find(&self) -> Result<Toolchain, Incomplete> {
+            let root = self.0.path();
+            Toolchain::find(&Machine {
+                root: root.to_owned(),
+                programs: vec![root.join("bin")],
+                rustup_toolchains: Some(root.join("toolchains")),
+            })
+        }
+    }
+
+    #[test]
+    fn a_complete_machine_needs_nothing() {
+        let made = Made::new().debian().linker("exit 0");
+        assert!(Plan::of(made.find(), |_| true).is_empty());
+    }
+
+    #[test]
+    fn a_nightly_with_sources_is_as_good() {
+        let nightly = "toolchains/nightly-2026-11-01-x86_64-unknown-linux-gnu";
+        let made = Made::new()
+            .with(&format!("{nightly}/bin/rustc"), "")
+            .linker("exit 0");
+        let incomplete = made.find().expect_err("without sources there is no core");
+        assert_eq!(incomplete.nightly, [Missing::NightlySources]);
+        let made = made.with(
+            &format!("{nightly}/lib/rustlib/src/rust/library/core/x"),
+            "",
+        );
+        let toolchain = made.find().expect("a complete toolchain");
+        assert!(
+            toolchain.to_string().starts_with("rustup nightly: "),
+            "{toolchain}"
+        );
+        assert!(Plan::of(Ok(toolchain), |_| true).is_empty());
+    }
+
+    #[test]
+    fn debian_packages_come_before_a_nightly() {
+        let nightly = "toolchains/nightly-x86_64-unknown-linux-gnu";
+        let made = Made::new()
+            .debian()
+            .linker("exit 0")
+            .with(&format!("{nightly}/bin/rustc"), "")
+            .with(
+                &format!("{nightly}/lib/rustlib/src/rust/library/core/x"),
+                "",
+            );
+        let toolchain = made.find().expect("a complete toolchain");
+        assert!(
+            toolchain.to_string().starts_with("Debian packages: "),
+            "{toolchain}"
+        );
+    }
+
+    #[test]
+    fn an_empty_machine_needs_both_packages_and_linker() {
+        let plan = Plan::of(Made::new().find(), |name| name != "curl");
+        let packages: Vec<&str> = plan.packages.keys().copied().collect();
+        assert!(plan.linker);
+        assert_eq!(
+            packages,
+            [
+                "curl",
+                "libpolly-22-dev",
+                "libstd-rust-web-dev-bpf",
+                "libxml2-dev",
+                "libzstd-dev",
+                "llvm-22-dev",
+                "rustc-web",
+                "zlib1g-dev",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_message_names_every_missing_part_and_the_way_out() {
+        let made = Made::new().linker("echo no libLLVM.so.22 >&2; exit 127");
+        let message = made.find().expect_err("nothing is complete").to_string();
+        for part in [
+            "rustc-web",
+            "libstd-rust-web-dev-bpf",
+            "nightly toolchain",
+            "rust-src",
+            "no libLLVM.so.22",
+            "cargo xtask setup",
+        ] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+    }
+
+    #[test]
+    fn other_systems_are_told_so() {
+        assert!(require_debian("ID=debian\nVERSION_ID=\"12\"\n").is_ok());
+        assert!(require_debian("ID=debian\nVERSION_ID=\"11\"\n").is_err());
+        assert!(require_debian("ID=ubuntu\nVERSION_ID=\"24.04\"\n").is_err());
+        assert!(require_debian("").is_err());
+    }
+}

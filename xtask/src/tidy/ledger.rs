@@ -1,0 +1,81 @@
+//! Ledgers of promises and past failures: each row names a test that exists.
+
+use super::Finding;
+use super::source::{code_of, words};
+use std::collections::BTreeSet;
+
+/// Collects the names of the test functions of a Rust file: every function
+/// behind an attribute that ends in `test`, or in a `proptest!` block.
+pub fn tests_of(source: &str) -> BTreeSet<String> {
+    let code = code_of(source);
+    let mut tests = BTreeSet::new();
+    let mut announced = false;
+    let mut previous = "";
+    for (word, end) in words(&code) {
+        let is_attribute = word == "test" && code[end..].trim_start().starts_with([']', '(']);
+        announced |= is_attribute;
+        if previous == "fn" && announced {
+            tests.insert(word.to_owned());
+            announced = false;
+        }
+        previous = word;
+    }
+    tests
+}
+
+/// Checks a ledger: in each row of each table, the last column holds the names
+/// of tests between backticks, with or without the path of their module.
+pub fn check(path: &str, text: &str, tests: &BTreeSet<String>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut in_rows = false;
+    for (number, line) in (1..).zip(text.lines()) {
+        let line = line.trim();
+        if !line.starts_with('|') {
+            in_rows = false;
+            continue;
+        }
+        if line.chars().all(|c| matches!(c, '|' | '-' | ':' | ' ')) {
+            in_rows = true;
+            continue;
+        }
+        if in_rows {
+            findings.extend(check_row(line, tests).map(|it| Finding::new(path, number, it)));
+        }
+    }
+    findings
+}
+
+fn check_row(row: &str, tests: &BTreeSet<String>) -> Option<String> {
+    let column = row.trim_end_matches('|').rsplit('|').next()?;
+    let named: Vec<&str> = column.split('`').skip(1).step_by(2).collect();
+    if named.is_empty() {
+        return Some("the row names no test in its last column".to_owned());
+    }
+    let missing = named.iter().find(|name| {
+        let function = name.rsplit("::").next().unwrap_or(name);
+        !tests.contains(function)
+    })?;
+    Some(format!("there is no test `{missing}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = "#[test]\nfn one() {}\nfn no_test() {}\n\
+                          #[tokio::test(flavor = \"x\")]\nasync fn two() {}\n// #[test]\nfn neither() {}";
+
+    #[test]
+    fn functions_behind_a_test_attribute_are_tests() {
+        assert_eq!(tests_of(SOURCE), ["one", "two"].map(String::from).into());
+    }
+
+    #[test]
+    fn rows_without_an_existing_test_are_found() {
+        let ledger = "| promise | test |\n|---|---|\n| a | `x::one`, `two` |\n\
+                      | b | |\n| c | `three` |\n\ntext";
+        let findings = check("docs/guarantees.md", ledger, &tests_of(SOURCE));
+        let lines: Vec<usize> = findings.iter().map(|finding| finding.line).collect();
+        assert_eq!(lines, [4, 5]);
+    }
+}
