@@ -74,7 +74,7 @@ impl Gate for Agent {
     fn query_type_allowed(&self, sandbox: SandboxId, query_type: u16) -> bool {
         self.book()
             .policy_of(sandbox)
-            .is_some_and(|compiled| crate::dns::type_is_listed(query_type, &compiled.policy.dns.query_types))
+            .is_some_and(|compiled| crate::dns::type_is_allowed(query_type, &compiled.policy.dns.query_types))
     }
 
     fn limits(&self, sandbox: SandboxId) -> Limits {

@@ -51,6 +51,6 @@ mod tests;
 pub use counters::{Counters, Counts};
 pub use gate::{Gate, Judgement, Limits, OpenError, Opening, Refusal};
 pub use listen::{BindError, Ports};
-pub use record_type::type_is_listed;
+pub use record_type::type_is_allowed;
 pub use server::{Config, Running, Server};
 pub use upstream::host_upstreams;

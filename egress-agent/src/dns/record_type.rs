@@ -1,22 +1,32 @@
-//! Record types by the names that policies use.
+//! Which record types are answered.
 
 use hickory_proto::rr::RecordType;
 use std::str::FromStr;
 
-/// Whether a record type, by its IANA number, is one of those named.
-pub fn type_is_listed(number: u16, names: &[&str]) -> bool {
+/// What every client that connects by name needs: addresses, aliases, and the
+/// service bindings (RFC 9460) that browsers and curl ask for beside them.
+const ALWAYS: [RecordType; 5] =
+    [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::HTTPS, RecordType::SVCB];
+
+/// Whether a record type, by its IANA number, is answered: one of those that
+/// every client needs, or one that the policy names.
+pub fn type_is_allowed(number: u16, named: &[&str]) -> bool {
     let asked = RecordType::from(number);
-    names.iter().any(|name| RecordType::from_str(name).is_ok_and(|named| named == asked))
+    ALWAYS.contains(&asked)
+        || named.iter().any(|name| RecordType::from_str(name).is_ok_and(|named| named == asked))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::type_is_listed;
+    use super::type_is_allowed;
 
     #[test]
-    fn types_are_known_by_the_names_that_policies_use() {
-        assert!(type_is_listed(16, &["MX", "TXT"]));
-        assert!(!type_is_listed(16, &["MX"]));
-        assert!(!type_is_listed(255, &["A", "AAAA"]));
+    fn addresses_and_what_goes_with_them_are_always_answered_others_as_named() {
+        for number in [1, 5, 28, 64, 65] {
+            assert!(type_is_allowed(number, &[]), "{number}");
+        }
+        assert!(!type_is_allowed(16, &["MX"]));
+        assert!(type_is_allowed(16, &["MX", "TXT"]));
+        assert!(!type_is_allowed(255, &["A", "AAAA"]));
     }
 }
