@@ -135,11 +135,6 @@ shared! {
 impl Event {
     /// Reads an event as the ring holds it; `None` if the length is another one.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        if bytes.len() != size_of::<Self>() {
-            return None;
-        }
-        // SAFETY: the length is right, every bit pattern of the integer fields
-        // is a value, and the read does not ask for alignment.
-        Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast()) })
+        crate::layout::read(bytes)
     }
 }

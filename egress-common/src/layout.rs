@@ -24,3 +24,15 @@ macro_rules! shared {
 }
 
 pub(crate) use shared;
+
+/// Reads a shared type from the bytes that the kernel wrote; `None` if their
+/// number is another one.
+#[cfg(feature = "user")]
+pub(crate) fn read<T: aya::Pod>(bytes: &[u8]) -> Option<T> {
+    if bytes.len() != size_of::<T>() {
+        return None;
+    }
+    // SAFETY: the length is right, `Pod` promises that every bit pattern is a
+    // value, and an unaligned read asks nothing of the address.
+    Some(unsafe { core::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}

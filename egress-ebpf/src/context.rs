@@ -11,7 +11,7 @@ use aya_ebpf::{
         bpf_get_current_ancestor_cgroup_id, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id,
         bpf_tcp_sock,
     },
-    programs::{SkBuffContext, SockAddrContext, SockoptContext},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 use core::ptr::NonNull;
 use egress_common::{CgroupId, Destination, Ip, Port, Protocol, Reason};
@@ -39,22 +39,26 @@ pub fn current_cgroup() -> Option<CgroupId> {
 }
 
 /// Adds one to a number that other programs, on this CPU too, may be adding to.
-///
-/// # Safety
-///
-/// `value` points to eight aligned bytes of a map element.
 #[inline(always)]
-pub unsafe fn add_one(value: *mut u64) {
-    // SAFETY: the caller vouches for the pointer. Assembly, because `core` for
-    // this target is built without read-modify-write atomics, although every
-    // supported kernel has this one instruction (BPF_XADD).
+pub fn add_one(value: &mut u64) {
+    // SAFETY: a reference points to eight aligned, writable bytes. Assembly,
+    // because `core` for this target is built without read-modify-write atomics,
+    // although every supported kernel has this one instruction (BPF_XADD).
     unsafe {
         core::arch::asm!(
             "lock *(u64 *)({pointer} + 0) += {one}",
-            pointer = in(reg) value,
+            pointer = in(reg) core::ptr::from_mut(value),
             one = in(reg) 1_u64,
         );
     }
+}
+
+/// Family, type and protocol of a socket that is being made.
+#[inline(always)]
+pub fn socket_kind(context: &SockContext) -> (u32, u32, u32) {
+    // SAFETY: the kernel passes a valid context for the time of the call.
+    let sk = unsafe { &*context.sock };
+    (sk.family, sk.type_, sk.protocol)
 }
 
 /// An address family, as a type: each hook is compiled for one, so that every

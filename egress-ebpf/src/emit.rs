@@ -2,9 +2,7 @@
 
 use crate::{context, lookups, maps};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
-use egress_common::{
-    CgroupId, Counter, Event, Hook, Ip, Meter, NameId, Outcome, Port, RuleId, SandboxId,
-};
+use egress_common::{CgroupId, Counter, Event, Hook, Ip, NameId, Outcome, Port, RuleId, SandboxId};
 
 /// What a hook has found out so far; whatever it could not is left at zero.
 pub struct Seen {
@@ -61,9 +59,8 @@ pub enum Actor {
 /// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: Counter) {
-    if let Some(value) = maps::COUNTERS.get_ptr_mut(counter as u32) {
-        // SAFETY: the pointer is to an element of a map, which always exists.
-        unsafe { context::add_one(value) };
+    if let Some(value) = lookups::counter(counter) {
+        context::add_one(value);
     }
 }
 
@@ -118,23 +115,18 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
 /// protects the ring, it is not an account. The count of losses is exact.
 #[inline(always)]
 fn within_budget(payer: CgroupId, time: u64) -> bool {
-    let Some(meter) = maps::METERS.get_ptr_mut(payer) else {
+    let Some(meter) = lookups::meter(payer) else {
         return false;
     };
-    // SAFETY: the map element outlives the program run; every field is a plain
-    // integer that other CPUs may change at any time, which the logic allows for.
-    unsafe {
-        let meter: &mut Meter = &mut *meter;
-        if meter.tokens == 0 {
-            const SECOND: u64 = 1_000_000_000;
-            if time.wrapping_sub(meter.refilled) < SECOND {
-                context::add_one(&raw mut meter.lost);
-                return false;
-            }
-            meter.refilled = time;
-            meter.tokens = lookups::settings().events_per_second;
+    if meter.tokens == 0 {
+        const SECOND: u64 = 1_000_000_000;
+        if time.wrapping_sub(meter.refilled) < SECOND {
+            context::add_one(&mut meter.lost);
+            return false;
         }
-        meter.tokens = meter.tokens.saturating_sub(1);
+        meter.refilled = time;
+        meter.tokens = lookups::settings().events_per_second;
     }
+    meter.tokens = meter.tokens.saturating_sub(1);
     true
 }

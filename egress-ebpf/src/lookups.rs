@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use egress_common::{
-    CgroupId, Destination, Grant, GrantKey, Ip, Lookups, Neighbour, Network, NetworkKey, PolicyId,
-    Port, Protocol, Sandbox, Settings,
+    CgroupId, Counter, Destination, Grant, GrantKey, Ip, Lookups, Meter, Neighbour, Network,
+    NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
 };
 
 /// Boot-time nanoseconds.
@@ -72,6 +72,24 @@ pub fn remembered<T>(
             .cast::<T>()
             .as_mut()
     }
+}
+
+/// A kernel counter, to add to.
+#[inline(always)]
+pub fn counter(counter: Counter) -> Option<&'static mut u64> {
+    let value = maps::COUNTERS.get_ptr_mut(counter as u32)?;
+    // SAFETY: an element of a per-CPU array always exists; programs that
+    // interrupt this one add to it atomically.
+    unsafe { value.as_mut() }
+}
+
+/// The event budget of a cgroup.
+#[inline(always)]
+pub fn meter(payer: CgroupId) -> Option<&'static mut Meter> {
+    let meter = maps::METERS.get_ptr_mut(payer)?;
+    // SAFETY: the element outlives the program run. Its fields are plain
+    // integers that other CPUs may change at any time, which the users allow for.
+    unsafe { meter.as_mut() }
 }
 
 /// The resolver's address for the family of `ip`, if it listens there.

@@ -146,9 +146,7 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 /// `socket(2)`.
 #[cgroup_sock(sock_create)]
 pub fn socket_create(ctx: SockContext) -> i32 {
-    // SAFETY: the kernel passes a valid context for the time of the call.
-    let (family, kind, protocol) =
-        unsafe { ((*ctx.sock).family, (*ctx.sock).type_, (*ctx.sock).protocol) };
+    let (family, kind, protocol) = context::socket_kind(&ctx);
     let mut seen = Seen::at(Hook::SocketCreate);
     let judged = socket::create(family, kind, protocol, &mut seen);
     conclude(judged, &seen, Actor::Current)

@@ -39,6 +39,18 @@ pub struct Packet {
 }
 
 impl Packet {
+    /// Whether the kernel tells one of these peers that a datagram of its own
+    /// found no socket any more (ICMP type 3 code 3, ICMPv6 type 1 code 4). No
+    /// socket sends it and no sandbox controls what is in it: row B-41 of
+    /// docs/bypasses.md.
+    pub fn is_port_unreachable_for(&self, peers: &[SocketAddr]) -> bool {
+        let kind = (self.protocol, self.payload.first(), self.payload.get(1));
+        matches!(
+            kind,
+            (Some(1), Some(3), Some(3)) | (Some(58), Some(1), Some(4))
+        ) && peers.iter().any(|peer| self.destination == Some(peer.ip()))
+    }
+
     /// Reads an Ethernet frame; returns the sender's hardware address with it.
     pub fn parse(frame: &[u8]) -> Option<(Mac, Self)> {
         let sender = frame.get(6..12)?.try_into().ok()?;

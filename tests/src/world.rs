@@ -149,6 +149,7 @@ impl World {
         let mut packets = self.sniffer.packets();
         packets.retain(|packet| {
             !packet.belongs_to_the_link()
+                && !packet.is_port_unreachable_for(&expected)
                 && !expected
                     .iter()
                     .any(|&address| packet.goes_to_socket(address))

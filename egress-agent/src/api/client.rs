@@ -15,7 +15,9 @@ use tokio::net::UnixStream;
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("no agent answers at {path}: {error}; start it with `egress-agent`, or use `egressctl run --ephemeral`")]
+    #[error(
+        "no agent answers at {path}: {error}; start it with `egress-agent`, or use `egressctl run --ephemeral`"
+    )]
     NotReachable {
         /// The socket.
         path: PathBuf,
@@ -44,7 +46,9 @@ pub struct Client {
 impl Client {
     /// A client of the agent behind this socket.
     pub fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self {
+            socket: socket.to_owned(),
+        }
     }
 
     /// Makes a sandbox.
@@ -54,7 +58,8 @@ impl Client {
 
     /// Ends a sandbox.
     pub async fn remove(&self, name: &str) -> Result<(), ClientError> {
-        self.call(Method::DELETE, &format!("/v1/sandboxes/{name}"), NOTHING).await
+        self.call(Method::DELETE, &format!("/v1/sandboxes/{name}"), NOTHING)
+            .await
     }
 
     /// The sandboxes.
@@ -74,7 +79,8 @@ impl Client {
 
     /// Takes enforcement out of force.
     pub async fn disarm(&self, force: bool) -> Result<Disarmed, ClientError> {
-        self.call(Method::POST, "/v1/disarm", Some(&Disarm { force })).await
+        self.call(Method::POST, "/v1/disarm", Some(&Disarm { force }))
+            .await
     }
 
     async fn call<B: Serialize, A: DeserializeOwned>(
@@ -83,10 +89,17 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> Result<A, ClientError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| ClientError::NotReachable { path: self.socket.clone(), error })?;
-        let broken = |problem: String| ClientError::Broken { path: self.socket.clone(), problem };
+        let stream =
+            UnixStream::connect(&self.socket)
+                .await
+                .map_err(|error| ClientError::NotReachable {
+                    path: self.socket.clone(),
+                    error,
+                })?;
+        let broken = |problem: String| ClientError::Broken {
+            path: self.socket.clone(),
+            problem,
+        };
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broken(error.to_string()))?;
@@ -103,7 +116,10 @@ impl Client {
             .header(hyper::header::CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| broken(error.to_string()))?;
-        let response = sender.send_request(request).await.map_err(|error| broken(error.to_string()))?;
+        let response = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(error.to_string()))?;
         let status = response.status();
         let bytes = response
             .into_body()
@@ -116,7 +132,10 @@ impl Client {
         }
         match serde_json::from_slice::<Failure>(&bytes) {
             Ok(failure) => Err(ClientError::Refused(failure)),
-            Err(_) => Err(broken(format!("{status}: {}", String::from_utf8_lossy(&bytes)))),
+            Err(_) => Err(broken(format!(
+                "{status}: {}",
+                String::from_utf8_lossy(&bytes)
+            ))),
         }
     }
 }

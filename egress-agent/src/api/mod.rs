@@ -30,5 +30,9 @@ pub trait Control: Send + Sync + 'static {
     /// Loads the policies again; on any error nothing is changed.
     fn reload(&self, caller: u32) -> impl Future<Output = Result<Reloaded, Failure>> + Send;
     /// Takes enforcement out of force, and ends the agent.
-    fn disarm(&self, force: bool, caller: u32) -> impl Future<Output = Result<usize, Failure>> + Send;
+    fn disarm(
+        &self,
+        force: bool,
+        caller: u32,
+    ) -> impl Future<Output = Result<usize, Failure>> + Send;
 }

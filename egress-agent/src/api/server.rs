@@ -1,7 +1,9 @@
 //! The server side of the control socket.
 
 use super::Control;
-use super::wire::{Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status};
+use super::wire::{
+    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status,
+};
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::StatusCode;
@@ -35,7 +37,13 @@ struct Peer {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { user: stream.io().peer_cred().ok().map(|credentials| credentials.uid()) }
+        Self {
+            user: stream
+                .io()
+                .peer_cred()
+                .ok()
+                .map(|credentials| credentials.uid()),
+        }
     }
 }
 
@@ -50,7 +58,10 @@ impl Listening {
     /// Binds. The caller holds the runtime directory's lock, so a file that is
     /// there was left by a dead agent.
     pub fn bind(path: &FilePath) -> Result<Self, ServeError> {
-        let failed = |error| ServeError { path: path.to_owned(), error };
+        let failed = |error| ServeError {
+            path: path.to_owned(),
+            error,
+        };
         match std::fs::remove_file(path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -58,7 +69,10 @@ impl Listening {
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660)).map_err(failed)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 }
 
@@ -78,7 +92,9 @@ pub async fn serve<C: Control>(
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .with_state(control);
     let service = router.into_make_service_with_connect_info::<Peer>();
-    let result = axum::serve(listening.listener, service).with_graceful_shutdown(stop).await;
+    let result = axum::serve(listening.listener, service)
+        .with_graceful_shutdown(stop)
+        .await;
     // The next agent removes it where this fails.
     let _ = std::fs::remove_file(&listening.path);
     result
@@ -98,7 +114,10 @@ async fn only_root(
             request.extensions_mut().insert(Caller(0));
             next.run(request).await
         }
-        _ => refuse(Failure::new(FailureKind::NotPermitted, "only root may talk to the agent; use sudo")),
+        _ => refuse(Failure::new(
+            FailureKind::NotPermitted,
+            "only root may talk to the agent; use sudo",
+        )),
     }
 }
 
@@ -128,7 +147,10 @@ async fn sandboxes<C: Control>(State(control): State<Arc<C>>) -> Json<Vec<Sandbo
     Json(control.sandboxes().await)
 }
 
-async fn create<C: Control>(State(control): State<Arc<C>>, Json(wanted): Json<NewSandbox>) -> Response {
+async fn create<C: Control>(
+    State(control): State<Arc<C>>,
+    Json(wanted): Json<NewSandbox>,
+) -> Response {
     answer::<Created>(control.create(wanted).await)
 }
 
@@ -136,7 +158,10 @@ async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<Stri
     answer::<()>(control.remove(&name).await)
 }
 
-async fn reload<C: Control>(State(control): State<Arc<C>>, Extension(caller): Extension<Caller>) -> Response {
+async fn reload<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+) -> Response {
     answer::<Reloaded>(control.reload(caller.0).await)
 }
 
@@ -145,5 +170,10 @@ async fn disarm<C: Control>(
     Extension(caller): Extension<Caller>,
     Json(wanted): Json<Disarm>,
 ) -> Response {
-    answer(control.disarm(wanted.force, caller.0).await.map(|programs| Disarmed { programs }))
+    answer(
+        control
+            .disarm(wanted.force, caller.0)
+            .await
+            .map(|programs| Disarmed { programs }),
+    )
 }

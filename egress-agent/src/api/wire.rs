@@ -150,7 +150,10 @@ pub struct Failure {
 impl Failure {
     /// A failure of a kind, told by an error.
     pub fn new(kind: FailureKind, error: impl std::fmt::Display) -> Self {
-        Self { kind, message: error.to_string() }
+        Self {
+            kind,
+            message: error.to_string(),
+        }
     }
 }
 

@@ -51,14 +51,21 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
         return check(&config);
     }
     if !rustix::process::geteuid().is_root() {
-        return Err(Problem::new(Exit::NotPermitted, "the agent loads kernel programs and must be run as root"));
+        return Err(Problem::new(
+            Exit::NotPermitted,
+            "the agent loads kernel programs and must be run as root",
+        ));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
     runtime.block_on(serve(config)).map_err(|error| {
-        let exit = if error.is_configuration() { Exit::BadConfiguration } else { Exit::Failure };
+        let exit = if error.is_configuration() {
+            Exit::BadConfiguration
+        } else {
+            Exit::Failure
+        };
         Problem::new(exit, error)
     })?;
     Ok(Exit::Ok)
@@ -71,6 +78,9 @@ fn check(config: &Config) -> Result<Exit, Problem> {
             println!("configuration and {} policies are good", set.iter().count());
             Ok(Exit::Ok)
         }
-        Err(problems) => Err(Problem::new(Exit::BadConfiguration, diagnostics_text(&problems, Colour::No))),
+        Err(problems) => Err(Problem::new(
+            Exit::BadConfiguration,
+            diagnostics_text(&problems, Colour::No),
+        )),
     }
 }

@@ -2,7 +2,10 @@
 
 use super::exit::{Exit, Problem};
 use super::output::{Output, print};
-use crate::audit::{DestinationFilter, Order, Query, Reader, parse_time, render_json, render_json_lines, render_table};
+use crate::audit::{
+    DestinationFilter, Order, Query, Reader, parse_time, render_json, render_json_lines,
+    render_table,
+};
 use crate::model::RecordKind;
 use clap::{Args, Subcommand};
 use egress_common::{Outcome, Reason};
@@ -54,10 +57,13 @@ pub struct QueryArguments {
 
 /// Finds a value by its stable name, or lists the names.
 fn by_name<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> Result<T, String> {
-    all.iter().copied().find(|value| name(*value) == text).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
-        format!("write one of: {}", names.join(", "))
-    })
+    all.iter()
+        .copied()
+        .find(|value| name(*value) == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|value| name(*value)).collect();
+            format!("write one of: {}", names.join(", "))
+        })
 }
 
 fn outcome(text: &str) -> Result<Outcome, String> {
@@ -81,7 +87,9 @@ pub fn run(command: AuditCommand) -> Result<Exit, Problem> {
 fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
     let now = Timestamp::now();
     let time = |text: Option<String>| {
-        text.map(|text| parse_time(&text, now)).transpose().map_err(Problem::usage)
+        text.map(|text| parse_time(&text, now))
+            .transpose()
+            .map_err(Problem::usage)
     };
     let query = Query {
         since: time(arguments.since)?,
@@ -92,7 +100,11 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
         destination: arguments.destination,
         reason: arguments.reason,
         limit: Some(arguments.limit),
-        order: if arguments.oldest_first { Order::OldestFirst } else { Order::NewestFirst },
+        order: if arguments.oldest_first {
+            Order::OldestFirst
+        } else {
+            Order::NewestFirst
+        },
         ..Query::default()
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -108,7 +120,9 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
     let records = records.map_err(Problem::failure)?;
     let text = match arguments.output {
         Output::Table => format!("{}\n", render_table(&records).trim_end()),
-        Output::Json => render_json(&records).map(|text| text + "\n").map_err(Problem::failure)?,
+        Output::Json => render_json(&records)
+            .map(|text| text + "\n")
+            .map_err(Problem::failure)?,
         Output::Jsonl => render_json_lines(&records).map_err(Problem::failure)?,
     };
     print(&text)?;

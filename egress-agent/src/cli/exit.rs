@@ -59,7 +59,10 @@ pub struct Problem {
 impl Problem {
     /// A problem of a kind, told by an error.
     pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self {
+            exit,
+            message: message.to_string(),
+        }
     }
 
     /// It was tried and did not work.
@@ -96,7 +99,9 @@ impl From<ClientError> for Problem {
             ClientError::Broken { .. } => Exit::Failure,
             ClientError::Refused(failure) => match failure.kind {
                 FailureKind::Usage => Exit::Usage,
-                FailureKind::NotFound | FailureKind::Conflict | FailureKind::Failed => Exit::Failure,
+                FailureKind::NotFound | FailureKind::Conflict | FailureKind::Failed => {
+                    Exit::Failure
+                }
                 FailureKind::NotPermitted => Exit::NotPermitted,
                 FailureKind::BadConfiguration => Exit::BadConfiguration,
             },

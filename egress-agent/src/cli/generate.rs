@@ -15,13 +15,20 @@ pub struct CompletionArguments {
 
 pub fn completion(arguments: &CompletionArguments) -> Result<Exit, Problem> {
     let mut text = Vec::new();
-    clap_complete::generate(arguments.shell, &mut Arguments::command(), "egressctl", &mut text);
+    clap_complete::generate(
+        arguments.shell,
+        &mut Arguments::command(),
+        "egressctl",
+        &mut text,
+    );
     print(&String::from_utf8_lossy(&text)).map(|()| Exit::Ok)
 }
 
 pub fn man() -> Result<Exit, Problem> {
     let mut text = Vec::new();
-    clap_mangen::Man::new(Arguments::command()).render(&mut text).map_err(Problem::failure)?;
+    clap_mangen::Man::new(Arguments::command())
+        .render(&mut text)
+        .map_err(Problem::failure)?;
     print(&String::from_utf8_lossy(&text)).map(|()| Exit::Ok)
 }
 

@@ -33,10 +33,21 @@ use std::process::ExitCode;
 )]
 pub struct Arguments {
     /// The agent's control socket.
-    #[arg(long, global = true, value_name = "PATH", default_value = "/run/egress/agent.sock", env = "EGRESS_SOCKET")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        default_value = "/run/egress/agent.sock",
+        env = "EGRESS_SOCKET"
+    )]
     socket: PathBuf,
     /// How log lines look.
-    #[arg(long, global = true, value_name = "human|json", default_value = "human")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "human|json",
+        default_value = "human"
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -74,7 +85,9 @@ pub fn main() -> ExitCode {
     if let Err(error) = telemetry::init(arguments.log_format, "warn") {
         return Problem::usage(error).report();
     }
-    let Arguments { socket, command, .. } = arguments;
+    let Arguments {
+        socket, command, ..
+    } = arguments;
     let result = match command {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),

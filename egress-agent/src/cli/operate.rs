@@ -2,8 +2,8 @@
 
 use super::exit::{Exit, Problem};
 use super::output::{Output, print, print_json, table};
-use crate::api::{Client, ClientError};
 use crate::api::wire::Status;
+use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::enforcer::disarm_at;
 use crate::model::{Record, RecordKind};
@@ -82,10 +82,30 @@ pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> 
         }
         Output::Table if sandboxes.is_empty() => print("no sandbox runs\n")?,
         Output::Table => {
-            let header = ["NAME", "POLICY", "MODE", "BEGAN", "PROCESSES", "GRANTS", "RELAXED"];
+            let header = [
+                "NAME",
+                "POLICY",
+                "MODE",
+                "BEGAN",
+                "PROCESSES",
+                "GRANTS",
+                "RELAXED",
+            ];
             let rows = sandboxes.into_iter().map(|s| {
-                let relaxed = if s.relaxations.is_empty() { "no".into() } else { s.relaxations.join("; ") };
-                vec![s.name, s.policy, s.mode, s.began, s.processes.to_string(), s.grants.to_string(), relaxed]
+                let relaxed = if s.relaxations.is_empty() {
+                    "no".into()
+                } else {
+                    s.relaxations.join("; ")
+                };
+                vec![
+                    s.name,
+                    s.policy,
+                    s.mode,
+                    s.began,
+                    s.processes.to_string(),
+                    s.grants.to_string(),
+                    relaxed,
+                ]
             });
             print(&table(&header, rows))?;
         }
@@ -147,7 +167,11 @@ pub fn reload(socket: &Path, arguments: &ReloadArguments) -> Result<Exit, Proble
     match arguments.output {
         Output::Table => {
             eprint!("{}", reloaded.warnings);
-            let names: Vec<_> = reloaded.policies.iter().map(|policy| policy.name.as_str()).collect();
+            let names: Vec<_> = reloaded
+                .policies
+                .iter()
+                .map(|policy| policy.name.as_str())
+                .collect();
             print(&format!(
                 "in force: {}; {} connections ended\n",
                 names.join(", "),
@@ -181,13 +205,19 @@ pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Proble
 /// Disarms a root whose agent is gone, and records it in the agent's store.
 fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
     if !rustix::process::geteuid().is_root() {
-        return Err(Problem::new(Exit::NotPermitted, "only root may disarm; use sudo"));
+        return Err(Problem::new(
+            Exit::NotPermitted,
+            "only root may disarm; use sudo",
+        ));
     }
     let hierarchy = Hierarchy::find().map_err(Problem::failure)?;
     let root = match GovernedRoot::open(&hierarchy, &arguments.root) {
         Ok(root) => root,
         Err(CgroupError::Missing { .. }) => {
-            return Err(Problem::failure(format!("there is no governed root `{}`; nothing is in force there", arguments.root)));
+            return Err(Problem::failure(format!(
+                "there is no governed root `{}`; nothing is in force there",
+                arguments.root
+            )));
         }
         Err(error) => return Err(Problem::failure(error)),
     };
@@ -206,7 +236,12 @@ fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
         )));
     }
     let programs = disarm_at(root.path()).map_err(Problem::failure)?;
-    let recorded = record(&arguments.state.join("audit.db"), &arguments.root, programs, &running);
+    let recorded = record(
+        &arguments.state.join("audit.db"),
+        &arguments.root,
+        programs,
+        &running,
+    );
     if let Err(problem) = recorded {
         // It is out of force already; that it could not be recorded must be told.
         eprintln!("egressctl: disarmed, but that could not be recorded: {problem}");

@@ -36,7 +36,9 @@ pub fn print_json(value: &impl Serialize) -> Result<(), Problem> {
 /// A table without lines: it survives narrow terminals and `cut`.
 pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.iter().copied());
     for row in rows {
         table.add_row(row);
     }
@@ -45,5 +47,6 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
 
 /// Whether to use colour on standard error: `NO_COLOR` (no-color.org) forbids it.
 pub fn colour_on_stderr() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()) && std::io::stderr().is_terminal()
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::io::stderr().is_terminal()
 }

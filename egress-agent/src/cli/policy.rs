@@ -54,7 +54,11 @@ pub fn run(command: PolicyCommand) -> Result<Exit, Problem> {
 }
 
 fn colour() -> Colour {
-    if output::colour_on_stderr() { Colour::Yes } else { Colour::No }
+    if output::colour_on_stderr() {
+        Colour::Yes
+    } else {
+        Colour::No
+    }
 }
 
 fn check(arguments: &CheckArguments) -> Result<Exit, Problem> {
@@ -67,11 +71,19 @@ fn check(arguments: &CheckArguments) -> Result<Exit, Problem> {
     match arguments.output {
         Output::Table => {
             let text = check_text(policies(), diagnostics, colour());
-            if loaded.is_ok() { print(&text)? } else { eprint!("{text}") }
+            if loaded.is_ok() {
+                print(&text)?
+            } else {
+                eprint!("{text}")
+            }
         }
         Output::Json | Output::Jsonl => output::print_json(&check_json(policies(), diagnostics))?,
     }
-    Ok(if loaded.is_ok() { Exit::Ok } else { Exit::BadConfiguration })
+    Ok(if loaded.is_ok() {
+        Exit::Ok
+    } else {
+        Exit::BadConfiguration
+    })
 }
 
 fn explain_one(arguments: &ExplainArguments) -> Result<Exit, Problem> {

@@ -67,10 +67,16 @@ pub fn run(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
 async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     let file = PathBuf::from(arguments.policy.clone().unwrap_or_default());
     let state = arguments.state.clone();
-    let private = Ephemeral::start(&file, arguments.upstream.clone(), state).await.map_err(|error| {
-        let exit = if error.is_configuration() { Exit::BadConfiguration } else { Exit::Failure };
-        Problem::new(exit, error)
-    })?;
+    let private = Ephemeral::start(&file, arguments.upstream.clone(), state)
+        .await
+        .map_err(|error| {
+            let exit = if error.is_configuration() {
+                Exit::BadConfiguration
+            } else {
+                Exit::Failure
+            };
+            Problem::new(exit, error)
+        })?;
     let agent = private.agent();
     // The file holds one policy, so it is the one that is meant.
     let wanted = NewSandbox {
@@ -91,7 +97,10 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     };
     let audit = private.end().await;
     if !arguments.quiet {
-        eprintln!("egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`", audit.display());
+        eprintln!(
+            "egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`",
+            audit.display()
+        );
     }
     result
 }
@@ -130,8 +139,12 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
     let root = GovernedRoot::open(&hierarchy, &created.root).map_err(Problem::failure)?;
     let name = SandboxName::parse(&created.name).map_err(Problem::failure)?;
     let cgroup = SandboxCgroup::open(&root, &name).map_err(Problem::failure)?;
-    let chosen = ChosenUser::choose(created.user.as_deref(), &Caller::of_this_process(), SandboxId(created.id))
-        .map_err(Problem::failure)?;
+    let chosen = ChosenUser::choose(
+        created.user.as_deref(),
+        &Caller::of_this_process(),
+        SandboxId(created.id),
+    )
+    .map_err(Problem::failure)?;
     let spec = LaunchSpec {
         command: arguments.command.clone(),
         environment: environment::build(std::env::vars_os(), &chosen.user, &arguments.env)
@@ -158,7 +171,11 @@ fn launch_problem(error: &LaunchError) -> Problem {
 
 impl From<AgentError> for Problem {
     fn from(error: AgentError) -> Self {
-        let exit = if error.is_configuration() { Exit::BadConfiguration } else { Exit::Failure };
+        let exit = if error.is_configuration() {
+            Exit::BadConfiguration
+        } else {
+            Exit::Failure
+        };
         Self::new(exit, error)
     }
 }

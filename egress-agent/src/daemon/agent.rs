@@ -24,7 +24,10 @@ pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Why the agent cannot start or change.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is its source, which is documented")]
+#[expect(
+    missing_docs,
+    reason = "each variant is its source, which is documented"
+)]
 pub enum AgentError {
     #[error(transparent)]
     Cgroup(#[from] CgroupError),
@@ -97,7 +100,11 @@ impl Agent {
         let upstreams = upstreams(&config)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
         let root = GovernedRoot::ensure(&Hierarchy::find()?, &config.root)?;
-        let place = Place { path: root.path().to_owned(), cgroup: root.id(), level: root.level() };
+        let place = Place {
+            path: root.path().to_owned(),
+            cgroup: root.id(),
+            level: root.level(),
+        };
         let enforcer = Enforcer::start(place, config.events_per_second)?;
 
         let book = Book::new(&enforcer.image()?);
@@ -146,7 +153,10 @@ impl Agent {
         let in_use: std::collections::BTreeSet<_> =
             image.grants.values().map(|grant| grant.name).collect();
         runtime.rewrite_names(
-            names.iter().filter(|(id, _)| in_use.contains(id)).map(|(id, name)| (*id, name)),
+            names
+                .iter()
+                .filter(|(id, _)| in_use.contains(id))
+                .map(|(id, name)| (*id, name)),
         )?;
         drop(runtime);
         // Sandboxes that nobody knows any more go out of the kernel here, and
@@ -163,7 +173,9 @@ impl Agent {
         member: &Member,
         in_force: &std::collections::BTreeMap<egress_common::CgroupId, Sandbox>,
     ) -> bool {
-        in_force.get(&member.cgroup).is_some_and(|sandbox| sandbox.id == member.id)
+        in_force
+            .get(&member.cgroup)
+            .is_some_and(|sandbox| sandbox.id == member.id)
             && SandboxCgroup::open(&self.root, &member.name)
                 .is_ok_and(|cgroup| cgroup.id() == member.cgroup)
     }
@@ -172,8 +184,14 @@ impl Agent {
     /// find it again; elsewhere if somebody has taken that port since.
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
-        let config = || dns::Config { upstreams: self.upstreams.clone(), ..dns::Config::default() };
-        let wanted = Ports { v4: v4.unwrap_or(0), v6: v6.unwrap_or(0) };
+        let config = || dns::Config {
+            upstreams: self.upstreams.clone(),
+            ..dns::Config::default()
+        };
+        let wanted = Ports {
+            v4: v4.unwrap_or(0),
+            v6: v6.unwrap_or(0),
+        };
         let server = match Server::bind(wanted, config()).await {
             Err(BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
                 tracing::warn!("the port of the earlier resolver is taken; using another");
@@ -234,15 +252,18 @@ impl Agent {
     }
 
     pub(super) fn resolver(&self) -> Option<(Ports, dns::Counts)> {
-        self.resolver.get().map(|state| (state.ports, state.counters.read()))
+        self.resolver
+            .get()
+            .map(|state| (state.ports, state.counters.read()))
     }
 
     pub(super) fn started_in_words(&self) -> String {
         match self.enforcer.started() {
             Started::Fresh => "enforcement was not in force before".into(),
-            Started::TookOver { replaced: 0, added: 0 } => {
-                "took over the programs and maps in force, unchanged".into()
-            }
+            Started::TookOver {
+                replaced: 0,
+                added: 0,
+            } => "took over the programs and maps in force, unchanged".into(),
             Started::TookOver { replaced, added } => {
                 format!("took over the maps in force, replaced {replaced} programs, added {added}")
             }
@@ -251,7 +272,10 @@ impl Agent {
 
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.warnings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
@@ -302,7 +326,10 @@ impl Agent {
         book: &mut MutexGuard<'_, Book>,
         changes: Vec<Changes>,
     ) -> Result<Receipt, OpenError> {
-        let failed = |detail: String| OpenError { reason: Reason::GrantFailed, detail };
+        let failed = |detail: String| OpenError {
+            reason: Reason::GrantFailed,
+            detail,
+        };
         let mut writes = Vec::new();
         let mut removals = Vec::new();
         {
@@ -319,8 +346,12 @@ impl Agent {
                 writes.extend(change.write);
             }
         }
-        self.enforcer.apply(&removals).map_err(|error| failed(error.to_string()))?;
-        self.enforcer.grant(&writes).map_err(|error| failed(error.to_string()))
+        self.enforcer
+            .apply(&removals)
+            .map_err(|error| failed(error.to_string()))?;
+        self.enforcer
+            .grant(&writes)
+            .map_err(|error| failed(error.to_string()))
     }
 
     /// Ends every live connection that policy no longer allows.
@@ -330,7 +361,9 @@ impl Agent {
         let table = crate::enforcer::SocketTable::open()?;
         let mut ended = 0;
         for connection in table.live()? {
-            let Some(sandbox) = cgroups.get(&connection.cgroup) else { continue };
+            let Some(sandbox) = cgroups.get(&connection.cgroup) else {
+                continue;
+            };
             if !Book::may_go_on(&image, *sandbox, &connection.to) {
                 table.end(&connection)?;
                 ended += 1;
@@ -349,9 +382,13 @@ impl Agent {
         for member in members {
             let mut open = vec![self.root.path().join(member.name.as_str())];
             while let Some(directory) = open.pop() {
-                let Ok(metadata) = std::fs::metadata(&directory) else { continue };
+                let Ok(metadata) = std::fs::metadata(&directory) else {
+                    continue;
+                };
                 found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
-                let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+                let Ok(entries) = std::fs::read_dir(&directory) else {
+                    continue;
+                };
                 open.extend(
                     entries
                         .flatten()
@@ -405,5 +442,9 @@ fn upstreams(config: &Config) -> Result<Vec<SocketAddr>, AgentError> {
     }
     let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let found = dns::host_upstreams(&text);
-    if found.is_empty() { Err(AgentError::NoUpstream) } else { Ok(found) }
+    if found.is_empty() {
+        Err(AgentError::NoUpstream)
+    } else {
+        Ok(found)
+    }
 }

@@ -8,8 +8,8 @@ use crate::image::{self, Change, Image};
 use crate::model::{DomainName, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use egress_common::{
-    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings, Standing,
-    Verdict,
+    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings,
+    Standing, Verdict,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -68,7 +68,9 @@ pub enum BookError {
     #[error(transparent)]
     Budget(#[from] image::BudgetError),
     /// A policy has more services on one network than the kernel can hold.
-    #[error("policy `{0}` opens more services on one network than fit; see `egressctl policy check`")]
+    #[error(
+        "policy `{0}` opens more services on one network than fit; see `egressctl policy check`"
+    )]
     TooManyServices(String),
 }
 
@@ -98,14 +100,21 @@ impl Book {
     /// A book over what the kernel holds already: nothing is known about its
     /// sandboxes and grants until they are adopted.
     pub fn new(in_force: &Image) -> Self {
-        let image = Image { grants: BTreeMap::new(), ..in_force.clone() };
+        let image = Image {
+            grants: BTreeMap::new(),
+            ..in_force.clone()
+        };
         let policies_in_use = in_force
             .networks
             .keys()
             .map(|(_, key)| u32::from_be(key.policy))
             .chain(in_force.sandboxes.values().map(|sandbox| sandbox.policy.0));
         let rules_in_use = in_force.grants.values().map(|grant| grant.rule.0).chain(
-            in_force.networks.values().flat_map(|n| n.services).map(|service| service.rule.0),
+            in_force
+                .networks
+                .values()
+                .flat_map(|n| n.services)
+                .map(|service| service.rule.0),
         );
         let sandboxes_in_use = in_force
             .sandboxes
@@ -142,7 +151,9 @@ impl Book {
 
     /// A live sandbox by name.
     pub fn by_name(&self, name: &str) -> Option<&Member> {
-        self.members.values().find(|member| member.name.as_str() == name)
+        self.members
+            .values()
+            .find(|member| member.name.as_str() == name)
     }
 
     /// The policy in force for a live sandbox.
@@ -172,12 +183,17 @@ impl Book {
 
     /// What the kernel is to hold, grants included.
     pub fn image(&self) -> Image {
-        Image { grants: self.ledger.entries().collect(), ..self.image.clone() }
+        Image {
+            grants: self.ledger.entries().collect(),
+            ..self.image.clone()
+        }
     }
 
     /// Whether some rule in force expires at or before `now`.
     pub fn has_expired_rules(&self, now: Timestamp) -> bool {
-        self.compiled.values().any(|compiled| compiled.next_expiry.is_some_and(|end| end <= now))
+        self.compiled
+            .values()
+            .any(|compiled| compiled.next_expiry.is_some_and(|end| end <= now))
     }
 
     /// Begins a sandbox: what to change, once the caller has done it to the
@@ -225,27 +241,48 @@ impl Book {
 
     /// Ends a sandbox: its grants go with it.
     pub fn end(&mut self, id: SandboxId, now: Timestamp) -> Result<Vec<Change>, BookError> {
-        let member = self.members.remove(&id).ok_or_else(|| BookError::NoSuchSandbox(id.0.to_string()))?;
+        let member = self
+            .members
+            .remove(&id)
+            .ok_or_else(|| BookError::NoSuchSandbox(id.0.to_string()))?;
         self.ended.insert(id, member);
         while self.ended.len() > REMEMBERED_ENDED {
             self.ended.pop_first();
         }
         let mut changes = self.replan(now)?;
-        changes.extend(self.ledger.drop_sandbox(id).into_iter().map(Change::RemoveGrant));
+        changes.extend(
+            self.ledger
+                .drop_sandbox(id)
+                .into_iter()
+                .map(Change::RemoveGrant),
+        );
         Ok(changes)
     }
 
     /// Brings another set of policies into force, or the same one at a later
     /// time. Nothing is changed when it does not fit.
     pub fn load(&mut self, policies: PolicySet, now: Timestamp) -> Result<Vec<Change>, BookError> {
-        let before = (std::mem::replace(&mut self.policies, policies), self.compiled.clone(), self.image.clone());
+        let before = (
+            std::mem::replace(&mut self.policies, policies),
+            self.compiled.clone(),
+            self.image.clone(),
+        );
         self.recompile(now);
         match self.replan(now) {
             Ok(opening) => {
                 // Grants that lost their rule go first: closing before opening.
                 let revoked = self.revoke(now);
-                let mut changes: Vec<Change> = revoked.remove.into_iter().map(Change::RemoveGrant).collect();
-                changes.extend(revoked.write.into_iter().map(|(key, grant)| Change::PutGrant(key, grant)));
+                let mut changes: Vec<Change> = revoked
+                    .remove
+                    .into_iter()
+                    .map(Change::RemoveGrant)
+                    .collect();
+                changes.extend(
+                    revoked
+                        .write
+                        .into_iter()
+                        .map(|(key, grant)| Change::PutGrant(key, grant)),
+                );
                 changes.extend(opening);
                 Ok(changes)
             }
@@ -276,10 +313,21 @@ impl Book {
                 let id = PolicyId(self.next_policy);
                 self.next_policy += 1;
                 for (position, rule) in policy.rules.iter().enumerate() {
-                    self.rules.insert(RuleId(first_rule + position as u32), rule.origin.clone());
+                    self.rules
+                        .insert(RuleId(first_rule + position as u32), rule.origin.clone());
                 }
-                let next_expiry = policy.rules.iter().filter_map(|rule| rule.expires).filter(|end| now < *end).min();
-                Compiled { id, policy: Arc::clone(policy), first_rule, next_expiry }
+                let next_expiry = policy
+                    .rules
+                    .iter()
+                    .filter_map(|rule| rule.expires)
+                    .filter(|end| now < *end)
+                    .min();
+                Compiled {
+                    id,
+                    policy: Arc::clone(policy),
+                    first_rule,
+                    next_expiry,
+                }
             });
             compiled.insert(policy.name.clone(), entry);
         }
@@ -292,7 +340,10 @@ impl Book {
     /// The changes from what the kernel holds to what it should, grants left
     /// out. A sandbox whose policy is gone is left out too: unknown, so denied.
     fn replan(&mut self, now: Timestamp) -> Result<Vec<Change>, BookError> {
-        let mut wanted = Image { settings: self.image.settings, ..Image::default() };
+        let mut wanted = Image {
+            settings: self.image.settings,
+            ..Image::default()
+        };
         let mut used: BTreeMap<PolicyId, &Compiled> = BTreeMap::new();
         for member in self.members.values() {
             if let Some(compiled) = self.compiled.get(&member.policy) {
@@ -320,7 +371,11 @@ impl Book {
         }
         image::check(&self.image, &wanted)?;
         // Whatever ended or moved to another policy is judged again.
-        let moved = self.image.sandboxes.iter().any(|(cgroup, old)| wanted.sandboxes.get(cgroup) != Some(old));
+        let moved = self
+            .image
+            .sandboxes
+            .iter()
+            .any(|(cgroup, old)| wanted.sandboxes.get(cgroup) != Some(old));
         if moved {
             wanted.settings.epoch = wanted.settings.epoch.wrapping_add(1).max(1);
         }
@@ -340,7 +395,10 @@ impl Book {
 
     /// Sets the book to what the kernel holds, after a change stopped half way.
     pub fn resynchronise(&mut self, in_force: &Image) {
-        self.image = Image { grants: BTreeMap::new(), ..in_force.clone() };
+        self.image = Image {
+            grants: BTreeMap::new(),
+            ..in_force.clone()
+        };
     }
 
     /// Notes settings that the caller wrote into the kernel.
@@ -368,7 +426,9 @@ fn rule_for(
     port: Port,
     now: Timestamp,
 ) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else { return None };
+    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else {
+        return None;
+    };
     permit
         .services
         .iter()

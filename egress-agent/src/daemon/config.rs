@@ -77,7 +77,9 @@ pub fn upstream(text: &str) -> Result<SocketAddr, String> {
     text.parse::<IpAddr>()
         .map(|ip| SocketAddr::new(ip, DNS))
         .or_else(|_| text.parse())
-        .map_err(|_| format!("`{text}` is no address; write ADDRESS, or ADDRESS:PORT, or [IPV6]:PORT"))
+        .map_err(|_| {
+            format!("`{text}` is no address; write ADDRESS, or ADDRESS:PORT, or [IPV6]:PORT")
+        })
 }
 
 impl Default for Config {
@@ -97,8 +99,10 @@ impl Default for Config {
 impl Config {
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| ConfigError::Read { path: path.to_owned(), error })?;
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Read {
+            path: path.to_owned(),
+            error,
+        })?;
         Self::parse(path, &text)
     }
 
@@ -107,14 +111,20 @@ impl Config {
             path: path.to_owned(),
             message: error.to_string(),
         })?;
-        let value = |key, problem| ConfigError::Value { path: path.to_owned(), key, problem };
+        let value = |key, problem| ConfigError::Value {
+            path: path.to_owned(),
+            key,
+            problem,
+        };
         let default = Self::default();
         let runtime_directory = wire.runtime_directory.unwrap_or(default.runtime_directory);
         let config = Self {
             root: wire.root.unwrap_or(default.root),
             policies: wire.policies.unwrap_or(default.policies),
             state_directory: wire.state_directory.unwrap_or(default.state_directory),
-            socket: wire.socket.unwrap_or_else(|| runtime_directory.join("agent.sock")),
+            socket: wire
+                .socket
+                .unwrap_or_else(|| runtime_directory.join("agent.sock")),
             runtime_directory,
             upstreams: wire
                 .upstreams
@@ -128,13 +138,20 @@ impl Config {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
         }
         if config.events_per_second == 0 {
-            return Err(value("events_per_second", "0 would report nothing; write at least 1".into()));
+            return Err(value(
+                "events_per_second",
+                "0 would report nothing; write at least 1".into(),
+            ));
         }
-        for (key, directory) in
-            [("state_directory", &config.state_directory), ("runtime_directory", &config.runtime_directory)]
-        {
+        for (key, directory) in [
+            ("state_directory", &config.state_directory),
+            ("runtime_directory", &config.runtime_directory),
+        ] {
             if !directory.is_absolute() {
-                return Err(value(key, format!("`{}` is no absolute path", directory.display())));
+                return Err(value(
+                    key,
+                    format!("`{}` is no absolute path", directory.display()),
+                ));
             }
         }
         Ok(config)
@@ -176,7 +193,13 @@ mod tests {
 
     #[test]
     fn upstreams_may_leave_out_the_port() {
-        assert_eq!(upstream("10.0.0.53"), Ok("10.0.0.53:53".parse().expect("an address")));
-        assert_eq!(upstream("[2001:db8::1]:5353"), Ok("[2001:db8::1]:5353".parse().expect("an address")));
+        assert_eq!(
+            upstream("10.0.0.53"),
+            Ok("10.0.0.53:53".parse().expect("an address"))
+        );
+        assert_eq!(
+            upstream("[2001:db8::1]:5353"),
+            Ok("[2001:db8::1]:5353".parse().expect("an address"))
+        );
     }
 }

@@ -3,7 +3,9 @@
 use super::agent::{Agent, AgentError, KILL_DEADLINE};
 use super::book::BookError;
 use crate::api::Control;
-use crate::api::wire::{Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status};
+use crate::api::wire::{
+    Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+};
 use crate::model::SandboxName;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
@@ -54,7 +56,9 @@ impl Agent {
         let mut book = self.book();
         let name = match &wanted.name {
             Some(name) => SandboxName::parse(name).map_err(|error| usage(&error))?,
-            None => unused_name(|name| book.by_name(name).is_some()).map_err(|error| usage(&error))?,
+            None => {
+                unused_name(|name| book.by_name(name).is_some()).map_err(|error| usage(&error))?
+            }
         };
         if book.by_name(name.as_str()).is_some() {
             return Err(BookError::NameTaken(name).into());
@@ -74,11 +78,20 @@ impl Agent {
             failure
         };
         let (member, changes) = book
-            .begin(name, cgroup.id(), &policy, wanted.owner, policy.relaxations.clone(), now)
+            .begin(
+                name,
+                cgroup.id(),
+                &policy,
+                wanted.owner,
+                policy.relaxations.clone(),
+                now,
+            )
             .map_err(|error| undo(error.into()))?;
-        let written = self.runtime().remember(&member).map_err(failed).and_then(|()| {
-            self.carry_out(&mut book, &changes).map_err(failed)
-        });
+        let written = self
+            .runtime()
+            .remember(&member)
+            .map_err(failed)
+            .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
         if let Err(failure) = written {
             // The kernel may know it already; it must not outlive this call.
             if let Ok(changes) = book.end(member.id, now) {
@@ -89,7 +102,13 @@ impl Agent {
         }
         drop(book);
         let mode = mode_name(policy.mode);
-        self.tell_of_sandbox(&member, format!("began under policy {} ({}), mode {mode}", policy.name, policy.digest));
+        self.tell_of_sandbox(
+            &member,
+            format!(
+                "began under policy {} ({}), mode {mode}",
+                policy.name, policy.digest
+            ),
+        );
         Ok(Created {
             name: member.name.to_string(),
             id: member.id.0,
@@ -133,11 +152,19 @@ impl Agent {
     /// Loads the policies again. Nothing is changed unless all of them are good.
     pub fn reload_policies(&self, caller: u32) -> Result<Reloaded, Failure> {
         let now = Timestamp::now();
-        let (policies, warnings) = PolicySet::load(&self.config().policies, now).map_err(|problems| {
-            let text = diagnostics_text(&problems, Colour::No);
-            self.tell_of_policies(Outcome::Denied, caller, format!("refused; the policies in force stay:\n{text}"));
-            Failure::new(FailureKind::BadConfiguration, format!("{text}\nnothing was changed; the policies in force stay"))
-        })?;
+        let (policies, warnings) =
+            PolicySet::load(&self.config().policies, now).map_err(|problems| {
+                let text = diagnostics_text(&problems, Colour::No);
+                self.tell_of_policies(
+                    Outcome::Denied,
+                    caller,
+                    format!("refused; the policies in force stay:\n{text}"),
+                );
+                Failure::new(
+                    FailureKind::BadConfiguration,
+                    format!("{text}\nnothing was changed; the policies in force stay"),
+                )
+            })?;
         {
             let mut book = self.book();
             let changes = book.load(policies, now)?;
@@ -148,14 +175,29 @@ impl Agent {
             tracing::warn!(%error, "revoked connections were not ended at once");
             0
         });
-        let policies: Vec<_> = self.book().policies().iter().map(|policy| in_force(policy)).collect();
-        let names: Vec<_> = policies.iter().map(|p| format!("{} {}", p.name, p.digest)).collect();
+        let policies: Vec<_> = self
+            .book()
+            .policies()
+            .iter()
+            .map(|policy| in_force(policy))
+            .collect();
+        let names: Vec<_> = policies
+            .iter()
+            .map(|p| format!("{} {}", p.name, p.digest))
+            .collect();
         self.tell_of_policies(
             Outcome::Allowed,
             caller,
-            format!("in force: {}; {connections_ended} connections ended", names.join(", ")),
+            format!(
+                "in force: {}; {connections_ended} connections ended",
+                names.join(", ")
+            ),
         );
-        Ok(Reloaded { policies, connections_ended, warnings: diagnostics_text(&warnings, Colour::No) })
+        Ok(Reloaded {
+            policies,
+            connections_ended,
+            warnings: diagnostics_text(&warnings, Colour::No),
+        })
     }
 
     fn describe_sandboxes(&self) -> Vec<Sandbox> {
@@ -190,7 +232,12 @@ impl Agent {
     fn describe(&self) -> Status {
         let mut counters: BTreeMap<String, u64> = Counter::ALL
             .iter()
-            .filter_map(|counter| Some((format!("kernel_{}", counter.name()), self.enforcer().counter(*counter).ok()?)))
+            .filter_map(|counter| {
+                Some((
+                    format!("kernel_{}", counter.name()),
+                    self.enforcer().counter(*counter).ok()?,
+                ))
+            })
             .collect();
         let mut resolver = Vec::new();
         if let Some((ports, counts)) = self.resolver() {
@@ -198,19 +245,33 @@ impl Agent {
             if ports.v6 != 0 {
                 resolver.push(format!("[::1]:{}", ports.v6));
             }
-            counters.extend(counts.named().into_iter().map(|(name, value)| (format!("dns_{name}"), value)));
+            counters.extend(
+                counts
+                    .named()
+                    .into_iter()
+                    .map(|(name, value)| (format!("dns_{name}"), value)),
+            );
         }
         let health = self.store().health();
         let book = self.book();
         let warnings = self.warnings();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            state: if warnings.is_empty() { "enforcing" } else { "enforcing, with warnings" }.into(),
+            state: if warnings.is_empty() {
+                "enforcing"
+            } else {
+                "enforcing, with warnings"
+            }
+            .into(),
             root: self.root().path().to_owned(),
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
-            policies: book.policies().iter().map(|policy| in_force(policy)).collect(),
+            policies: book
+                .policies()
+                .iter()
+                .map(|policy| in_force(policy))
+                .collect(),
             resolver,
             upstreams: self.upstreams().iter().map(ToString::to_string).collect(),
             counters,
@@ -225,7 +286,11 @@ impl Agent {
 
     /// Takes enforcement out of force, unless sandboxes run.
     pub fn disarm_now(&self, force: bool, caller: u32) -> Result<usize, Failure> {
-        let running: Vec<String> = self.book().members().map(|member| member.name.to_string()).collect();
+        let running: Vec<String> = self
+            .book()
+            .members()
+            .map(|member| member.name.to_string())
+            .collect();
         if !running.is_empty() && !force {
             return Err(Failure::new(
                 FailureKind::Conflict,
@@ -237,14 +302,19 @@ impl Agent {
             ));
         }
         let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
-        self.tell(format!("disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran", running.len()));
+        self.tell(format!(
+            "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
+            running.len()
+        ));
         self.stop();
         Ok(programs)
     }
 }
 
 /// A name that is not in use: short, and new for every run of a machine.
-fn unused_name(taken: impl Fn(&str) -> bool) -> Result<SandboxName, crate::model::SandboxNameError> {
+fn unused_name(
+    taken: impl Fn(&str) -> bool,
+) -> Result<SandboxName, crate::model::SandboxNameError> {
     loop {
         let id = uuid::Uuid::now_v7().simple().to_string();
         // The tail is the random part.
@@ -283,7 +353,11 @@ impl Control for Agent {
 
 impl From<AgentError> for Failure {
     fn from(error: AgentError) -> Self {
-        let kind = if error.is_configuration() { FailureKind::BadConfiguration } else { FailureKind::Failed };
+        let kind = if error.is_configuration() {
+            FailureKind::BadConfiguration
+        } else {
+            FailureKind::Failed
+        };
         Self::new(kind, error)
     }
 }

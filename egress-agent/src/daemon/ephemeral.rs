@@ -42,7 +42,9 @@ impl Ephemeral {
         collect_leftovers();
         let id = std::process::id();
         let runtime = Path::new(RUNTIME).join(id.to_string());
-        let started = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let started = jiff::Timestamp::now()
+            .strftime("%Y%m%dT%H%M%SZ")
+            .to_string();
         let state = state.unwrap_or_else(|| Path::new(RUNS).join(format!("{started}-{id}")));
         let config = Config {
             root: format!("{PREFIX}{id}"),
@@ -57,7 +59,12 @@ impl Ephemeral {
         match Agent::start(config).await {
             Ok((agent, services)) => {
                 let run = tokio::spawn(Arc::clone(&agent).run());
-                Ok(Self { agent, services, run, runtime })
+                Ok(Self {
+                    agent,
+                    services,
+                    run,
+                    runtime,
+                })
             }
             Err(error) => {
                 // Nothing ran in it, so nothing is opened by taking it away.
@@ -90,8 +97,12 @@ impl Ephemeral {
 
 /// Takes away a governed root in which nothing runs any more.
 fn remove_root(name: &str) {
-    let Ok(hierarchy) = Hierarchy::find() else { return };
-    let Ok(root) = GovernedRoot::open(&hierarchy, name) else { return };
+    let Ok(hierarchy) = Hierarchy::find() else {
+        return;
+    };
+    let Ok(root) = GovernedRoot::open(&hierarchy, name) else {
+        return;
+    };
     for sandbox in root.sandboxes().unwrap_or_default() {
         if let Ok(cgroup) = SandboxCgroup::open(&root, &sandbox)
             && let Err(error) = cgroup.kill(PATIENCE).and_then(|()| cgroup.remove(PATIENCE))
@@ -113,15 +124,24 @@ fn remove_root(name: &str) {
 fn collect_leftovers() {
     for entry in std::fs::read_dir(RUNTIME).into_iter().flatten().flatten() {
         let directory = entry.path();
-        let Some(id) = entry.file_name().to_str().map(str::to_owned) else { continue };
-        let Ok(lock) = File::open(directory.join("lock")) else { continue };
+        let Some(id) = entry.file_name().to_str().map(str::to_owned) else {
+            continue;
+        };
+        let Ok(lock) = File::open(directory.join("lock")) else {
+            continue;
+        };
         // Whoever holds the lock lives.
         if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
             remove_root(&format!("{PREFIX}{id}"));
             let _ = std::fs::remove_dir_all(&directory);
         }
     }
-    let mut runs: Vec<_> = std::fs::read_dir(RUNS).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut runs: Vec<_> = std::fs::read_dir(RUNS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     runs.sort();
     let surplus = runs.len().saturating_sub(KEPT_RUNS);
     for old in runs.into_iter().take(surplus) {

@@ -37,13 +37,25 @@ impl Gate for Agent {
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
         let book = self.book();
         let Some(compiled) = book.policy_of(sandbox) else {
-            return Judgement::Refuse(Refusal { reason: Reason::UnknownAsker, rule: None, help: None });
+            return Judgement::Refuse(Refusal {
+                reason: Reason::UnknownAsker,
+                rule: None,
+                help: None,
+            });
         };
         match compiled.policy.judge_name(name, Timestamp::now()) {
             NameVerdict::Allow(permit) => {
                 let first = permit.services.first().map(|service| service.rule);
-                let rule = first.and_then(|at| compiled.policy.rules.get(at)).map(|rule| rule.origin.clone());
-                Judgement::Allow { permit: Permit { policy: compiled.id, name: Some(Arc::new(permit)) }, rule }
+                let rule = first
+                    .and_then(|at| compiled.policy.rules.get(at))
+                    .map(|rule| rule.origin.clone());
+                Judgement::Allow {
+                    permit: Permit {
+                        policy: compiled.id,
+                        name: Some(Arc::new(permit)),
+                    },
+                    rule,
+                }
             }
             NameVerdict::Refuse(refusal) => {
                 let refusal = Refusal {
@@ -54,7 +66,10 @@ impl Gate for Agent {
                 match compiled.policy.mode {
                     Mode::Enforce => Judgement::Refuse(refusal),
                     Mode::Shadow => Judgement::Shadow {
-                        permit: Permit { policy: compiled.id, name: None },
+                        permit: Permit {
+                            policy: compiled.id,
+                            name: None,
+                        },
                         refusal,
                     },
                 }
@@ -72,9 +87,9 @@ impl Gate for Agent {
     }
 
     fn query_type_allowed(&self, sandbox: SandboxId, query_type: u16) -> bool {
-        self.book()
-            .policy_of(sandbox)
-            .is_some_and(|compiled| crate::dns::type_is_allowed(query_type, &compiled.policy.dns.query_types))
+        self.book().policy_of(sandbox).is_some_and(|compiled| {
+            crate::dns::type_is_allowed(query_type, &compiled.policy.dns.query_types)
+        })
     }
 
     fn limits(&self, sandbox: SandboxId) -> Limits {
@@ -130,7 +145,10 @@ impl Gate for Agent {
             let change = book
                 .ledger_mut()
                 .offer(boot_now(), &offer)
-                .map_err(|full| OpenError { reason: Reason::TooManyAddresses, detail: full.to_string() })?;
+                .map_err(|full| OpenError {
+                    reason: Reason::TooManyAddresses,
+                    detail: full.to_string(),
+                })?;
             changes.push(change);
         }
         self.grant(&mut book, changes)
@@ -149,20 +167,36 @@ impl Gate for Agent {
 
 /// The sandbox's policy, if it is still the version that gave the permit.
 fn current<'b>(book: &'b Book, sandbox: SandboxId, permit: &Permit) -> Option<&'b Compiled> {
-    book.policy_of(sandbox).filter(|compiled| compiled.id == permit.policy)
+    book.policy_of(sandbox)
+        .filter(|compiled| compiled.id == permit.policy)
 }
 
 /// Addresses that are open for the same services, together: rules differ in
 /// where they may lead.
 type Offers = BTreeMap<Vec<(Transport, RuleId)>, Vec<IpAddr>>;
 
-fn by_services(compiled: &Compiled, permit: &NamePermit, addresses: &[IpAddr]) -> Result<Offers, OpenError> {
+fn by_services(
+    compiled: &Compiled,
+    permit: &NamePermit,
+    addresses: &[IpAddr],
+) -> Result<Offers, OpenError> {
     let mut offers = Offers::new();
     for address in addresses {
-        let services: Vec<PermittedService> = compiled.policy.screen(permit, *address).map_err(|reason| {
-            OpenError { reason, detail: format!("an address of the answer may not be opened: {}", reason.sentence()) }
-        })?;
-        let key = services.iter().map(|service| (service.transport, compiled.rule(service.rule))).collect();
+        let services: Vec<PermittedService> =
+            compiled
+                .policy
+                .screen(permit, *address)
+                .map_err(|reason| OpenError {
+                    reason,
+                    detail: format!(
+                        "an address of the answer may not be opened: {}",
+                        reason.sentence()
+                    ),
+                })?;
+        let key = services
+            .iter()
+            .map(|service| (service.transport, compiled.rule(service.rule)))
+            .collect();
         offers.entry(key).or_default().push(*address);
     }
     Ok(offers)

@@ -49,14 +49,19 @@ impl Agent {
             }
         }
         // What was reported before the stop belongs into the store.
-        while let Ok(Ok(())) =
-            tokio::time::timeout(Duration::from_millis(20), reports.next_batch(BATCH, &mut batch)).await
+        while let Ok(Ok(())) = tokio::time::timeout(
+            Duration::from_millis(20),
+            reports.next_batch(BATCH, &mut batch),
+        )
+        .await
         {
             self.take(&mut pipeline, &mut batch);
         }
         self.read_losses(&mut pipeline);
         let recorder = self.recorder();
-        pipeline.finish(Moment::now()).for_each(|record| recorder.record(record));
+        pipeline
+            .finish(Moment::now())
+            .for_each(|record| recorder.record(record));
         Ok(())
     }
 
@@ -75,7 +80,9 @@ impl Agent {
 
     fn look_after(self: &Arc<Self>, pipeline: &mut Pipeline<Arc<Self>>, ticks: u64) {
         let recorder = self.recorder();
-        pipeline.tick(Moment::now()).for_each(|record| recorder.record(record));
+        pipeline
+            .tick(Moment::now())
+            .for_each(|record| recorder.record(record));
         self.read_losses(pipeline);
         self.check_enforcement();
         self.close_expired_rules();
@@ -91,17 +98,24 @@ impl Agent {
         let recorder = self.recorder();
         let now = Moment::now();
         if let Ok(total) = self.enforcer().counter(Counter::RingFull) {
-            pipeline.lost(Source::RingFull, total, now).for_each(|r| recorder.record(r));
+            pipeline
+                .lost(Source::RingFull, total, now)
+                .for_each(|r| recorder.record(r));
         }
-        let owners: BTreeMap<CgroupId, SandboxId> =
-            self.book().members().map(|member| (member.cgroup, member.id)).collect();
+        let owners: BTreeMap<CgroupId, SandboxId> = self
+            .book()
+            .members()
+            .map(|member| (member.cgroup, member.id))
+            .collect();
         for (cgroup, meter) in self.enforcer().meters().unwrap_or_default() {
             let source = match owners.get(&cgroup) {
                 Some(id) => Source::Sandbox(*id),
                 None if cgroup == CgroupId(0) => Source::NoSandbox,
                 None => continue,
             };
-            pipeline.lost(source, meter.lost, now).for_each(|r| recorder.record(r));
+            pipeline
+                .lost(source, meter.lost, now)
+                .for_each(|r| recorder.record(r));
         }
     }
 
@@ -132,7 +146,10 @@ impl Agent {
         let result = book
             .expire_rules(now)
             .map_err(|error| error.to_string())
-            .and_then(|changes| self.carry_out(&mut book, &changes).map_err(|error| error.to_string()));
+            .and_then(|changes| {
+                self.carry_out(&mut book, &changes)
+                    .map_err(|error| error.to_string())
+            });
         drop(book);
         match result {
             Ok(()) => {
@@ -170,7 +187,11 @@ impl Agent {
         for name in orphans {
             match self.remove_sandbox(&name) {
                 Ok(()) => tracing::info!(sandbox = name, "collected; its owner is gone"),
-                Err(failure) => tracing::warn!(sandbox = name, error = failure.message, "cannot be collected yet"),
+                Err(failure) => tracing::warn!(
+                    sandbox = name,
+                    error = failure.message,
+                    "cannot be collected yet"
+                ),
             }
         }
     }

@@ -30,7 +30,9 @@ struct Wire {
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     /// Another agent has it.
-    #[error("another agent uses {0}; stop it, or give this one another `runtime_directory` and `root`")]
+    #[error(
+        "another agent uses {0}; stop it, or give this one another `runtime_directory` and `root`"
+    )]
     InUse(PathBuf),
     /// The system refused.
     #[error("cannot {what} {path}: {error}")]
@@ -76,15 +78,28 @@ impl Runtime {
             .create(&sandboxes)
             .map_err(io_error("make", &sandboxes))?;
         let lock_path = directory.join("lock");
-        let lock = private().open(&lock_path).map_err(io_error("open", &lock_path))?;
+        let lock = private()
+            .open(&lock_path)
+            .map_err(io_error("open", &lock_path))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => return Err(RuntimeError::InUse(directory.to_owned())),
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                return Err(RuntimeError::InUse(directory.to_owned()));
+            }
             Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
         }
         let names_path = directory.join("names");
-        let names = private().append(true).open(&names_path).map_err(io_error("open", &names_path))?;
-        Ok(Self { sandboxes, names, names_path, _lock: lock, written: 0 })
+        let names = private()
+            .append(true)
+            .open(&names_path)
+            .map_err(io_error("open", &names_path))?;
+        Ok(Self {
+            sandboxes,
+            names,
+            names_path,
+            _lock: lock,
+            written: 0,
+        })
     }
 
     /// Writes a sandbox down, before its command starts.
@@ -123,12 +138,19 @@ impl Runtime {
     /// warning: its sandbox is then unknown, so denied.
     pub fn sandboxes(&self) -> Result<Vec<Member>, RuntimeError> {
         let mut members = Vec::new();
-        for entry in std::fs::read_dir(&self.sandboxes).map_err(io_error("read", &self.sandboxes))? {
+        for entry in
+            std::fs::read_dir(&self.sandboxes).map_err(io_error("read", &self.sandboxes))?
+        {
             let path = entry.map_err(io_error("read", &self.sandboxes))?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 match member_from(&path) {
                     Ok(member) => members.push(member),
-                    Err(problem) => tracing::warn!(file = %path.display(), problem, "a sandbox of an earlier agent is left out"),
+                    Err(problem) => {
+                        tracing::warn!(file = %path.display(), problem, "a sandbox of an earlier agent is left out")
+                    }
                 }
             }
         }
@@ -139,7 +161,8 @@ impl Runtime {
     /// The names behind the ids in the kernel's grants. A line that was cut off
     /// by a crash names a grant that was never handed out.
     pub fn names(&self) -> Result<BTreeMap<NameId, DomainName>, RuntimeError> {
-        let text = std::fs::read_to_string(&self.names_path).map_err(io_error("read", &self.names_path))?;
+        let text = std::fs::read_to_string(&self.names_path)
+            .map_err(io_error("read", &self.names_path))?;
         let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
         Ok(complete
             .lines()
@@ -157,7 +180,9 @@ impl Runtime {
             return Ok(());
         }
         let line = format!("{} {name}\n", id.0);
-        self.names.write_all(line.as_bytes()).map_err(io_error("write", &self.names_path))?;
+        self.names
+            .write_all(line.as_bytes())
+            .map_err(io_error("write", &self.names_path))?;
         self.written = id.0;
         Ok(())
     }
@@ -185,7 +210,12 @@ impl Runtime {
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true).mode(0o600);
+    options
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600);
     options
 }
 
@@ -238,8 +268,14 @@ mod tests {
         let runtime = Runtime::open(directory.path()).expect("a runtime");
         let found = runtime.sandboxes().expect("sandboxes");
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].name.as_str(), found[0].id, found[0].cgroup), ("one", SandboxId(3), CgroupId(99)));
-        assert_eq!(runtime.names().expect("names"), BTreeMap::from([(NameId(7), name)]));
+        assert_eq!(
+            (found[0].name.as_str(), found[0].id, found[0].cgroup),
+            ("one", SandboxId(3), CgroupId(99))
+        );
+        assert_eq!(
+            runtime.names().expect("names"),
+            BTreeMap::from([(NameId(7), name)])
+        );
     }
 
     #[test]
@@ -247,13 +283,23 @@ mod tests {
         let directory = tempfile::tempdir().expect("a directory");
         let runtime = Runtime::open(directory.path()).expect("a runtime");
         std::fs::write(directory.path().join("names"), "1 a.example\n2 b.exam").expect("written");
-        assert_eq!(runtime.names().expect("names").into_keys().collect::<Vec<_>>(), [NameId(1)]);
+        assert_eq!(
+            runtime
+                .names()
+                .expect("names")
+                .into_keys()
+                .collect::<Vec<_>>(),
+            [NameId(1)]
+        );
     }
 
     #[test]
     fn a_second_agent_is_told_that_there_is_a_first() {
         let directory = tempfile::tempdir().expect("a directory");
         let _first = Runtime::open(directory.path()).expect("a runtime");
-        assert!(matches!(Runtime::open(directory.path()), Err(RuntimeError::InUse(_))));
+        assert!(matches!(
+            Runtime::open(directory.path()),
+            Err(RuntimeError::InUse(_))
+        ));
     }
 }

@@ -12,7 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each variant is its source, which is documented")]
+#[expect(
+    missing_docs,
+    reason = "each variant is its source, which is documented"
+)]
 pub enum ServiceError {
     #[error(transparent)]
     Agent(#[from] AgentError),

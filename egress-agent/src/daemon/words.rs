@@ -37,7 +37,11 @@ impl Context for Agent {
             return None;
         }
         let book = self.book();
-        let resolved = book.ledger().grants(sandbox).filter(|held| held.key.ip == event.ip).last();
+        let resolved = book
+            .ledger()
+            .grants(sandbox)
+            .filter(|held| held.key.ip == event.ip)
+            .last();
         if let Some(held) = resolved
             && let Some(name) = held.names.last()
         {
@@ -49,7 +53,11 @@ impl Context for Agent {
             ));
         }
         let policy = &book.policy_of(sandbox)?.policy;
-        let query = Query { to: Target::Ip(event.ip.into()), port: event.port.host(), protocol };
+        let query = Query {
+            to: Target::Ip(event.ip.into()),
+            port: event.port.host(),
+            protocol,
+        };
         explain(policy, &query, Timestamp::now()).help
     }
 }

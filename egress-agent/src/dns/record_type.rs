@@ -5,15 +5,22 @@ use std::str::FromStr;
 
 /// What every client that connects by name needs: addresses, aliases, and the
 /// service bindings (RFC 9460) that browsers and curl ask for beside them.
-const ALWAYS: [RecordType; 5] =
-    [RecordType::A, RecordType::AAAA, RecordType::CNAME, RecordType::HTTPS, RecordType::SVCB];
+const ALWAYS: [RecordType; 5] = [
+    RecordType::A,
+    RecordType::AAAA,
+    RecordType::CNAME,
+    RecordType::HTTPS,
+    RecordType::SVCB,
+];
 
 /// Whether a record type, by its IANA number, is answered: one of those that
 /// every client needs, or one that the policy names.
 pub fn type_is_allowed(number: u16, named: &[&str]) -> bool {
     let asked = RecordType::from(number);
     ALWAYS.contains(&asked)
-        || named.iter().any(|name| RecordType::from_str(name).is_ok_and(|named| named == asked))
+        || named
+            .iter()
+            .any(|name| RecordType::from_str(name).is_ok_and(|named| named == asked))
 }
 
 #[cfg(test)]

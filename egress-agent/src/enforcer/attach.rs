@@ -164,7 +164,9 @@ pub(super) fn inspect(root: BorrowedFd<'_>, own: &[(HookPoint, u32)]) -> io::Res
 
 /// [`disarm`] for a governed root that is not open yet.
 pub fn disarm_at(path: &Path) -> Result<usize, EnforcerError> {
-    let directory = std::fs::File::open(path)
-        .map_err(|error| EnforcerError::Root { path: path.to_owned(), error })?;
+    let directory = std::fs::File::open(path).map_err(|error| EnforcerError::Root {
+        path: path.to_owned(),
+        error,
+    })?;
     disarm(directory.as_fd(), path)
 }

@@ -1,3 +1,5 @@
+//! What is written is what is read: every field, every filter.
+
 use super::*;
 use crate::audit::StoredRule;
 use crate::model::RuleOrigin;

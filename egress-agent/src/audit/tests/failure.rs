@@ -1,3 +1,5 @@
+//! Full queues, full disks, locked files: nothing is lost unsaid.
+
 use super::*;
 use sqlx::Connection;
 use std::time::Instant;

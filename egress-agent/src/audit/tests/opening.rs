@@ -1,3 +1,5 @@
+//! Which files are opened, and which are refused and left alone.
+
 use super::*;
 use sqlx::Connection;
 use std::os::unix::fs::PermissionsExt;

@@ -1,3 +1,5 @@
+//! From reports to records, with every count exact.
+
 use super::*;
 use crate::events::enrich::tests::World;
 use crate::events::report::tests::denial;
