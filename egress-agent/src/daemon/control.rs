@@ -139,6 +139,7 @@ impl Agent {
             Err(CgroupError::Missing { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
+        self.note_last_reading(&member);
         {
             let mut book = self.book();
             let changes = book.end(member.id, Timestamp::now())?;
