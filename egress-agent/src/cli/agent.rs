@@ -35,7 +35,7 @@ pub fn agent_main() -> ExitCode {
     let arguments = AgentArguments::parse();
     match run(&arguments) {
         Ok(exit) => exit.into(),
-        Err(problem) => problem.report(),
+        Err(problem) => problem.report("egress-agent"),
     }
 }
 
