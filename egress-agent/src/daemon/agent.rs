@@ -3,6 +3,7 @@
 
 use super::book::{Book, BookError, Member};
 use super::config::Config;
+use super::losses::LastReadings;
 use super::runtime::{Runtime, RuntimeError};
 use crate::audit::{AuditError, Recorder, Store};
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
@@ -70,6 +71,7 @@ pub struct Agent {
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
+    last_readings: Mutex<LastReadings>,
 }
 
 /// What is told of the running resolver.
@@ -120,6 +122,7 @@ impl Agent {
             since: now,
             stop: tokio::sync::watch::channel(false).0,
             warnings: Mutex::new(Vec::new()),
+            last_readings: Mutex::new(Vec::new()),
         });
         agent.take_over(policies, now)?;
         let services = agent.open_resolver().await?;
@@ -280,6 +283,30 @@ impl Agent {
 
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    /// Notes the last reading of a sandbox's loss counter, which is about to go.
+    pub(super) fn note_last_reading(&self, member: &Member) {
+        let meters = self.enforcer.meters().unwrap_or_default();
+        if let Some((_, meter)) = meters
+            .into_iter()
+            .find(|(cgroup, _)| *cgroup == member.cgroup)
+        {
+            let mut readings = self
+                .last_readings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            readings.push((member.id, meter.lost));
+        }
+    }
+
+    pub(super) fn take_last_readings(&self) -> LastReadings {
+        std::mem::take(
+            &mut self
+                .last_readings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Ends the agent's loops; enforcement stays.

@@ -4,12 +4,10 @@
 
 use super::agent::Agent;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
-use crate::events::{Bounds, Moment, Pipeline, Source};
+use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
 use crate::sandbox::SandboxCgroup;
-use egress_common::{CgroupId, Counter, SandboxId};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +25,7 @@ impl Agent {
     pub async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
         let mut reports = self.enforcer().reports()?;
         let mut pipeline = Pipeline::new(Arc::clone(&self), Bounds::default());
+        self.resume_losses(&mut pipeline);
         let mut tick = tokio::time::interval(TICK);
         let mut ticks: u64 = 0;
         let mut batch = Vec::with_capacity(BATCH);
@@ -92,31 +91,6 @@ impl Agent {
         let agent = Arc::clone(self);
         // Ending a sandbox waits for processes to die.
         tokio::task::spawn_blocking(move || agent.collect_orphans());
-    }
-
-    fn read_losses(&self, pipeline: &mut Pipeline<Arc<Self>>) {
-        let recorder = self.recorder();
-        let now = Moment::now();
-        if let Ok(total) = self.enforcer().counter(Counter::RingFull) {
-            pipeline
-                .lost(Source::RingFull, total, now)
-                .for_each(|r| recorder.record(r));
-        }
-        let owners: BTreeMap<CgroupId, SandboxId> = self
-            .book()
-            .members()
-            .map(|member| (member.cgroup, member.id))
-            .collect();
-        for (cgroup, meter) in self.enforcer().meters().unwrap_or_default() {
-            let source = match owners.get(&cgroup) {
-                Some(id) => Source::Sandbox(*id),
-                None if cgroup == CgroupId(0) => Source::NoSandbox,
-                None => continue,
-            };
-            pipeline
-                .lost(source, meter.lost, now)
-                .for_each(|r| recorder.record(r));
-        }
     }
 
     /// Looks whether the programs are still there; each change is recorded once.

@@ -13,6 +13,7 @@ mod control;
 mod ephemeral;
 mod gate;
 mod loops;
+mod losses;
 mod runtime;
 mod service;
 mod words;
