@@ -96,7 +96,8 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
         Err(failure) => Err(refused(failure)),
     };
     let audit = private.end().await;
-    if !arguments.quiet {
+    // Without a command there are no decisions to look at.
+    if !arguments.quiet && result.is_ok() {
         eprintln!(
             "egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`",
             audit.display()
@@ -163,7 +164,7 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
 /// A command that is not there gives the codes that shells give.
 fn launch_problem(error: &LaunchError) -> Problem {
     let exit = match error {
-        LaunchError::NotPermitted { .. } => Exit::NotPermitted,
+        LaunchError::NotPermitted => Exit::NotPermitted,
         other => other.exit_code().map_or(Exit::Failure, Exit::Command),
     };
     Problem::new(exit, error)
