@@ -94,7 +94,7 @@ impl Agent {
             .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
         if let Err(failure) = written {
             // The kernel may know it already; it must not outlive this call.
-            if let Ok(changes) = book.end(member.id, now) {
+            if let Ok(changes) = book.end(member.id) {
                 let _ = self.carry_out(&mut book, &changes);
             }
             let _ = self.runtime().forget(&member.name);
@@ -142,7 +142,7 @@ impl Agent {
         self.note_last_reading(&member);
         {
             let mut book = self.book();
-            let changes = book.end(member.id, Timestamp::now())?;
+            let changes = book.end(member.id)?;
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;

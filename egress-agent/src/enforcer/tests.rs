@@ -1,5 +1,5 @@
 //! The enforcer on the running kernel, in a governed root of its own. Needs
-//! root; says so and passes where it is not.
+//! root; without it every test says that it was skipped.
 
 use super::*;
 use crate::image::{MAX_GRANTS, MAX_NETWORKS, MAX_SANDBOXES};
@@ -13,10 +13,9 @@ struct Root {
 }
 
 impl Root {
-    fn make() -> Option<Self> {
+    fn make(test: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !egress_tests::privilege::granted(test) {
             return None;
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -53,7 +52,11 @@ impl Drop for Root {
 
 #[test]
 fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) =
+        Root::make("enforcer: a second start takes over what the first left and changes nothing")
+    else {
+        return;
+    };
     let first = Enforcer::start(root.place.clone(), 1000).expect("a first start");
     assert_eq!(*first.started(), Started::Fresh);
     first
@@ -90,7 +93,11 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
 
 #[test]
 fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make(
+        "enforcer: a program that was taken out is noticed and put back by the next start",
+    ) else {
+        return;
+    };
     let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
     let (gate, id) = first.own[0];
     let program = sys::program_by_id(id).expect("the gate");
@@ -112,7 +119,10 @@ fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
 
 #[test]
 fn maps_of_another_layout_are_refused_and_stay_in_force() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: maps of another layout are refused and stay in force")
+    else {
+        return;
+    };
     let directory = File::open(&root.place.path).expect("the root");
     // A program of our name on a map of our name with another value size.
     let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
@@ -154,7 +164,9 @@ fn the_budget_knows_the_bounds_of_the_object() {
 #[test]
 fn the_programs_stay_within_the_verifier_budget() {
     const BUDGET: u32 = 60_000;
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: the programs stay within the verifier budget") else {
+        return;
+    };
     let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
     let statistics = enforcer.statistics();
     assert_eq!(statistics.len(), HOOKS.len());
@@ -169,7 +181,9 @@ fn the_programs_stay_within_the_verifier_budget() {
 
 #[test]
 fn a_full_map_is_told_from_other_errors() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: a full map is told from other errors") else {
+        return;
+    };
     let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
     let sandbox = egress_common::Sandbox::default();
     let error = (1..=MAX_SANDBOXES as u64 + 1)

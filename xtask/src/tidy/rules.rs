@@ -44,6 +44,7 @@ pub const MODULES: &[(&str, Row)] = &[
 /// replacing one is a change of one room.
 pub const SOLE_USERS: &[(&str, &str)] = &[
     ("aya", "enforcer"),
+    ("aya_obj", "enforcer"),
     ("hickory_proto", "dns"),
     ("hickory_resolver", "dns"),
     ("sqlx", "audit"),
