@@ -163,7 +163,7 @@ impl Agent {
                 );
                 Failure::new(
                     FailureKind::BadConfiguration,
-                    format!("{text}\nnothing was changed; the policies in force stay"),
+                    format!("nothing was changed; the policies in force stay:\n{text}"),
                 )
             })?;
         {
@@ -296,8 +296,7 @@ impl Agent {
             return Err(Failure::new(
                 FailureKind::Conflict,
                 format!(
-                    "{} sandboxes run ({}); stop them first, or add --force to leave them without any limit",
-                    running.len(),
+                    "sandboxes run: {}; stop them first, or add --force to leave them without any limit",
                     running.join(", ")
                 ),
             ));
