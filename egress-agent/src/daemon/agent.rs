@@ -122,6 +122,10 @@ impl Agent {
             warnings: Mutex::new(Vec::new()),
         });
         agent.take_over(policies, now)?;
+        // Policies may have changed while no agent ran.
+        if let Err(error) = agent.end_revoked() {
+            tracing::warn!(%error, "connections that lost their rule were not ended at once");
+        }
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",

@@ -5,11 +5,11 @@
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::model::{DomainName, PortRange, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use egress_common::{
-    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings,
-    Standing, Verdict,
+    CgroupId, Destination, GrantKey, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId,
+    Settings, Standing, Verdict,
 };
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -387,9 +387,19 @@ impl Book {
     /// Asks every grant again under the policies in force.
     fn revoke(&mut self, now: Timestamp) -> Changes {
         let (members, compiled) = (&self.members, &self.compiled);
-        self.ledger.revoke(|sandbox, name, protocol, port| {
-            let compiled = compiled.get(&members.get(&sandbox)?.policy)?;
-            rule_for(compiled, name, protocol, port, now)
+        // A name has many addresses, and what it is allowed is the same for all
+        // of them; where it may lead is asked for each.
+        let mut judged: BTreeMap<PolicyId, BTreeMap<DomainName, NameVerdict>> = BTreeMap::new();
+        self.ledger.revoke(|key, name| {
+            let compiled = compiled.get(&members.get(&key.sandbox)?.policy)?;
+            let names = judged.entry(compiled.id).or_default();
+            let verdict = match names.get(name) {
+                Some(verdict) => verdict,
+                None => names
+                    .entry(name.clone())
+                    .or_insert_with(|| compiled.policy.judge_name(name, now)),
+            };
+            rule_for(compiled, verdict, key)
         })
     }
 
@@ -408,8 +418,10 @@ impl Book {
 
     /// Whether a live connection may go on.
     pub fn may_go_on(image: &Image, cgroup: CgroupId, to: &Destination) -> bool {
-        // Whose a loopback peer is only the kernel knows; the gate judges it.
-        to.ip.is_loopback()
+        // Shadow mode refuses nothing. Whose a loopback peer is only the kernel
+        // knows; the gate judges it.
+        image.sandboxes.get(&cgroup).is_some_and(Sandbox::is_shadow)
+            || to.ip.is_loopback()
             || matches!(
                 image::View::new(image, boot_now()).decide(cgroup, to, Standing::Live),
                 Ok(Verdict::Allow(_))
@@ -417,28 +429,23 @@ impl Book {
     }
 }
 
-/// The rule that lets a name be reached on a port. [`Port::ANY`] asks for a rule
-/// that opens all of them.
-fn rule_for(
-    compiled: &Compiled,
-    name: &DomainName,
-    protocol: Protocol,
-    port: Port,
-    now: Timestamp,
-) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else {
+/// The rule that opens what a grant opens, if one still does.
+/// [`Port::ANY`] asks for a rule that opens all ports.
+fn rule_for(compiled: &Compiled, verdict: &NameVerdict, key: &GrantKey) -> Option<RuleId> {
+    let NameVerdict::Allow(permit) = verdict else {
         return None;
     };
-    permit
-        .services
+    let protocol = Protocol::from_number(key.protocol)?;
+    let opens = |ports: &PortRange| {
+        if key.port == Port::ANY {
+            *ports == PortRange::ANY
+        } else {
+            ports.holds(key.port.host())
+        }
+    };
+    let services = compiled.policy.screen(permit, key.ip.into()).ok()?;
+    services
         .iter()
-        .filter(|service| service.transport.protocol == protocol)
-        .find(|service| {
-            if port == Port::ANY {
-                service.transport.ports == crate::model::PortRange::ANY
-            } else {
-                service.transport.ports.holds(port.host())
-            }
-        })
+        .find(|service| service.transport.protocol == protocol && opens(&service.transport.ports))
         .map(|service| compiled.rule(service.rule))
 }
