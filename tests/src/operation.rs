@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
+use std::time::Duration;
 
 /// How a command ended, and what it said.
 #[derive(Clone, Debug)]
@@ -93,19 +94,21 @@ impl Agent<'_> {
     }
 
     /// Whether a record has all of these words in it, in whatever field.
-    ///
-    /// Records are written in batches, so it looks until one is there or
-    /// patience ends.
     pub fn recorded(&self, words: &[&str]) -> bool {
+        self.awaits_record(|record| {
+            let text = record.to_string();
+            words.iter().all(|word| text.contains(word))
+        })
+    }
+
+    /// Whether there is such a record. Records are written in batches and
+    /// denials are folded, so it looks until one is there or patience ends.
+    pub fn awaits_record(&self, is_it: impl Fn(&Value) -> bool) -> bool {
         for _ in 0..50 {
-            let found = self.audit().iter().any(|record| {
-                let text = record.to_string();
-                words.iter().all(|word| text.contains(word))
-            });
-            if found {
+            if self.audit().iter().any(&is_it) {
                 return true;
             }
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         false
     }

@@ -224,7 +224,7 @@ fn a_reload_that_keeps_a_rule_spares_connections_whose_grant_has_lapsed() {
     let agent = Agent::start(&world, &[("changing", &short(&["allowed.example"]))]);
     let mut steps: Vec<String> = live("t", "allowed.example", FIRST).into();
     steps.extend([
-        "sleep 2500".into(),
+        "sleep 3000".into(),
         format!("tcp-exchange {FIRST} secret"),
         "pause".into(),
         "send t after".into(),

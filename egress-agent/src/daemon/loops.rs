@@ -121,11 +121,12 @@ impl Agent {
 
     /// Looks whether the programs are still there; each change is recorded once.
     fn check_enforcement(&self) {
-        let findings = match self.enforcer().inspect() {
+        let findings: Vec<String> = match self.enforcer().inspect() {
             Ok(findings) => findings.iter().map(in_words).collect(),
             Err(error) => vec![error.to_string()],
         };
-        if findings != self.warnings() {
+        let mut known = self.findings();
+        if findings != *known {
             for finding in &findings {
                 tracing::error!("{finding}");
                 self.tell(format!("enforcement disturbed: {finding}"));
@@ -133,7 +134,7 @@ impl Agent {
             if findings.is_empty() {
                 self.tell("enforcement is undisturbed again".into());
             }
-            self.set_warnings(findings);
+            *known = findings;
         }
     }
 
