@@ -9,8 +9,8 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{RuleOrigin, SandboxName};
-use crate::policy::{Policy, PolicySet};
+use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
     CgroupId, Destination, PolicyId, RuleId, Sandbox, SandboxId, Settings, Standing, Verdict,
@@ -378,9 +378,19 @@ impl Book {
     /// Asks every grant again under the policies in force.
     fn revoke(&mut self, now: Timestamp) -> Changes {
         let (members, compiled) = (&self.members, &self.compiled);
-        self.ledger.revoke(|sandbox, name, protocol, port| {
-            let compiled = compiled.get(&members.get(&sandbox)?.policy)?;
-            rule_for(compiled, name, protocol, port, now)
+        // A name has many addresses, and what it is allowed is the same for all
+        // of them; where it may lead is asked for each.
+        let mut judged: BTreeMap<PolicyId, BTreeMap<DomainName, NameVerdict>> = BTreeMap::new();
+        self.ledger.revoke(|key, name| {
+            let compiled = compiled.get(&members.get(&key.sandbox)?.policy)?;
+            let names = judged.entry(compiled.id).or_default();
+            let verdict = match names.get(name) {
+                Some(verdict) => verdict,
+                None => names
+                    .entry(name.clone())
+                    .or_insert_with(|| compiled.policy.judge_name(name, now)),
+            };
+            rule_for(compiled, verdict, key)
         })
     }
 
@@ -399,8 +409,10 @@ impl Book {
 
     /// Whether a live connection may go on.
     pub fn may_go_on(image: &Image, cgroup: CgroupId, to: &Destination) -> bool {
-        // Whose a loopback peer is only the kernel knows; the gate judges it.
-        to.ip.is_loopback()
+        // Shadow mode refuses nothing. Whose a loopback peer is only the kernel
+        // knows; the gate judges it.
+        image.sandboxes.get(&cgroup).is_some_and(Sandbox::is_shadow)
+            || to.ip.is_loopback()
             || matches!(
                 image::View::new(image, boot_now()).decide(cgroup, to, Standing::Live),
                 Ok(Verdict::Allow(_))
