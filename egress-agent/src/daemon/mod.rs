@@ -14,6 +14,7 @@ mod ephemeral;
 mod gate;
 mod loops;
 mod losses;
+mod records;
 mod runtime;
 mod service;
 mod words;
