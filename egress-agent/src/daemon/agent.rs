@@ -306,6 +306,11 @@ impl Agent {
         self.stop.send_replace(true);
     }
 
+    /// Whether the agent is about to end.
+    pub(super) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();

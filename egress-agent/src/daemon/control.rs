@@ -301,12 +301,14 @@ impl Agent {
                 ),
             ));
         }
+        let findings = self.findings();
         let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
+        self.stop();
+        drop(findings);
         self.tell(format!(
             "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
             running.len()
         ));
-        self.stop();
         Ok(programs)
     }
 }

@@ -121,11 +121,16 @@ impl Agent {
 
     /// Looks whether the programs are still there; each change is recorded once.
     fn check_enforcement(&self) {
+        // Held by a disarm from before the first program goes until it has told
+        // the agent to end: what it takes away is not disturbed.
+        let mut known = self.findings();
+        if self.is_stopping() {
+            return;
+        }
         let findings: Vec<String> = match self.enforcer().inspect() {
             Ok(findings) => findings.iter().map(in_words).collect(),
             Err(error) => vec![error.to_string()],
         };
-        let mut known = self.findings();
         if findings != *known {
             for finding in &findings {
                 tracing::error!("{finding}");
