@@ -9,6 +9,7 @@ mod agent;
 mod audit;
 mod exit;
 mod generate;
+mod interruption;
 mod operate;
 mod output;
 mod policy;

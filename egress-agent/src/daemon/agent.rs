@@ -339,7 +339,6 @@ impl Agent {
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
-
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
