@@ -301,7 +301,11 @@ impl Agent {
                 ),
             ));
         }
-        let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
+        let programs = {
+            let mut disarmed = self.disarmed();
+            *disarmed = true;
+            crate::enforcer::disarm_at(self.root().path()).map_err(failed)?
+        };
         self.tell(format!(
             "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
             running.len()

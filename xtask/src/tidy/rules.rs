@@ -65,6 +65,8 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "egress-common/src/destination.rs",
     // unshare(2).
     "tests/src/namespace.rs",
+    // bpf(2), for programs that do nothing.
+    "tests/benches/connect/empty.rs",
 ];
 
 /// Ledgers: each row of their tables names an existing test.
