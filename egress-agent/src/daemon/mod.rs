@@ -1,6 +1,6 @@
 //! Joins the parts: start, reload, supervision, shutdown.
 //!
-//! [`Agent`] owns everything; [`book`] is what it knows, [`gate`] and `words`
+//! [`Agent`] owns everything; `book` is what it knows, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
 //! socket offers, `loops` is what goes on meanwhile. [`serve`] is the daemon.
 
