@@ -163,7 +163,7 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
 /// A command that is not there gives the codes that shells give.
 fn launch_problem(error: &LaunchError) -> Problem {
     let exit = match error {
-        LaunchError::NotPermitted { .. } => Exit::NotPermitted,
+        LaunchError::NotPermitted => Exit::NotPermitted,
         other => other.exit_code().map_or(Exit::Failure, Exit::Command),
     };
     Problem::new(exit, error)

@@ -5,10 +5,10 @@
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{DomainName, RuleOrigin, SandboxName};
-use crate::policy::{NameVerdict, Policy, PolicySet};
+use crate::model::{DomainName, PortRange, RuleOrigin, SandboxName};
+use crate::policy::{NamePermit, NameVerdict, Policy, PolicySet};
 use egress_common::{
-    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings,
+    CgroupId, Destination, GrantKey, PolicyId, Port, RuleId, Sandbox, SandboxId, Settings,
     Standing, Verdict,
 };
 use jiff::Timestamp;
@@ -384,12 +384,22 @@ impl Book {
         Ok(changes)
     }
 
-    /// Asks every grant again under the policies in force.
+    /// Asks every grant again under the policies in force: whether its name is
+    /// still allowed, and may still lead to its address.
     fn revoke(&mut self, now: Timestamp) -> Changes {
         let (members, compiled) = (&self.members, &self.compiled);
-        self.ledger.revoke(|sandbox, name, protocol, port| {
-            let compiled = compiled.get(&members.get(&sandbox)?.policy)?;
-            rule_for(compiled, name, protocol, port, now)
+        // A name is judged once, however many addresses and ports it holds.
+        let mut permits: BTreeMap<(SandboxId, DomainName), Option<NamePermit>> = BTreeMap::new();
+        self.ledger.revoke(|key, name| {
+            let compiled = compiled.get(&members.get(&key.sandbox)?.policy)?;
+            let permit =
+                permits
+                    .entry((key.sandbox, name.clone()))
+                    .or_insert_with(|| match compiled.policy.judge_name(name, now) {
+                        NameVerdict::Allow(permit) => Some(permit),
+                        NameVerdict::Refuse(_) => None,
+                    });
+            rule_for(compiled, permit.as_ref()?, key)
         })
     }
 
@@ -417,27 +427,18 @@ impl Book {
     }
 }
 
-/// The rule that lets a name be reached on a port. [`Port::ANY`] asks for a rule
-/// that opens all of them.
-fn rule_for(
-    compiled: &Compiled,
-    name: &DomainName,
-    protocol: Protocol,
-    port: Port,
-    now: Timestamp,
-) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else {
-        return None;
-    };
-    permit
-        .services
+/// The rule that lets a name lead to the address, transport and port of a grant.
+/// [`Port::ANY`] asks for a rule that opens all of them.
+fn rule_for(compiled: &Compiled, permit: &NamePermit, key: &GrantKey) -> Option<RuleId> {
+    let services = compiled.policy.screen(permit, key.ip.into()).ok()?;
+    services
         .iter()
-        .filter(|service| service.transport.protocol == protocol)
+        .filter(|service| service.transport.protocol.number() == key.protocol)
         .find(|service| {
-            if port == Port::ANY {
-                service.transport.ports == crate::model::PortRange::ANY
+            if key.port == Port::ANY {
+                service.transport.ports == PortRange::ANY
             } else {
-                service.transport.ports.holds(port.host())
+                service.transport.ports.holds(key.port.host())
             }
         })
         .map(|service| compiled.rule(service.rule))
