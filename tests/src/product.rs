@@ -108,7 +108,7 @@ impl<'w> Ephemeral<'w> {
 /// If there is none, or `egressctl` cannot read it.
 pub fn audit(state: &Path) -> Vec<Value> {
     let output = Command::new(binary("egressctl"))
-        .args(["audit", "query", "-o", "json", "--file"])
+        .args(["audit", "query", "-o", "json", "--oldest-first", "--file"])
         .arg(state.join("audit.db"))
         .output()
         .expect("egressctl starts");

@@ -42,7 +42,7 @@ pub enum AgentError {
     Resolver(#[from] BindError),
     #[error(transparent)]
     Book(#[from] BookError),
-    #[error("{}", diagnostics_text(.0, Colour::No).trim_end())]
+    #[error("the policies cannot be used:\n{}", diagnostics_text(.0, Colour::No).trim_end())]
     Policy(Vec<Diagnostic>),
     #[error(
         "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
@@ -72,6 +72,9 @@ pub struct Agent {
     stop: tokio::sync::watch::Sender<bool>,
     warnings: Mutex<Vec<String>>,
     last_readings: Mutex<LastReadings>,
+    /// Whether the off switch was used. Held while programs are put back or
+    /// taken out, so that the one never undoes the other.
+    disarmed: Mutex<bool>,
 }
 
 /// What is told of the running resolver.
@@ -123,6 +126,7 @@ impl Agent {
             stop: tokio::sync::watch::channel(false).0,
             warnings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
+            disarmed: Mutex::new(false),
         });
         agent.take_over(policies, now)?;
         let services = agent.open_resolver().await?;
@@ -283,6 +287,10 @@ impl Agent {
 
     pub(super) fn set_warnings(&self, warnings: Vec<String>) {
         *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    }
+
+    pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {
+        self.disarmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the last reading of a sandbox's loss counter, which is about to go.
