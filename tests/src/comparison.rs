@@ -128,7 +128,7 @@ impl World {
             }
             Step::Restart(sandbox, policy) => {
                 if self.lines.contains_key(&format!("policy-{policy}")) {
-                    let ended = self.book.end(self.sandboxes[*sandbox], self.now());
+                    let ended = self.book.end(self.sandboxes[*sandbox]);
                     let changes = ended.map_err(|e| Stop::Disagreement(e.to_string()))?;
                     self.apply(changes);
                     if let Some(id) = self.begin_sandbox(*sandbox, *policy)? {
@@ -200,7 +200,7 @@ impl World {
     /// Ends every sandbox, which leaves nothing open.
     pub fn end(&mut self) -> Result<(), Stop> {
         for id in std::mem::take(&mut self.sandboxes) {
-            let ended = self.book.end(id, self.now());
+            let ended = self.book.end(id);
             self.apply(ended.map_err(|e| Stop::Disagreement(e.to_string()))?);
         }
         Ok(())

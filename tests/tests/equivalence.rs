@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig { max_shrink_time: 60_000, ..ProptestConfig::with_cases(cases(1000)) })]
+    #![proptest_config(config())]
 
     #[test]
     fn what_is_allowed_is_what_the_documents_say(history in scenario::history(12, 12)) {
@@ -35,8 +35,13 @@ proptest! {
     }
 }
 
-/// The number of cases, unless the environment names another.
-fn cases(usual: u32) -> u32 {
+/// Thousands of cases, unless the environment names another number.
+fn config() -> ProptestConfig {
     let named = std::env::var("PROPTEST_CASES").ok();
-    named.and_then(|text| text.parse().ok()).unwrap_or(usual)
+    let cases = named.and_then(|text| text.parse().ok()).unwrap_or(2000);
+    ProptestConfig {
+        max_shrink_time: 60_000,
+        max_global_rejects: cases,
+        ..ProptestConfig::with_cases(cases)
+    }
 }

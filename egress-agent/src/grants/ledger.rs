@@ -132,10 +132,9 @@ impl Ledger {
     }
 
     /// Asks about every claim again, after policies changed. `rule_for` gives
-    /// the rule that now allows the key's sandbox to reach the key's address by
-    /// this name on its transport and port ([`egress_common::Port::ANY`] stands
-    /// for all ports), or `None`. An entry stays as long as one of its names is
-    /// allowed.
+    /// the rule that now allows the name at the key's address, transport and
+    /// port ([`egress_common::Port::ANY`] stands for all ports), or `None`. An
+    /// entry stays as long as one of its names is allowed.
     pub fn revoke(
         &mut self,
         mut rule_for: impl FnMut(&GrantKey, &DomainName) -> Option<RuleId>,

@@ -67,6 +67,14 @@ impl Net {
         outer.holds(inner.address) && outer.bits <= inner.bits
     }
 
+    /// The network at one end of this one with so many more bits.
+    pub fn narrower(&self, end: usize, more: u8) -> Self {
+        Self::new(
+            self.edges()[end % 2],
+            self.canonical().bits.saturating_add(more),
+        )
+    }
+
     /// The addresses at both ends, and those right outside of them.
     pub fn edges(&self) -> [IpAddr; 4] {
         let net = self.canonical();

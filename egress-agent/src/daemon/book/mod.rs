@@ -9,19 +9,11 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-<<<<<<< HEAD:egress-agent/src/daemon/book.rs
-use crate::model::{DomainName, PortRange, RuleOrigin, SandboxName};
-use crate::policy::{NamePermit, NameVerdict, Policy, PolicySet};
-use egress_common::{
-    CgroupId, Destination, GrantKey, PolicyId, Port, RuleId, Sandbox, SandboxId, Settings,
-    Standing, Verdict,
-=======
-use crate::model::{RuleOrigin, SandboxName};
-use crate::policy::{Policy, PolicySet};
+use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
     CgroupId, Destination, PolicyId, RuleId, Sandbox, SandboxId, Settings, Standing, Verdict,
->>>>>>> main:egress-agent/src/daemon/book/mod.rs
 };
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -383,22 +375,22 @@ impl Book {
         Ok(changes)
     }
 
-    /// Asks every grant again under the policies in force: whether its name is
-    /// still allowed, and may still lead to its address.
+    /// Asks every grant again under the policies in force.
     fn revoke(&mut self, now: Timestamp) -> Changes {
         let (members, compiled) = (&self.members, &self.compiled);
-        // A name is judged once, however many addresses and ports it holds.
-        let mut permits: BTreeMap<(SandboxId, DomainName), Option<NamePermit>> = BTreeMap::new();
+        // A name has many addresses, and what it is allowed is the same for all
+        // of them; where it may lead is asked for each.
+        let mut judged: BTreeMap<PolicyId, BTreeMap<DomainName, NameVerdict>> = BTreeMap::new();
         self.ledger.revoke(|key, name| {
             let compiled = compiled.get(&members.get(&key.sandbox)?.policy)?;
-            let permit =
-                permits
-                    .entry((key.sandbox, name.clone()))
-                    .or_insert_with(|| match compiled.policy.judge_name(name, now) {
-                        NameVerdict::Allow(permit) => Some(permit),
-                        NameVerdict::Refuse(_) => None,
-                    });
-            rule_for(compiled, permit.as_ref()?, key)
+            let names = judged.entry(compiled.id).or_default();
+            let verdict = match names.get(name) {
+                Some(verdict) => verdict,
+                None => names
+                    .entry(name.clone())
+                    .or_insert_with(|| compiled.policy.judge_name(name, now)),
+            };
+            rule_for(compiled, verdict, key)
         })
     }
 
@@ -417,8 +409,10 @@ impl Book {
 
     /// Whether a live connection may go on.
     pub fn may_go_on(image: &Image, cgroup: CgroupId, to: &Destination) -> bool {
-        // Whose a loopback peer is only the kernel knows; the gate judges it.
-        to.ip.is_loopback()
+        // Shadow mode refuses nothing. Whose a loopback peer is only the kernel
+        // knows; the gate judges it.
+        image.sandboxes.get(&cgroup).is_some_and(Sandbox::is_shadow)
+            || to.ip.is_loopback()
             || matches!(
                 image::View::new(image, boot_now()).decide(cgroup, to, Standing::Live),
                 Ok(Verdict::Allow(_))
@@ -426,24 +420,5 @@ impl Book {
     }
 }
 
-<<<<<<< HEAD:egress-agent/src/daemon/book.rs
-/// The rule that lets a name lead to the address, transport and port of a grant.
-/// [`Port::ANY`] asks for a rule that opens all of them.
-fn rule_for(compiled: &Compiled, permit: &NamePermit, key: &GrantKey) -> Option<RuleId> {
-    let services = compiled.policy.screen(permit, key.ip.into()).ok()?;
-    services
-        .iter()
-        .filter(|service| service.transport.protocol.number() == key.protocol)
-        .find(|service| {
-            if key.port == Port::ANY {
-                service.transport.ports == PortRange::ANY
-            } else {
-                service.transport.ports.holds(key.port.host())
-            }
-        })
-        .map(|service| compiled.rule(service.rule))
-}
-=======
 #[cfg(test)]
 mod tests;
->>>>>>> main:egress-agent/src/daemon/book/mod.rs
