@@ -16,6 +16,7 @@ pub mod cgroup;
 pub mod comparison;
 pub mod dns;
 pub mod namespace;
+pub mod operation;
 pub mod packet;
 pub mod privilege;
 pub mod probe;

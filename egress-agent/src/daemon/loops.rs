@@ -122,18 +122,19 @@ impl Agent {
         }
     }
 
-    fn warn_of(&self, warnings: Vec<String>) {
-        if warnings == self.warnings() {
+    fn warn_of(&self, findings: Vec<String>) {
+        let mut known = self.findings();
+        if findings == *known {
             return;
         }
-        for warning in &warnings {
-            tracing::error!("{warning}");
-            self.tell(format!("enforcement disturbed: {warning}"));
+        for finding in &findings {
+            tracing::error!("{finding}");
+            self.tell(format!("enforcement disturbed: {finding}"));
         }
-        if warnings.is_empty() {
+        if findings.is_empty() {
             self.tell("enforcement is undisturbed again".into());
         }
-        self.set_warnings(warnings);
+        *known = findings;
     }
 
     fn close_expired_rules(&self) {

@@ -2,9 +2,9 @@
 
 use super::BookError;
 use crate::image;
-use crate::model::{DomainName, PortRange};
+use crate::model::PortRange;
 use crate::policy::{NameVerdict, Policy};
-use egress_common::{Network, PolicyId, Port, Protocol, RuleId};
+use egress_common::{GrantKey, Network, PolicyId, Port, Protocol, RuleId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,28 +61,27 @@ impl Compiled {
     }
 }
 
-/// The rule that lets a name be reached on a port. [`Port::ANY`] asks for a rule
-/// that opens all of them.
+/// The rule that opens what a grant opens, if one still does.
+/// [`Port::ANY`] asks for a rule that opens all ports.
 pub(super) fn rule_for(
     compiled: &Compiled,
-    name: &DomainName,
-    protocol: Protocol,
-    port: Port,
-    now: Timestamp,
+    verdict: &NameVerdict,
+    key: &GrantKey,
 ) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else {
+    let NameVerdict::Allow(permit) = verdict else {
         return None;
     };
-    permit
-        .services
+    let protocol = Protocol::from_number(key.protocol)?;
+    let opens = |ports: &PortRange| {
+        if key.port == Port::ANY {
+            *ports == PortRange::ANY
+        } else {
+            ports.holds(key.port.host())
+        }
+    };
+    let services = compiled.policy.screen(permit, key.ip.into()).ok()?;
+    services
         .iter()
-        .filter(|service| service.transport.protocol == protocol)
-        .find(|service| {
-            if port == Port::ANY {
-                service.transport.ports == PortRange::ANY
-            } else {
-                service.transport.ports.holds(port.host())
-            }
-        })
+        .find(|service| service.transport.protocol == protocol && opens(&service.transport.ports))
         .map(|service| compiled.rule(service.rule))
 }
