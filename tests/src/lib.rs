@@ -15,6 +15,7 @@ pub mod address;
 pub mod cgroup;
 pub mod dns;
 pub mod namespace;
+pub mod operation;
 pub mod packet;
 pub mod privilege;
 pub mod probe;

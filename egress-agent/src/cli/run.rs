@@ -96,7 +96,8 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
         Err(failure) => Err(refused(failure)),
     };
     let audit = private.end().await;
-    if !arguments.quiet {
+    // Without a command there are no decisions to look at.
+    if !arguments.quiet && result.is_ok() {
         eprintln!(
             "egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`",
             audit.display()

@@ -42,7 +42,7 @@ pub enum AgentError {
     Resolver(#[from] BindError),
     #[error(transparent)]
     Book(#[from] BookError),
-    #[error("{}", diagnostics_text(.0, Colour::No).trim_end())]
+    #[error("the policies cannot be used:\n{}", diagnostics_text(.0, Colour::No).trim_end())]
     Policy(Vec<Diagnostic>),
     #[error(
         "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
@@ -70,13 +70,18 @@ pub struct Agent {
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
-    warnings: Mutex<Vec<String>>,
+    findings: Mutex<Vec<String>>,
     last_readings: Mutex<LastReadings>,
+    /// Whether the off switch was used. Held while programs are put back or
+    /// taken out, so that the one never undoes the other.
+    disarmed: Mutex<bool>,
 }
 
 /// What is told of the running resolver.
 struct ResolverState {
     ports: Ports,
+    /// Why it is not where the last one was.
+    moved: Option<String>,
     counters: Arc<dns::Counters>,
 }
 
@@ -121,10 +126,15 @@ impl Agent {
             resolver: OnceLock::new(),
             since: now,
             stop: tokio::sync::watch::channel(false).0,
-            warnings: Mutex::new(Vec::new()),
+            findings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
+            disarmed: Mutex::new(false),
         });
         agent.take_over(policies, now)?;
+        // Policies may have changed while no agent ran.
+        if let Err(error) = agent.end_revoked() {
+            tracing::warn!(%error, "connections that lost their rule were not ended at once");
+        }
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",
@@ -195,14 +205,24 @@ impl Agent {
             v4: v4.unwrap_or(0),
             v6: v6.unwrap_or(0),
         };
-        let server = match Server::bind(wanted, config()).await {
-            Err(BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
-                tracing::warn!("the port of the earlier resolver is taken; using another");
-                Server::bind(Ports { v4: 0, v6: 0 }, config()).await?
+        let (server, taken) = match Server::bind(wanted, config()).await {
+            Err(taken @ BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
+                let elsewhere = Server::bind(Ports { v4: 0, v6: 0 }, config()).await?;
+                (elsewhere, Some(taken))
             }
-            other => other?,
+            other => (other?, None),
         };
         let ports = server.ports();
+        let moved = taken.map(|taken| {
+            format!(
+                "the resolver moved to port {}, since the earlier one is taken: {taken}; \
+                 sockets that had asked there already get no more answers",
+                ports.v4
+            )
+        });
+        if let Some(moved) = &moved {
+            self.tell(moved.clone());
+        }
         let some = |port: u16| Some(port).filter(|port| *port != 0);
         {
             let mut book = self.book();
@@ -212,7 +232,11 @@ impl Agent {
         let resolver = server.serve(Arc::clone(self));
         let counters = Arc::clone(resolver.counters());
         // There is one start, so nobody has set it before.
-        let _ = self.resolver.set(ResolverState { ports, counters });
+        let _ = self.resolver.set(ResolverState {
+            ports,
+            moved,
+            counters,
+        });
         Ok(Services { resolver })
     }
 
@@ -275,14 +299,17 @@ impl Agent {
 
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let moved = self.resolver.get().and_then(|state| state.moved.clone());
+        moved.into_iter().chain(self.findings().clone()).collect()
     }
 
-    pub(super) fn set_warnings(&self, warnings: Vec<String>) {
-        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    /// What the last look at the attachments found.
+    pub(super) fn findings(&self) -> MutexGuard<'_, Vec<String>> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {
+        self.disarmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the last reading of a sandbox's loss counter, which is about to go.
