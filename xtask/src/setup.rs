@@ -28,6 +28,7 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
     ("getent", "libc-bin", "is a client in the demo"),
     ("/usr/bin/python3", "python3", "is a client in the demo"),
+    ("bpftool", "bpftool", "attaches and detaches programs in tests"),
 ];
 
 /// What the linker is built from.
