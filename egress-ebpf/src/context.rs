@@ -310,6 +310,14 @@ impl<'a> Skb<'a> {
         }
     }
 
+    /// Whether the packet travels on the loopback device, whose index is 1 in
+    /// every network namespace.
+    #[inline(always)]
+    pub fn is_on_loopback(&self) -> bool {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        unsafe { (*self.context.skb.skb).ifindex == 1 }
+    }
+
     /// The user that owns the packet's socket.
     #[inline(always)]
     pub fn user(&self) -> u32 {

@@ -13,7 +13,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 7] = [
     (
         "cc",
         "build-essential",
