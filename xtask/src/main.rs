@@ -1,5 +1,6 @@
 //! Every task a person or CI runs.
 
+mod bench;
 mod demo;
 mod failure;
 mod setup;
@@ -26,6 +27,8 @@ enum Task {
     Demo(demo::Options),
     /// Builds, checks and tests everything.
     Test(test::Options),
+    /// Measures what enforcement costs.
+    Bench(bench::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {
