@@ -315,6 +315,14 @@ impl<'a> Skb<'a> {
         unsafe { (*self.context.skb.skb).len > HEADERS }
     }
 
+    /// Whether the packet travels on the loopback device, whose index is 1 in
+    /// every network namespace.
+    #[inline(always)]
+    pub fn is_on_loopback(&self) -> bool {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        unsafe { (*self.context.skb.skb).ifindex == 1 }
+    }
+
     /// The user that owns the packet's socket.
     #[inline(always)]
     pub fn user(&self) -> u32 {
@@ -334,7 +342,9 @@ impl<'a> Skb<'a> {
         };
         if data + size_of::<T>() <= end {
             // SAFETY: the verifier has seen the comparison: that many bytes can
-            // be read. Headers are plain integers, for which any bits are good.
+            // be read. Headers are plain integers, for which any bits are good,
+            // and the kernel aligns them where the machine needs it
+            // (NET_IP_ALIGN); elsewhere a BPF load may have any alignment.
             return Ok(unsafe { *(data as *const T) });
         }
         self.context.load(0).map_err(|_| Reason::Unparsable)
