@@ -1,7 +1,7 @@
 //! `egress-agent`: the daemon.
 
 use super::exit::{Exit, Problem};
-use crate::daemon::{Config, DEFAULT_FILE, serve};
+use crate::daemon::{Config, DEFAULT_FILE, ServiceError, serve};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::telemetry::{self, LogFormat};
@@ -35,7 +35,7 @@ pub fn agent_main() -> ExitCode {
     let arguments = AgentArguments::parse();
     match run(&arguments) {
         Ok(exit) => exit.into(),
-        Err(problem) => problem.report(),
+        Err(problem) => problem.report("egress-agent"),
     }
 }
 
@@ -60,15 +60,11 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
-    runtime.block_on(serve(config)).map_err(|error| {
-        let exit = if error.is_configuration() {
-            Exit::BadConfiguration
-        } else {
-            Exit::Failure
-        };
-        Problem::new(exit, error)
-    })?;
-    Ok(Exit::Ok)
+    match runtime.block_on(serve(config)) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(ServiceError::Agent(error)) => Err(error.into()),
+        Err(error) => Err(Problem::failure(error)),
+    }
 }
 
 fn check(config: &Config) -> Result<Exit, Problem> {

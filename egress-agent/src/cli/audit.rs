@@ -3,8 +3,8 @@
 use super::exit::{Exit, Problem};
 use super::output::{Output, print};
 use crate::audit::{
-    DestinationFilter, Order, Query, Reader, parse_time, render_json, render_json_lines,
-    render_table,
+    AuditError, DestinationFilter, Order, Query, Reader, parse_time, render_json,
+    render_json_lines, render_table,
 };
 use crate::model::RecordKind;
 use clap::{Args, Subcommand};
@@ -117,7 +117,14 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
         reader.close().await;
         records
     });
-    let records = records.map_err(Problem::failure)?;
+    let records = records.map_err(|error: AuditError| {
+        let exit = if error.is_not_permitted() {
+            Exit::NotPermitted
+        } else {
+            Exit::Failure
+        };
+        Problem::new(exit, error)
+    })?;
     let text = match arguments.output {
         Output::Table => format!("{}\n", render_table(&records).trim_end()),
         Output::Json => render_json(&records)

@@ -75,9 +75,9 @@ impl Problem {
         Self::new(Exit::Usage, message)
     }
 
-    /// Tells the person, and gives the code.
-    pub fn report(&self) -> ExitCode {
-        eprintln!("egressctl: {}", self.message.trim_end());
+    /// Tells the person, in the name of the program, and gives the code.
+    pub fn report(&self, program: &str) -> ExitCode {
+        eprintln!("{program}: {}", self.message.trim_end());
         self.exit.into()
     }
 

@@ -84,7 +84,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::init(arguments.log_format, "warn") {
-        return Problem::usage(error).report();
+        return Problem::usage(error).report("egressctl");
     }
     let Arguments {
         socket, command, ..
@@ -102,6 +102,6 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        Err(problem) => problem.report(),
+        Err(problem) => problem.report("egressctl"),
     }
 }

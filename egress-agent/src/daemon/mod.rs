@@ -11,14 +11,16 @@ mod book;
 mod config;
 mod control;
 mod ephemeral;
+mod error;
 mod gate;
 mod loops;
 mod runtime;
 mod service;
 mod words;
 
-pub use agent::{Agent, AgentError, Services};
+pub use agent::{Agent, Services};
 pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
+pub use error::AgentError;
 pub use runtime::RuntimeError;
 pub use service::{ServiceError, serve};
