@@ -1,7 +1,8 @@
 //! What the control socket offers, carried out.
 
-use super::agent::{Agent, AgentError, KILL_DEADLINE};
+use super::agent::{Agent, KILL_DEADLINE};
 use super::book::BookError;
+use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
