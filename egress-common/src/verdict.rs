@@ -2,7 +2,7 @@
 
 use crate::sandbox::{NameId, RuleId};
 
-/// The answer of [`crate::decide`].
+/// The answer of [`crate::decide()`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Let it pass.

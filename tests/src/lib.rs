@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod cgroup;
+pub mod comparison;
 pub mod dns;
 pub mod namespace;
 pub mod operation;
@@ -21,6 +22,8 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod product;
+pub mod reference;
+pub mod scenario;
 pub mod servers;
 pub mod sniffer;
 pub mod world;

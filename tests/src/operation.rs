@@ -137,6 +137,9 @@ pub fn attached(cgroup: &std::path::Path) -> Vec<String> {
             .args(["--json", "cgroup", "show"])
             .arg(cgroup),
     );
+    if said.succeeded().is_empty() {
+        return Vec::new();
+    }
     let Value::Array(programs) = said.json() else {
         panic!("no list of programs: {said:#?}");
     };

@@ -62,6 +62,11 @@ impl<'w> Ephemeral<'w> {
         self
     }
 
+    /// The policy's file.
+    pub fn policy(&self) -> &Path {
+        &self.policy
+    }
+
     /// Where this agent keeps its state.
     pub fn state(&self) -> &Path {
         &self.state
@@ -110,7 +115,8 @@ impl<'w> Ephemeral<'w> {
 /// If there is none, or `egressctl` cannot read it.
 pub fn audit(state: &Path) -> Vec<Value> {
     let output = Command::new(binary("egressctl"))
-        .args(["audit", "query", "-o", "json", "--oldest-first", "--file"])
+        .args(["audit", "query", "--oldest-first", "--limit", "10000"])
+        .args(["-o", "json", "--file"])
         .arg(state.join("audit.db"))
         .output()
         .expect("egressctl starts");

@@ -1,7 +1,7 @@
 //! What a person types: `egressctl` and `egress-agent`.
 //!
 //! `main` of each binary is one call into this module. Every command is a module
-//! with its arguments and a `run`; [`exit`] is the one table of exit codes.
+//! with its arguments and a `run`; `exit` is the one table of exit codes.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod agent;
 mod audit;
 mod exit;
 mod generate;
+mod interruption;
 mod operate;
 mod output;
 mod policy;

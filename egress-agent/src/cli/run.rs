@@ -1,6 +1,7 @@
 //! `egressctl run`: a command in a sandbox, as a child of this process.
 
 use super::exit::{Exit, Problem};
+use super::interruption::Interruption;
 use crate::api::Client;
 use crate::api::wire::{Created, Failure, NewSandbox};
 use crate::daemon::{AgentError, Ephemeral, upstream};
@@ -57,14 +58,20 @@ pub fn run(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
-    if arguments.ephemeral {
-        runtime.block_on(ephemeral(arguments))
-    } else {
-        runtime.block_on(under_an_agent(socket, arguments))
-    }
+    runtime.block_on(async {
+        let interruption = Interruption::hold_back().map_err(Problem::failure)?;
+        if arguments.ephemeral {
+            ephemeral(arguments, interruption).await
+        } else {
+            under_an_agent(socket, arguments, interruption).await
+        }
+    })
 }
 
-async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
+async fn ephemeral(
+    arguments: RunArguments,
+    mut interruption: Interruption,
+) -> Result<Exit, Problem> {
     let file = PathBuf::from(arguments.policy.clone().unwrap_or_default());
     let state = arguments.state.clone();
     let private = Ephemeral::start(&file, arguments.upstream.clone(), state)
@@ -87,7 +94,10 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     let result = match tokio::task::block_in_place(|| agent.create_sandbox(&wanted)) {
         Ok(created) => {
             let name = created.name.clone();
-            let result = tokio::task::block_in_place(|| start(&created, &arguments));
+            let result = match interruption.exit_code().await {
+                None => tokio::task::block_in_place(|| start(&created, &arguments)),
+                Some(code) => Ok(Exit::Command(code)),
+            };
             if let Err(failure) = tokio::task::block_in_place(|| agent.remove_sandbox(&name)) {
                 eprintln!("egressctl: {}", failure.message);
             }
@@ -106,7 +116,11 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     result
 }
 
-async fn under_an_agent(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
+async fn under_an_agent(
+    socket: &Path,
+    arguments: RunArguments,
+    mut interruption: Interruption,
+) -> Result<Exit, Problem> {
     if let Some(policy) = &arguments.policy
         && policy.contains('/')
     {
@@ -122,7 +136,10 @@ async fn under_an_agent(socket: &Path, arguments: RunArguments) -> Result<Exit, 
         owner: std::process::id(),
     };
     let created = client.create(&wanted).await?;
-    let result = tokio::task::block_in_place(|| start(&created, &arguments));
+    let result = match interruption.exit_code().await {
+        None => tokio::task::block_in_place(|| start(&created, &arguments)),
+        Some(code) => Ok(Exit::Command(code)),
+    };
     if let Err(error) = client.remove(&created.name).await {
         // The agent collects it, once this process is gone.
         eprintln!("egressctl: {error}");

@@ -10,11 +10,10 @@ use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::Change;
-use crate::model::{Record, RecordKind};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Diagnostic, PolicySet};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
-use egress_common::{Outcome, Reason, Sandbox};
+use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -340,20 +339,11 @@ impl Agent {
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
-
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives in the agent, which the caller holds.
         let _ = stop.wait_for(|stop| *stop).await;
-    }
-
-    /// Records something about the agent itself.
-    pub(super) fn tell(&self, detail: String) {
-        tracing::info!("{detail}");
-        let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Changes the kernel. Where that fails half way the kernel is as strict as
@@ -452,25 +442,6 @@ impl Agent {
             }
         }
         found
-    }
-
-    /// The record of a sandbox's beginning or end.
-    pub(super) fn tell_of_sandbox(&self, member: &Member, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
-        record.sandbox_id = Some(member.id);
-        record.sandbox = Some(member.name.to_string());
-        record.policy = Some(member.policy.clone());
-        record.detail = Some(detail);
-        self.recorder().record(record);
-    }
-
-    /// The record of a load of policies.
-    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
-        record.user = Some(user);
-        record.outcome = Some(outcome);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Writes what waits and closes the audit store.

@@ -303,8 +303,9 @@ impl Agent {
         }
         let programs = {
             let mut disarmed = self.disarmed();
+            let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
             *disarmed = true;
-            crate::enforcer::disarm_at(self.root().path()).map_err(failed)?
+            programs
         };
         self.tell(format!(
             "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",

@@ -49,7 +49,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     let run = tokio::spawn(Arc::clone(&agent).run());
     tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
 
-    loop {
+    let by_signal = loop {
         tokio::select! {
             _ = hangup.recv() => {
                 match tokio::task::block_in_place(|| agent.reload_policies(0)) {
@@ -57,12 +57,15 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
                     Err(failure) => tracing::error!("{}", failure.message),
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = agent.stopped() => break,
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break true,
+            // It was disarmed, which it has told.
+            () = agent.stopped() => break false,
         }
+    };
+    if by_signal {
+        agent.tell("agent stops; enforcement stays in force".into());
     }
-    agent.tell("agent stops; enforcement stays in force".into());
     agent.stop();
     for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
