@@ -173,8 +173,11 @@ impl World {
             // What is in no sandbox is denied before anything else is asked.
             (Fate::Denied | Fate::Resolver, Err(_)) => self.model.policy(packet.sandbox).is_none(),
             (Fate::Resolver, Ok(Verdict::Redirect)) | (Fate::Denied, Ok(Verdict::Deny(_))) => true,
-            (Fate::Allowed(rules), Ok(Verdict::Allow(because))) => {
-                self.names_one_of(packet.sandbox, rules, because.rule())
+            (Fate::Allowed(_), Ok(Verdict::Allow(because))) => {
+                // Of several names on one place the last that was asked for is
+                // told, also after its own time was over.
+                let ever = self.model.fate(packet.sandbox, &packet.to, true);
+                self.names_one_of(packet.sandbox, &ever, because.rule())
             }
             _ => false,
         };
@@ -367,7 +370,10 @@ impl World {
     }
 
     /// Whether the rule that the product names is one of those, by its line.
-    fn names_one_of(&self, sandbox: usize, rules: &[usize], named: egress_common::RuleId) -> bool {
+    fn names_one_of(&self, sandbox: usize, fate: &Fate, named: egress_common::RuleId) -> bool {
+        let Fate::Allowed(rules) = fate else {
+            return false;
+        };
         let lines = self
             .model
             .policy(sandbox)
