@@ -190,6 +190,11 @@ impl World {
         Ok(matches!(wanted, Fate::Allowed(_)))
     }
 
+    /// What the kernel is to hold.
+    pub fn image(&self) -> &Image {
+        &self.image
+    }
+
     /// The model, to ask it something else.
     pub fn model(&self) -> &Model {
         &self.model
@@ -386,7 +391,7 @@ impl World {
 
     /// The packets of a history, those that the step makes interesting, and some
     /// for what the kernel holds.
-    fn packets(&self, history: &History, step: &Step) -> Vec<Packet> {
+    pub fn packets(&self, history: &History, step: &Step) -> Vec<Packet> {
         let mut packets = history.packets.clone();
         if let Step::Answer {
             sandbox, addresses, ..

@@ -22,6 +22,7 @@
 //! | `connect AS ADDR`, `send AS TEXT`, `send-to AS ADDR TEXT`, `receive AS` | uses it |
 //! | `listen AS ADDR`, `accept AS NEW` | the server's side |
 //! | `give AS PATH`, `take AS PATH` | passes a socket through a Unix socket |
+//! | `attempts` | tries what it is told on its input, a line each |
 //! | `pause` | reports, then waits for a line |
 //! | `sleep MILLISECONDS` | waits |
 //! | `status FIELD` | a field of `/proc/self/status` |
@@ -29,6 +30,7 @@
 //! | `environment` | the names of the environment variables |
 //! | `read PATH`, `write PATH` | opens a file to read, to write |
 
+mod attempts;
 mod exchange;
 mod named;
 mod process;
@@ -82,6 +84,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["accept", name, accepted] => sockets.accept(name, accepted),
         ["give", name, path] => sockets.give(name, path),
         ["take", name, path] => sockets.take(name, path),
+        ["attempts"] => attempts::answer_all(),
         ["pause"] => Ok(String::new()),
         ["sleep", milliseconds] => process::sleep(milliseconds),
         ["status", field] => process::status(field),
