@@ -32,7 +32,8 @@ pub struct Flow {
 pub struct Peer {
     /// Its address.
     pub ip: Ip,
-    /// Boot-time nanoseconds until which it counts; [`Peer::LASTS`] for a connection.
+    /// Boot-time nanoseconds until which it counts, or [`Peer::LASTS`] or
+    /// [`Peer::STATIC`].
     pub expires: u64,
     /// Its port.
     pub port: Port,
@@ -41,8 +42,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// The `expires` of a connected peer: the connection's end ends it.
+    /// The `expires` of a connected peer: it counts while the socket stays
+    /// connected, whatever becomes of the grant.
     pub const LASTS: u64 = u64::MAX;
+    /// The `expires` of a peer that a static rule allows: only a change of
+    /// policy, which moves the epoch, ends it.
+    pub const STATIC: u64 = u64::MAX - 1;
 
     /// Whether this is that endpoint.
     #[inline(always)]

@@ -196,20 +196,18 @@ impl Socket {
         self.state() == state::LISTEN
     }
 
-    /// Whether it is a TCP connection whose first packet has been judged: any
-    /// state behind the handshake.
+    /// Whether it is a connection that has begun: for TCP any state behind the
+    /// handshake, for UDP that a peer is set, which the kernel calls by the name
+    /// of the TCP state.
     #[inline(always)]
-    pub fn is_past_handshake(self) -> bool {
-        !matches!(
-            self.state(),
-            state::SYN_SENT | state::SYN_RECV | state::LISTEN | state::NEW_SYN_RECV
-        )
-    }
-
-    /// Whether a peer is set. For UDP the kernel uses the TCP state of that name.
-    #[inline(always)]
-    pub fn is_connected(self) -> bool {
-        self.state() == state::ESTABLISHED
+    pub fn goes_on(self, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Tcp => !matches!(
+                self.state(),
+                state::SYN_SENT | state::SYN_RECV | state::LISTEN | state::NEW_SYN_RECV
+            ),
+            Protocol::Udp => self.state() == state::ESTABLISHED,
+        }
     }
 
     /// Whether a TCP connection has sent enough to be remembered.

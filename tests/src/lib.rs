@@ -14,6 +14,7 @@
 pub mod address;
 pub mod bpf;
 pub mod cgroup;
+pub mod comparison;
 pub mod dns;
 pub mod namespace;
 pub mod operation;
@@ -22,6 +23,8 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod product;
+pub mod reference;
+pub mod scenario;
 pub mod servers;
 pub mod sniffer;
 pub mod world;

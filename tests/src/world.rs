@@ -16,6 +16,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 /// The hardware address of the far end of the link.
 const FAR_MAC: Mac = [2, 0, 0, 0, 0, 1];
@@ -204,5 +205,31 @@ fn connect(near: &Namespace, far: &Namespace) -> io::Result<()> {
     near.configure(&format!(
         "route add default via {FAR_V4} dev near\n\
          route add ::/0 via {FAR_V6} dev near\n"
-    ))
+    ))?;
+    await_addresses(near)?;
+    await_addresses(far)
+}
+
+/// Waits until the IPv6 addresses can be used: the kernel takes their tentative
+/// mark away in a work queue, also where it detects no duplicates.
+fn await_addresses(namespace: &Namespace) -> io::Result<()> {
+    const TENTATIVE: u32 = 0x40;
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let table = namespace.run(|| fs::read_to_string("/proc/thread-self/net/if_inet6"))?;
+        let tentative = table.lines().any(|line| {
+            let flags = line.split_whitespace().nth(4);
+            flags
+                .and_then(|flags| u32::from_str_radix(flags, 16).ok())
+                .is_none_or(|flags| flags & TENTATIVE != 0)
+        });
+        if !tentative {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other("IPv6 addresses stay tentative"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

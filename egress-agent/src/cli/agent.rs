@@ -1,7 +1,8 @@
 //! `egress-agent`: the daemon.
 
 use super::exit::{Exit, Problem};
-use crate::daemon::{Config, DEFAULT_FILE, ServiceError, serve};
+use super::output::counted;
+use crate::daemon::{AgentError, Config, DEFAULT_FILE, ServiceError, serve};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::telemetry::{self, LogFormat};
@@ -15,11 +16,11 @@ use std::process::ExitCode;
 #[command(
     name = "egress-agent",
     version,
-    about,
     after_help = "Signals: SIGHUP loads the policies again; SIGTERM ends the agent, not the enforcement."
 )]
 pub struct AgentArguments {
-    /// The configuration; the defaults if that file does not exist and none is named.
+    /// The configuration. If not given: /etc/egress/agent.toml where that
+    /// exists, else the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check the configuration and the policies, and do nothing else.
@@ -71,12 +72,15 @@ fn check(config: &Config) -> Result<Exit, Problem> {
     match PolicySet::load(&config.policies, Timestamp::now()) {
         Ok((set, warnings)) => {
             eprint!("{}", diagnostics_text(&warnings, Colour::No));
-            println!("configuration and {} policies are good", set.iter().count());
+            println!(
+                "the configuration and {} are good",
+                counted(set.iter().count(), "policy", "policies")
+            );
             Ok(Exit::Ok)
         }
         Err(problems) => Err(Problem::new(
             Exit::BadConfiguration,
-            diagnostics_text(&problems, Colour::No),
+            AgentError::Policy(problems),
         )),
     }
 }

@@ -97,7 +97,8 @@ async fn ephemeral(
         Err(failure) => Err(refused(failure)),
     };
     let audit = private.end().await;
-    if !arguments.quiet {
+    // Without a command there are no decisions to look at.
+    if !arguments.quiet && result.is_ok() {
         eprintln!(
             "egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`",
             audit.display()

@@ -4,17 +4,17 @@
 use super::book::{Book, Member};
 use super::config::Config;
 use super::error::AgentError;
+use super::losses::LastReadings;
 use super::runtime::Runtime;
 use crate::audit::{Recorder, Store};
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::Change;
-use crate::model::{Record, RecordKind};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
-use egress_common::{Outcome, Reason, Sandbox};
+use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -36,6 +36,10 @@ pub struct Agent {
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
     findings: Mutex<Vec<String>>,
+    last_readings: Mutex<LastReadings>,
+    /// Whether the off switch was used. Held while programs are put back or
+    /// taken out, so that the one never undoes the other.
+    disarmed: Mutex<bool>,
 }
 
 /// What is told of the running resolver.
@@ -97,6 +101,8 @@ impl Agent {
             since: now,
             stop: tokio::sync::watch::channel(false).0,
             findings: Mutex::new(Vec::new()),
+            last_readings: Mutex::new(Vec::new()),
+            disarmed: Mutex::new(false),
         });
         agent.take_over(policies, now)?;
         // Policies may have changed while no agent ran.
@@ -276,29 +282,43 @@ impl Agent {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {
+        self.disarmed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes the last reading of a sandbox's loss counter, which is about to go.
+    pub(super) fn note_last_reading(&self, member: &Member) {
+        let meters = self.enforcer.meters().unwrap_or_default();
+        if let Some((_, meter)) = meters
+            .into_iter()
+            .find(|(cgroup, _)| *cgroup == member.cgroup)
+        {
+            let mut readings = self
+                .last_readings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            readings.push((member.id, meter.lost));
+        }
+    }
+
+    pub(super) fn take_last_readings(&self) -> LastReadings {
+        std::mem::take(
+            &mut self
+                .last_readings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
+    }
+
     /// Ends the agent's loops; enforcement stays.
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
-
-    /// Whether the agent is about to end.
-    pub(super) fn is_stopping(&self) -> bool {
-        *self.stop.borrow()
-    }
-
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives in the agent, which the caller holds.
         let _ = stop.wait_for(|stop| *stop).await;
-    }
-
-    /// Records something about the agent itself.
-    pub(super) fn tell(&self, detail: String) {
-        tracing::info!("{detail}");
-        let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Changes the kernel. Where that fails half way the kernel is as strict as
@@ -397,25 +417,6 @@ impl Agent {
             }
         }
         found
-    }
-
-    /// The record of a sandbox's beginning or end.
-    pub(super) fn tell_of_sandbox(&self, member: &Member, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
-        record.sandbox_id = Some(member.id);
-        record.sandbox = Some(member.name.to_string());
-        record.policy = Some(member.policy.clone());
-        record.detail = Some(detail);
-        self.recorder().record(record);
-    }
-
-    /// The record of a load of policies.
-    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
-        record.user = Some(user);
-        record.outcome = Some(outcome);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Writes what waits and closes the audit store.

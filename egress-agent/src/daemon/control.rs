@@ -95,7 +95,7 @@ impl Agent {
             .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
         if let Err(failure) = written {
             // The kernel may know it already; it must not outlive this call.
-            if let Ok(changes) = book.end(member.id, now) {
+            if let Ok(changes) = book.end(member.id) {
                 let _ = self.carry_out(&mut book, &changes);
             }
             let _ = self.runtime().forget(&member.name);
@@ -140,9 +140,10 @@ impl Agent {
             Err(CgroupError::Missing { .. }) => {}
             Err(error) => return Err(failed(error)),
         }
+        self.note_last_reading(&member);
         {
             let mut book = self.book();
-            let changes = book.end(member.id, Timestamp::now())?;
+            let changes = book.end(member.id)?;
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;
@@ -163,7 +164,7 @@ impl Agent {
                 );
                 Failure::new(
                     FailureKind::BadConfiguration,
-                    format!("{text}\nnothing was changed; the policies in force stay"),
+                    format!("nothing was changed; the policies in force stay:\n{text}"),
                 )
             })?;
         {
@@ -296,20 +297,22 @@ impl Agent {
             return Err(Failure::new(
                 FailureKind::Conflict,
                 format!(
-                    "{} sandboxes run ({}); stop them first, or add --force to leave them without any limit",
-                    running.len(),
+                    "sandboxes run: {}; stop them first, or add --force to leave them without any limit",
                     running.join(", ")
                 ),
             ));
         }
-        let findings = self.findings();
-        let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
-        self.stop();
-        drop(findings);
+        let programs = {
+            let mut disarmed = self.disarmed();
+            let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
+            *disarmed = true;
+            programs
+        };
         self.tell(format!(
             "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
             running.len()
         ));
+        self.stop();
         Ok(programs)
     }
 }

@@ -28,7 +28,7 @@ pub enum AgentError {
     Resolver(#[from] BindError),
     #[error(transparent)]
     Book(#[from] BookError),
-    #[error("{}", diagnostics_text(.0, Colour::No).trim_end())]
+    #[error("the policies cannot be used:\n{}", diagnostics_text(.0, Colour::No).trim_end())]
     Policy(Vec<Diagnostic>),
     #[error(
         "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \

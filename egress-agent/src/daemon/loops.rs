@@ -4,12 +4,10 @@
 
 use super::agent::Agent;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
-use crate::events::{Bounds, Moment, Pipeline, Source};
+use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
 use crate::sandbox::SandboxCgroup;
-use egress_common::{CgroupId, Counter, SandboxId};
 use jiff::Timestamp;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +25,7 @@ impl Agent {
     pub async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
         let mut reports = self.enforcer().reports()?;
         let mut pipeline = Pipeline::new(Arc::clone(&self), Bounds::default());
+        self.resume_losses(&mut pipeline);
         let mut tick = tokio::time::interval(TICK);
         let mut ticks: u64 = 0;
         let mut batch = Vec::with_capacity(BATCH);
@@ -94,53 +93,48 @@ impl Agent {
         tokio::task::spawn_blocking(move || agent.collect_orphans());
     }
 
-    fn read_losses(&self, pipeline: &mut Pipeline<Arc<Self>>) {
-        let recorder = self.recorder();
-        let now = Moment::now();
-        if let Ok(total) = self.enforcer().counter(Counter::RingFull) {
-            pipeline
-                .lost(Source::RingFull, total, now)
-                .for_each(|r| recorder.record(r));
+    /// Looks whether the programs are still there, and puts back what is
+    /// missing; each change is recorded once.
+    fn check_enforcement(&self) {
+        let disarmed = self.disarmed();
+        if *disarmed {
+            return;
         }
-        let owners: BTreeMap<CgroupId, SandboxId> = self
-            .book()
-            .members()
-            .map(|member| (member.cgroup, member.id))
-            .collect();
-        for (cgroup, meter) in self.enforcer().meters().unwrap_or_default() {
-            let source = match owners.get(&cgroup) {
-                Some(id) => Source::Sandbox(*id),
-                None if cgroup == CgroupId(0) => Source::NoSandbox,
-                None => continue,
-            };
-            pipeline
-                .lost(source, meter.lost, now)
-                .for_each(|r| recorder.record(r));
+        let findings = match self.enforcer().inspect() {
+            Ok(findings) => findings,
+            Err(error) => return self.warn_of(vec![error.to_string()]),
+        };
+        if !findings
+            .iter()
+            .any(|finding| matches!(finding, Finding::Missing { .. }))
+        {
+            return self.warn_of(findings.iter().map(in_words).collect());
+        }
+        match self.enforcer().repair() {
+            Ok(repaired) => self.tell(format!(
+                "enforcement disturbed: somebody detached {}; put back",
+                repaired.join(", ")
+            )),
+            Err(error) => {
+                let missing = findings.iter().map(in_words);
+                self.warn_of(missing.chain([error.to_string()]).collect());
+            }
         }
     }
 
-    /// Looks whether the programs are still there; each change is recorded once.
-    fn check_enforcement(&self) {
-        // Held by a disarm from before the first program goes until it has told
-        // the agent to end: what it takes away is not disturbed.
+    fn warn_of(&self, findings: Vec<String>) {
         let mut known = self.findings();
-        if self.is_stopping() {
+        if findings == *known {
             return;
         }
-        let findings: Vec<String> = match self.enforcer().inspect() {
-            Ok(findings) => findings.iter().map(in_words).collect(),
-            Err(error) => vec![error.to_string()],
-        };
-        if findings != *known {
-            for finding in &findings {
-                tracing::error!("{finding}");
-                self.tell(format!("enforcement disturbed: {finding}"));
-            }
-            if findings.is_empty() {
-                self.tell("enforcement is undisturbed again".into());
-            }
-            *known = findings;
+        for finding in &findings {
+            tracing::error!("{finding}");
+            self.tell(format!("enforcement disturbed: {finding}"));
         }
+        if findings.is_empty() {
+            self.tell("enforcement is undisturbed again".into());
+        }
+        *known = findings;
     }
 
     fn close_expired_rules(&self) {
@@ -209,9 +203,9 @@ fn is_alive(process: u32) -> bool {
 
 fn in_words(finding: &Finding) -> String {
     match finding {
-        Finding::Missing { program } => format!(
-            "the program `{program}` is no longer attached; restart the agent to put it back"
-        ),
+        Finding::Missing { program } => {
+            format!("the program `{program}` is no longer attached, and could not be put back")
+        }
         Finding::Foreign { program, others } => format!(
             "a program that was attached after `{program}` could overrule it: {others}; \
              the packet gate cannot be overruled"

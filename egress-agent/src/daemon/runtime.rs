@@ -50,6 +50,7 @@ pub enum RuntimeError {
 #[derive(Debug)]
 pub struct Runtime {
     sandboxes: PathBuf,
+    losses: PathBuf,
     names: File,
     names_path: PathBuf,
     /// Held as long as the agent lives.
@@ -95,6 +96,7 @@ impl Runtime {
             .map_err(io_error("open", &names_path))?;
         Ok(Self {
             sandboxes,
+            losses: directory.join("losses.json"),
             names,
             names_path,
             _lock: lock,
@@ -187,6 +189,25 @@ impl Runtime {
         Ok(())
     }
 
+    /// How much of each loss counter is recorded already, by the counter's key.
+    /// An absent or unreadable file means nothing is: a loss is rather told
+    /// twice than never.
+    pub fn losses(&self) -> BTreeMap<String, u64> {
+        std::fs::read(&self.losses)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default()
+    }
+
+    /// Writes down how much of each loss counter is recorded.
+    pub fn remember_losses(&self, losses: &BTreeMap<String, u64>) -> Result<(), RuntimeError> {
+        let temporary = self.losses.with_extension("new");
+        let text = serde_json::to_vec(losses)
+            .map_err(|error| io_error("encode", &temporary)(io::Error::other(error)))?;
+        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        std::fs::rename(&temporary, &self.losses).map_err(io_error("rename", &temporary))
+    }
+
     /// Starts the list of names over with those that are still in use.
     pub fn rewrite_names<'a>(
         &mut self,
@@ -198,7 +219,12 @@ impl Runtime {
             text.push_str(&format!("{} {name}\n", id.0));
             self.written = self.written.max(id.0);
         }
-        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        // What sandboxes asked for is nobody else's business.
+        private()
+            .truncate(true)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(io_error("write", &temporary))?;
         std::fs::rename(&temporary, &self.names_path).map_err(io_error("rename", &temporary))?;
         self.names = private()
             .append(true)

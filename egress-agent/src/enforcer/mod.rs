@@ -39,6 +39,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The governed root: where the programs are attached.
 #[derive(Clone, Debug)]
@@ -71,7 +72,9 @@ pub struct Enforcer {
     place: Place,
     directory: File,
     maps: maps::Maps,
-    own: Vec<(HookPoint, u32)>,
+    /// Kept so that a program that somebody takes out can be put back.
+    loaded: Loaded,
+    own: Mutex<Vec<(HookPoint, u32)>>,
     started: Started,
 }
 
@@ -151,7 +154,8 @@ impl Enforcer {
             place,
             directory,
             maps,
-            own,
+            loaded,
+            own: Mutex::new(own),
             started,
         })
     }
@@ -264,10 +268,37 @@ impl Enforcer {
 
     /// Looks whether every program is still attached, and who came after them.
     pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
-        attach::inspect(self.directory.as_fd(), &self.own).map_err(|error| EnforcerError::Inspect {
+        self.findings(&self.own())
+    }
+
+    fn findings(&self, own: &[(HookPoint, u32)]) -> Result<Vec<Finding>, EnforcerError> {
+        attach::inspect(self.directory.as_fd(), own).map_err(|error| EnforcerError::Inspect {
             path: self.place.path.clone(),
             error: error.to_string(),
         })
+    }
+
+    /// Puts back what is missing, and returns the names of what it was. The
+    /// programs use the maps in force, so nothing is forgotten.
+    pub fn repair(&self) -> Result<Vec<&'static str>, EnforcerError> {
+        let mut own = self.own();
+        let mut repaired = Vec::new();
+        for finding in self.findings(&own)? {
+            let Finding::Missing { program } = finding else {
+                continue;
+            };
+            if let Some((hook, id)) = own.iter_mut().find(|(hook, _)| hook.program == program) {
+                *id =
+                    attach::put_back(self.directory.as_fd(), &self.place.path, &self.loaded, hook)?;
+                repaired.push(program);
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Ids stay right even if their holder panics.
+    fn own(&self) -> MutexGuard<'_, Vec<(HookPoint, u32)>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes everything out of force. The off switch's inner half.
@@ -282,6 +313,6 @@ impl Enforcer {
 
     /// Run time and count of each program, while statistics are switched on.
     pub fn statistics(&self) -> Vec<ProgramStatistics> {
-        statistics::read(&self.own)
+        statistics::read(&self.own())
     }
 }

@@ -1,5 +1,5 @@
 //! The enforcer on the running kernel, in a governed root of its own. Needs
-//! root; says so and passes where it is not.
+//! root; without it every test says that it was skipped.
 
 use super::*;
 use crate::image::{MAX_GRANTS, MAX_NETWORKS, MAX_SANDBOXES};
@@ -13,10 +13,9 @@ struct Root {
 }
 
 impl Root {
-    fn make() -> Option<Self> {
+    fn make(test: &str) -> Option<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("SKIPPED: needs root");
+        if !egress_tests::privilege::granted(test) {
             return None;
         }
         let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
@@ -53,7 +52,11 @@ impl Drop for Root {
 
 #[test]
 fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) =
+        Root::make("enforcer: a second start takes over what the first left and changes nothing")
+    else {
+        return;
+    };
     let first = Enforcer::start(root.place.clone(), 1000).expect("a first start");
     assert_eq!(*first.started(), Started::Fresh);
     first
@@ -67,7 +70,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
         .apply(&[Change::PutSandbox(CgroupId(42), sandbox)])
         .expect("a sandbox");
     let before = first.image().expect("an image");
-    let programs = first.own.clone();
+    let programs = first.own().clone();
     drop(first);
 
     let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
@@ -81,7 +84,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
     assert_eq!(second.image().expect("an image"), before);
     assert_eq!(second.resolver().expect("ports"), (Some(5300), Some(5301)));
     assert_eq!(
-        second.own.iter().map(|p| p.1).collect::<Vec<_>>(),
+        second.own().iter().map(|p| p.1).collect::<Vec<_>>(),
         programs.iter().map(|p| p.1).collect::<Vec<_>>()
     );
     assert_eq!(second.inspect().expect("findings"), []);
@@ -90,9 +93,13 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
 
 #[test]
 fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make(
+        "enforcer: a program that was taken out is noticed and put back by the next start",
+    ) else {
+        return;
+    };
     let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
-    let (gate, id) = first.own[0];
+    let (gate, id) = first.own()[0];
     let program = sys::program_by_id(id).expect("the gate");
     sys::detach(first.directory.as_fd(), program.as_fd(), gate.point).expect("detached");
     assert_eq!(
@@ -111,8 +118,34 @@ fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
 }
 
 #[test]
+fn programs_that_were_taken_out_are_put_back_onto_the_same_maps() {
+    let Some(root) = Root::make("enforcer: repair") else {
+        return;
+    };
+    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let sandbox = egress_common::Sandbox {
+        id: SandboxId(7),
+        ..Default::default()
+    };
+    let change = Change::PutSandbox(CgroupId(42), sandbox);
+    enforcer.apply(&[change]).expect("a sandbox");
+    let before = enforcer.image().expect("an image");
+    assert_eq!(disarm_at(&root.place.path).expect("disarmed"), HOOKS.len());
+    assert_eq!(enforcer.inspect().expect("findings").len(), HOOKS.len());
+    assert_eq!(enforcer.repair().expect("repaired").len(), HOOKS.len());
+    assert_eq!(enforcer.inspect().expect("findings"), []);
+    drop(enforcer);
+    // What the programs in force use is what the next agent finds.
+    let next = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    assert_eq!(next.image().expect("an image"), before);
+}
+
+#[test]
 fn maps_of_another_layout_are_refused_and_stay_in_force() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: maps of another layout are refused and stay in force")
+    else {
+        return;
+    };
     let directory = File::open(&root.place.path).expect("the root");
     // A program of our name on a map of our name with another value size.
     let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
@@ -154,7 +187,9 @@ fn the_budget_knows_the_bounds_of_the_object() {
 #[test]
 fn the_programs_stay_within_the_verifier_budget() {
     const BUDGET: u32 = 60_000;
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: the programs stay within the verifier budget") else {
+        return;
+    };
     let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
     let statistics = enforcer.statistics();
     assert_eq!(statistics.len(), HOOKS.len());
@@ -169,7 +204,9 @@ fn the_programs_stay_within_the_verifier_budget() {
 
 #[test]
 fn a_full_map_is_told_from_other_errors() {
-    let Some(root) = Root::make() else { return };
+    let Some(root) = Root::make("enforcer: a full map is told from other errors") else {
+        return;
+    };
     let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
     let sandbox = egress_common::Sandbox::default();
     let error = (1..=MAX_SANDBOXES as u64 + 1)

@@ -6,7 +6,7 @@ use crate::context::{Address, Family, current_cgroup};
 use crate::emit::Seen;
 use crate::lookups::{self, AtCall};
 use crate::maps;
-use egress_common::{Because, Destination, Port, Protocol, Reason, Standing, decide};
+use egress_common::{Because, Destination, Flow, Peer, Port, Protocol, Reason, Standing, decide};
 
 /// The transports that reach an address hook.
 #[inline(always)]
@@ -34,6 +34,10 @@ pub fn connect<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
     // without sending (RFC 6724 in glibc), so connecting is no offence. What
     // the socket sends is judged as a packet, with EPERM for the sender.
     if protocol == Protocol::Udp {
+        // What was remembered of an earlier connection ended with it.
+        if let Some(flow) = lookups::remembered(&maps::FLOWS, address.socket(), false) {
+            *flow = Flow::default();
+        }
         return Ok(Passed::Quietly);
     }
     judge(address, &to, seen)
@@ -59,6 +63,8 @@ pub fn sendmsg<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
         && current_cgroup() == Some(flow.cgroup)
         && flow.epoch == lookups::settings().epoch
         && let Some(peer) = flow.peer(&ip, port)
+        // A connection's peer counts only for what is sent without an address.
+        && peer.expires != Peer::LASTS
         && lookups::now() < peer.expires
     {
         return Ok(Passed::Quietly);

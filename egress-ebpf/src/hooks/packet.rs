@@ -24,28 +24,30 @@ pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     let socket = skb.socket();
 
     let mut standing = Standing::New;
-    if let Ok(packet) = &packet
-        && let Some(flow) = lookups::flow(socket)
-        // A connection can be judged in one sandbox on a socket of another.
-        && flow.cgroup == cgroup
-        && let Some(peer) = flow.peer(&packet.to.ip, packet.to.port)
-    {
-        if flow.epoch == lookups::settings().epoch {
-            if peer.expires == Peer::LASTS || lookups::now() < peer.expires {
+    if let Ok(packet) = &packet {
+        // The first packet of a connection was judged here, under this sandbox.
+        let goes_on = socket.is_some_and(|socket| socket.goes_on(packet.to.protocol));
+        if let Some(flow) = lookups::flow(socket)
+            // A connection can be judged in one sandbox on a socket of another.
+            && flow.cgroup == cgroup
+            && let Some(peer) = flow.peer(&packet.to.ip, packet.to.port)
+        {
+            let lasts = peer.expires == Peer::LASTS && goes_on;
+            if flow.epoch != lookups::settings().epoch {
+                if lasts {
+                    standing = Standing::Live;
+                }
+            } else if lasts || (peer.expires != Peer::LASTS && lookups::now() < peer.expires) {
                 return Ok(Passed::Quietly);
             }
-        } else if peer.expires == Peer::LASTS {
+        }
+        if goes_on && packet.to.protocol == Protocol::Tcp {
             standing = Standing::Live;
         }
     }
 
     let (_, sandbox) = identify(Some(cgroup), seen)?;
-    let packet = packet?;
-    // The first packet of the connection was judged here, under this sandbox.
-    if packet.to.protocol == Protocol::Tcp && socket.is_some_and(Socket::is_past_handshake) {
-        standing = Standing::Live;
-    }
-    judge(skb, &packet, socket, cgroup, &sandbox, standing, seen)
+    judge(skb, &packet?, socket, cgroup, &sandbox, standing, seen)
 }
 
 #[inline(always)]
@@ -75,7 +77,7 @@ fn judge(
             return Ok(Passed::Quietly);
         }
         Because::Granted { expires, .. } => expires,
-        Because::Network(_) | Because::OwnSandbox => Peer::LASTS,
+        Because::Network(_) | Because::OwnSandbox => Peer::STATIC,
     };
     let Some(socket) = socket else {
         return Ok(Passed::Quietly);
@@ -88,16 +90,24 @@ fn judge(
             Ok(Passed::Quietly)
         }
         Protocol::Udp => {
-            let connected = socket.is_connected();
-            // The receiver of an unconnected loopback datagram may be another
-            // one the next time.
-            if because != Because::OwnSandbox || connected {
-                let expires = if connected { Peer::LASTS } else { expires };
-                remember(packet, socket, cgroup, expires);
+            // Whoever receives a loopback datagram now may be another one the
+            // next time, also on a connected socket: nothing is remembered.
+            if because == Because::OwnSandbox {
+                return Ok(Passed::Quietly);
             }
+            let connected = socket.goes_on(Protocol::Udp);
+            remember(
+                packet,
+                socket,
+                cgroup,
+                if connected { Peer::LASTS } else { expires },
+            );
             // For datagrams with an address `sendmsg` has told already.
-            let tell = connected && because != Because::OwnSandbox;
-            Ok(if tell { Passed::Noted } else { Passed::Quietly })
+            Ok(if connected {
+                Passed::Noted
+            } else {
+                Passed::Quietly
+            })
         }
     }
 }

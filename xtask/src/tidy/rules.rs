@@ -44,6 +44,7 @@ pub const MODULES: &[(&str, Row)] = &[
 /// replacing one is a change of one room.
 pub const SOLE_USERS: &[(&str, &str)] = &[
     ("aya", "enforcer"),
+    ("aya_obj", "enforcer"),
     ("hickory_proto", "dns"),
     ("hickory_resolver", "dns"),
     ("sqlx", "audit"),
@@ -66,6 +67,8 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "tests/src/bpf.rs",
     // unshare(2).
     "tests/src/namespace.rs",
+    // bpf(2), for programs that do nothing.
+    "tests/benches/connect/empty.rs",
 ];
 
 /// Ledgers: each row of their tables names an existing test.

@@ -14,8 +14,7 @@ pub(crate) struct TestRoot(Option<GovernedRoot>);
 impl TestRoot {
     /// Makes it, or says why the test cannot run.
     pub(crate) fn make(test: &str) -> Option<Self> {
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: {test} needs root to make cgroups");
+        if !egress_tests::privilege::granted(test) {
             return None;
         }
         let hierarchy = Hierarchy::find().expect("cgroup2");

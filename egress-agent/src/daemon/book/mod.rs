@@ -2,39 +2,22 @@
 //! it, and every change of the kernel maps is made under that lock, so that the
 //! book and the maps tell the same.
 
+mod compiled;
+
+pub use compiled::Compiled;
+
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{DomainName, PortRange, RuleOrigin, SandboxName};
+use crate::model::{DomainName, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
+use compiled::rule_for;
 use egress_common::{
-    CgroupId, Destination, GrantKey, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId,
-    Settings, Standing, Verdict,
+    CgroupId, Destination, PolicyId, RuleId, Sandbox, SandboxId, Settings, Standing, Verdict,
 };
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// A policy with the numbers under which the kernel knows it. Each version of a
-/// policy gets numbers of its own.
-#[derive(Clone, Debug)]
-pub struct Compiled {
-    /// Whose networks.
-    pub id: PolicyId,
-    /// The meaning.
-    pub policy: Arc<Policy>,
-    /// The id of the rule at position 0.
-    first_rule: u32,
-    /// When the next rule expires.
-    next_expiry: Option<Timestamp>,
-}
-
-impl Compiled {
-    /// The id of the rule at `position`.
-    pub fn rule(&self, position: usize) -> RuleId {
-        RuleId(self.first_rule + position as u32)
-    }
-}
 
 /// A sandbox.
 #[derive(Clone, Debug)]
@@ -79,7 +62,9 @@ pub enum BookError {
 pub struct Book {
     policies: PolicySet,
     compiled: BTreeMap<String, Compiled>,
-    rules: BTreeMap<RuleId, RuleOrigin>,
+    /// Versions of policies by the id of their first rule, also those that late
+    /// reports may still name.
+    versions: BTreeMap<u32, Arc<Policy>>,
     members: BTreeMap<SandboxId, Member>,
     /// What was ended lately, so that late reports still find words.
     ended: BTreeMap<SandboxId, Member>,
@@ -93,8 +78,8 @@ pub struct Book {
 
 /// How many ended sandboxes keep their words.
 const REMEMBERED_ENDED: usize = 1024;
-/// How many rules of policies that are no longer in force keep their words.
-const REMEMBERED_RULES: usize = 100_000;
+/// How many versions of policies that are no longer in force keep their words.
+const REMEMBERED_VERSIONS: usize = 64;
 
 impl Book {
     /// A book over what the kernel holds already: nothing is known about its
@@ -124,7 +109,7 @@ impl Book {
         Self {
             policies: PolicySet::default(),
             compiled: BTreeMap::new(),
-            rules: BTreeMap::new(),
+            versions: BTreeMap::new(),
             members: BTreeMap::new(),
             ended: BTreeMap::new(),
             ledger: Ledger::new(Bounds {
@@ -168,7 +153,11 @@ impl Book {
 
     /// Where a rule stands.
     pub fn rule(&self, id: RuleId) -> Option<&RuleOrigin> {
-        self.rules.get(&id)
+        let (first, policy) = self.versions.range(..=id.0).next_back()?;
+        policy
+            .rules
+            .get((id.0 - first) as usize)
+            .map(|rule| &rule.origin)
     }
 
     /// The grants.
@@ -221,7 +210,7 @@ impl Book {
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;
-        match self.replan(now) {
+        match self.replan() {
             Ok(changes) => {
                 self.next_sandbox += 1;
                 Ok((member, changes))
@@ -240,7 +229,7 @@ impl Book {
     }
 
     /// Ends a sandbox: its grants go with it.
-    pub fn end(&mut self, id: SandboxId, now: Timestamp) -> Result<Vec<Change>, BookError> {
+    pub fn end(&mut self, id: SandboxId) -> Result<Vec<Change>, BookError> {
         let member = self
             .members
             .remove(&id)
@@ -249,7 +238,7 @@ impl Book {
         while self.ended.len() > REMEMBERED_ENDED {
             self.ended.pop_first();
         }
-        let mut changes = self.replan(now)?;
+        let mut changes = self.replan()?;
         changes.extend(
             self.ledger
                 .drop_sandbox(id)
@@ -267,8 +256,7 @@ impl Book {
             self.compiled.clone(),
             self.image.clone(),
         );
-        self.recompile(now);
-        match self.replan(now) {
+        match self.recompile(now).and_then(|()| self.replan()) {
             Ok(opening) => {
                 // Grants that lost their rule go first: closing before opening.
                 let revoked = self.revoke(now);
@@ -298,8 +286,9 @@ impl Book {
         self.load(self.policies.clone(), now)
     }
 
-    /// Gives numbers to every policy that is new, has changed or has rules that expired.
-    fn recompile(&mut self, now: Timestamp) {
+    /// Gives numbers to every policy that is new, has changed or has rules that
+    /// expired. Numbers of a version that is then refused are not used again.
+    fn recompile(&mut self, now: Timestamp) -> Result<(), BookError> {
         let mut compiled = BTreeMap::new();
         for policy in self.policies.iter() {
             let kept = self.compiled.get(&policy.name).filter(|old| {
@@ -307,39 +296,45 @@ impl Book {
                     && old.policy.file == policy.file
                     && old.next_expiry.is_none_or(|end| now < end)
             });
-            let entry = kept.cloned().unwrap_or_else(|| {
-                let first_rule = self.next_rule;
-                self.next_rule += policy.rules.len() as u32;
-                let id = PolicyId(self.next_policy);
-                self.next_policy += 1;
-                for (position, rule) in policy.rules.iter().enumerate() {
-                    self.rules
-                        .insert(RuleId(first_rule + position as u32), rule.origin.clone());
+            let entry = match kept {
+                Some(kept) => kept.clone(),
+                None => {
+                    let (id, first_rule) = (PolicyId(self.next_policy), self.next_rule);
+                    self.next_policy += 1;
+                    // One at least: the first id is also the version's key.
+                    self.next_rule += policy.rules.len().max(1) as u32;
+                    Compiled::new(id, policy, first_rule, now)?
                 }
-                let next_expiry = policy
-                    .rules
-                    .iter()
-                    .filter_map(|rule| rule.expires)
-                    .filter(|end| now < *end)
-                    .min();
-                Compiled {
-                    id,
-                    policy: Arc::clone(policy),
-                    first_rule,
-                    next_expiry,
-                }
-            });
+            };
+            self.versions.insert(entry.first_rule, Arc::clone(policy));
             compiled.insert(policy.name.clone(), entry);
         }
         self.compiled = compiled;
-        while self.rules.len() > REMEMBERED_RULES {
-            self.rules.pop_first();
+        self.forget_old_versions();
+        Ok(())
+    }
+
+    fn forget_old_versions(&mut self) {
+        let in_force: BTreeSet<u32> = self
+            .compiled
+            .values()
+            .map(|entry| entry.first_rule)
+            .collect();
+        let retired: Vec<u32> = self
+            .versions
+            .keys()
+            .filter(|first| !in_force.contains(first))
+            .copied()
+            .collect();
+        let surplus = retired.len().saturating_sub(REMEMBERED_VERSIONS);
+        for first in retired.into_iter().take(surplus) {
+            self.versions.remove(&first);
         }
     }
 
     /// The changes from what the kernel holds to what it should, grants left
     /// out. A sandbox whose policy is gone is left out too: unknown, so denied.
-    fn replan(&mut self, now: Timestamp) -> Result<Vec<Change>, BookError> {
+    fn replan(&mut self) -> Result<Vec<Change>, BookError> {
         let mut wanted = Image {
             settings: self.image.settings,
             ..Image::default()
@@ -357,17 +352,13 @@ impl Book {
                 wanted.sandboxes.insert(member.cgroup, sandbox);
             }
         }
-        for (id, compiled) in used {
-            for network in compiled.policy.networks(now) {
-                let services: Vec<_> = network
-                    .services
+        for compiled in used.values() {
+            wanted.networks.extend(
+                compiled
+                    .networks
                     .iter()
-                    .map(|service| (service.transport, compiled.rule(service.rule)))
-                    .collect();
-                if image::flatten_into(&mut wanted.networks, id, &network.net, &services) > 0 {
-                    return Err(BookError::TooManyServices(compiled.policy.name.clone()));
-                }
-            }
+                    .map(|(prefix, network)| (*prefix, *network)),
+            );
         }
         image::check(&self.image, &wanted)?;
         // Whatever ended or moved to another policy is judged again.
@@ -429,23 +420,5 @@ impl Book {
     }
 }
 
-/// The rule that opens what a grant opens, if one still does.
-/// [`Port::ANY`] asks for a rule that opens all ports.
-fn rule_for(compiled: &Compiled, verdict: &NameVerdict, key: &GrantKey) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = verdict else {
-        return None;
-    };
-    let protocol = Protocol::from_number(key.protocol)?;
-    let opens = |ports: &PortRange| {
-        if key.port == Port::ANY {
-            *ports == PortRange::ANY
-        } else {
-            ports.holds(key.port.host())
-        }
-    };
-    let services = compiled.policy.screen(permit, key.ip.into()).ok()?;
-    services
-        .iter()
-        .find(|service| service.transport.protocol == protocol && opens(&service.transport.ports))
-        .map(|service| compiled.rule(service.rule))
-}
+#[cfg(test)]
+mod tests;
