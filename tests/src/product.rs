@@ -85,6 +85,16 @@ impl<'w> Ephemeral<'w> {
 
     /// Starts any command in a sandbox.
     pub fn run<A: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = A>) -> Running {
+        let mut egressctl = self.command(command);
+        self.world
+            .near
+            .run(|| Running::start(&mut egressctl))
+            .expect("egressctl starts")
+    }
+
+    /// The `egressctl` that runs a command in a sandbox, for tests that give it
+    /// other streams. It has to be started in the near namespace.
+    pub fn command<A: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = A>) -> Command {
         let mut egressctl = Command::new(binary("egressctl"));
         egressctl
             .args(["run", "--ephemeral", "--policy"])
@@ -94,10 +104,7 @@ impl<'w> Ephemeral<'w> {
             .args(&self.options)
             .arg("--")
             .args(command);
-        self.world
-            .near
-            .run(|| Running::start(&mut egressctl))
-            .expect("egressctl starts")
+        egressctl
     }
 
     /// What stands in the audit store, oldest first.

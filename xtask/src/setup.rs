@@ -13,7 +13,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     (
         "cc",
         "build-essential",
@@ -28,6 +28,16 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
     ("getent", "libc-bin", "is a client in the demo"),
     ("/usr/bin/python3", "python3", "is a client in the demo"),
+    (
+        "bpftool",
+        "bpftool",
+        "attaches and detaches programs in tests",
+    ),
+    (
+        "nft",
+        "nftables",
+        "is what the benchmark compares enforcement with",
+    ),
 ];
 
 /// What the linker is built from.
@@ -102,12 +112,12 @@ impl Plan {
     }
 
     fn print(&self) {
-        println!("These are missing and will be installed:");
+        eprintln!("These are missing and will be installed:");
         for (package, reason) in &self.packages {
-            println!("  {package:26} {reason}");
+            eprintln!("  {package:26} {reason}");
         }
         if self.linker {
-            println!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
+            eprintln!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
         }
     }
 }
@@ -118,7 +128,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         program_is_there(name)
     });
     if plan.is_empty() {
-        println!("setup: nothing is missing");
+        eprintln!("setup: nothing is missing");
         return Ok(());
     }
     plan.print();
@@ -129,7 +139,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     install(&plan)?;
     Toolchain::find(&Machine::here())
-        .map(|toolchain| println!("setup: done; kernel toolchain is {toolchain}"))
+        .map(|toolchain| eprintln!("setup: done; kernel toolchain is {toolchain}"))
         .map_err(|incomplete| Failure::new(format!("installed everything, and still {incomplete}")))
 }
 
