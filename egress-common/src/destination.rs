@@ -63,7 +63,8 @@ impl Ip {
     }
 
     /// Whether no policy can open this address, because it does not name one
-    /// host: multicast, broadcast, reserved space, and IPv6 ranges that carry
+    /// host: multicast, broadcast (on loopback too, where every socket bound to
+    /// `0.0.0.0` hears it), reserved space, and IPv6 ranges that carry
     /// an IPv4 address inside them (6to4, Teredo, NAT64, IPv4-compatible),
     /// which would let the embedded address escape every IPv4 rule.
     #[inline(always)]
@@ -71,8 +72,12 @@ impl Ip {
         let [a, b, c, d] = self.0;
         if self.is_v4() {
             let d = u32::from_be(d);
-            // 0.0.0.0/8 except 0.0.0.0 itself, which is loopback; 224.0.0.0/3.
-            return (d >> 24 == 0 && d != 0) || d >> 29 == 7;
+            // 0.0.0.0/8 except 0.0.0.0 itself, which is loopback; 224.0.0.0/3;
+            // the broadcast addresses of 127.0.0.0/8, the all-zero one up to Linux 5.13.
+            return (d >> 24 == 0 && d != 0)
+                || d >> 29 == 7
+                || d == 0x7fff_ffff
+                || d == 0x7f00_0000;
         }
         let a = u32::from_be(a);
         a >> 24 == 0xff                                   // ff00::/8 multicast
@@ -273,6 +278,9 @@ mod tests {
             "224.0.0.1",
             "239.255.255.255",
             "255.255.255.255",
+            "127.255.255.255",
+            "127.0.0.0",
+            "::ffff:127.255.255.255",
             "240.0.0.1",
             "0.1.2.3",
             "ff02::1",
@@ -286,6 +294,7 @@ mod tests {
         }
         for text in [
             "1.1.1.1",
+            "127.255.255.254",
             "223.255.255.255",
             "2001:db8::1",
             "2001:1::1",

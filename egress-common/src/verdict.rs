@@ -113,6 +113,8 @@ reasons! {
     Revoked = 13, "revoked", "the rule that allowed this connection was removed";
     /// A kernel helper failed where only success would have allowed.
     HelperFailed = 14, "kernel_helper_failed", "a kernel helper failed, so nothing could be proved";
+    /// A loopback destination on its way to a real device.
+    Misrouted = 15, "misrouted", "a loopback address does not leave through another device";
 
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";

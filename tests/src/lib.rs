@@ -12,6 +12,7 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod bpf;
 pub mod cgroup;
 pub mod comparison;
 pub mod dns;

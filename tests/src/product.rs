@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Finds a binary of this workspace beside the running program.
 ///
@@ -85,6 +86,16 @@ impl<'w> Ephemeral<'w> {
 
     /// Starts any command in a sandbox.
     pub fn run<A: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = A>) -> Running {
+        let mut egressctl = self.command(command);
+        self.world
+            .near
+            .run(|| Running::start(&mut egressctl))
+            .expect("egressctl starts")
+    }
+
+    /// The `egressctl` that runs a command in a sandbox, for tests that give it
+    /// other streams. It has to be started in the near namespace.
+    pub fn command<A: AsRef<OsStr>>(&self, command: impl IntoIterator<Item = A>) -> Command {
         let mut egressctl = Command::new(binary("egressctl"));
         egressctl
             .args(["run", "--ephemeral", "--policy"])
@@ -94,10 +105,7 @@ impl<'w> Ephemeral<'w> {
             .args(&self.options)
             .arg("--")
             .args(command);
-        self.world
-            .near
-            .run(|| Running::start(&mut egressctl))
-            .expect("egressctl starts")
+        egressctl
     }
 
     /// What stands in the audit store, oldest first.
@@ -312,14 +320,15 @@ impl<'w> Agent<'w> {
     }
 
     fn await_socket(&mut self) {
-        for _ in 0..500 {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
                 return;
             }
             let ended = self
                 .running
                 .as_mut()
-                .and_then(|agent| agent.wait(std::time::Duration::from_millis(10)).map(|_| ()));
+                .and_then(|agent| agent.wait(Duration::from_millis(10)).map(|_| ()));
             if ended.is_some() {
                 break;
             }

@@ -135,7 +135,8 @@ fn ctrl_c_and_kill_reach_the_command() {
         "-c",
         "trap 'exit 7' TERM INT; echo ready; while :; do sleep 0.1; done",
     ];
-    let ends: [(&[&str], fn(&Running), i32); 4] = [
+    type End = fn(&Running);
+    let ends: [(&[&str], End, i32); 4] = [
         (&sleeper, interrupt_group, 130),
         (
             &sleeper,

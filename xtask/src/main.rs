@@ -1,5 +1,6 @@
 //! Every task a person or CI runs.
 
+mod bench;
 mod debian;
 mod demo;
 mod failure;
@@ -30,6 +31,8 @@ enum Task {
     Test(test::Options),
     /// Runs tests on other kernels, in virtual machines without KVM.
     Vm(vm::Options),
+    /// Measures what enforcement costs.
+    Bench(bench::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {
@@ -48,5 +52,16 @@ fn main() -> ExitCode {
             eprintln!("cargo xtask: {failure}");
             failure.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Task;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Task::command().debug_assert();
     }
 }

@@ -1,8 +1,9 @@
 //! `cargo xtask setup`: installs what is missing, says what and why, and does
 //! nothing when nothing is missing.
 
+use crate::debian::Archive;
 use crate::toolchain::{Incomplete, LINKER, Machine, Missing, Toolchain};
-use crate::{Failure, debian, shell};
+use crate::{Failure, shell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     (
         "cc",
         "build-essential",
@@ -28,6 +29,16 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
     ("getent", "libc-bin", "is a client in the demo"),
     ("/usr/bin/python3", "python3", "is a client in the demo"),
+    (
+        "bpftool",
+        "bpftool",
+        "attaches and detaches programs in tests",
+    ),
+    (
+        "nft",
+        "nftables",
+        "is what the benchmark compares enforcement with",
+    ),
 ];
 
 /// What the linker is built from.
@@ -102,12 +113,12 @@ impl Plan {
     }
 
     fn print(&self) {
-        println!("These are missing and will be installed:");
+        eprintln!("These are missing and will be installed:");
         for (package, reason) in &self.packages {
-            println!("  {package:26} {reason}");
+            eprintln!("  {package:26} {reason}");
         }
         if self.linker {
-            println!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
+            eprintln!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
         }
     }
 }
@@ -118,7 +129,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         program_is_there(name)
     });
     if plan.is_empty() {
-        println!("setup: nothing is missing");
+        eprintln!("setup: nothing is missing");
         return Ok(());
     }
     plan.print();
@@ -129,7 +140,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     install(&plan)?;
     Toolchain::find(&Machine::here())
-        .map(|toolchain| println!("setup: done; kernel toolchain is {toolchain}"))
+        .map(|toolchain| eprintln!("setup: done; kernel toolchain is {toolchain}"))
         .map_err(|incomplete| Failure::new(format!("installed everything, and still {incomplete}")))
 }
 
@@ -205,7 +216,7 @@ fn install_from_backports(packages: &[&str]) -> Result<(), Failure> {
         .tempfile()
         .map_err(unwritable)?;
     let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-    let line = debian::source(&debian::mirror(), RELEASE);
+    let line = Archive::Releases.source(RELEASE);
     fs::write(sources.path(), format!("{own}\n{line}")).map_err(unwritable)?;
     let option = format!("Dir::Etc::sourcelist={}", sources.path().display());
     apt_get(&["--option", &option, "update"])?;

@@ -82,3 +82,9 @@ pub fn as_root(program: &str) -> Result<Command, Failure> {
     command.args(["--preserve-env", "--", program]);
     Ok(command)
 }
+
+/// Lets cargo build as whoever it is, and run what it built through sudo.
+pub fn run_programs_as_root(cargo: &mut Command) {
+    let runner = "target.'cfg(unix)'.runner=['sudo', '--preserve-env', '--']";
+    cargo.args(["--config", runner]);
+}

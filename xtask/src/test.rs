@@ -153,8 +153,7 @@ fn tests(options: &Options, tally: &mut Tally) {
     count(&mut others, tally);
     let mut outside = shell::cargo();
     if !shell::is_root() && shell::find("sudo").is_some() {
-        let runner = "target.'cfg(unix)'.runner=['sudo', '--preserve-env', '--']";
-        outside.args(["--config", runner]);
+        shell::run_programs_as_root(&mut outside);
     }
     if shell::is_root() || shell::find("sudo").is_some() {
         // Where everything is there, a skip would hide something.

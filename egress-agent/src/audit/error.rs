@@ -87,6 +87,13 @@ pub enum AuditError {
         .0.display()
     )]
     NoRoomForIndex(PathBuf),
+    /// It began as a store, and is no longer one that SQLite can read.
+    #[error(
+        "`{}` is damaged, and was left untouched; move it away, with the files beside it that end in -wal and \
+         -shm, to begin a new one, and keep it: what can still be read of it is evidence",
+        .0.display()
+    )]
+    Damaged(PathBuf),
     /// SQLite failed.
     #[error("the audit store `{}` failed: {source}", path.display())]
     Database {
@@ -116,4 +123,11 @@ pub enum AuditError {
         /// Why the last attempt to write failed.
         last_error: Option<String>,
     },
+}
+
+impl AuditError {
+    /// Whether the caller lacks the right to read or write the file.
+    pub fn is_not_permitted(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Problem};
 use super::output::counted;
-use crate::daemon::{AgentError, Config, DEFAULT_FILE, serve};
+use crate::daemon::{AgentError, Config, DEFAULT_FILE, ServiceError, serve};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::telemetry::{self, LogFormat};
@@ -61,15 +61,11 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
-    runtime.block_on(serve(config)).map_err(|error| {
-        let exit = if error.is_configuration() {
-            Exit::BadConfiguration
-        } else {
-            Exit::Failure
-        };
-        Problem::new(exit, error)
-    })?;
-    Ok(Exit::Ok)
+    match runtime.block_on(serve(config)) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(ServiceError::Agent(error)) => Err(error.into()),
+        Err(error) => Err(Problem::failure(error)),
+    }
 }
 
 fn check(config: &Config) -> Result<Exit, Problem> {

@@ -74,16 +74,7 @@ async fn ephemeral(
 ) -> Result<Exit, Problem> {
     let file = PathBuf::from(arguments.policy.clone().unwrap_or_default());
     let state = arguments.state.clone();
-    let private = Ephemeral::start(&file, arguments.upstream.clone(), state)
-        .await
-        .map_err(|error| {
-            let exit = if error.is_configuration() {
-                Exit::BadConfiguration
-            } else {
-                Exit::Failure
-            };
-            Problem::new(exit, error)
-        })?;
+    let private = Ephemeral::start(&file, arguments.upstream.clone(), state).await?;
     let agent = private.agent();
     // The file holds one policy, so it is the one that is meant.
     let wanted = NewSandbox {
@@ -191,6 +182,8 @@ impl From<AgentError> for Problem {
     fn from(error: AgentError) -> Self {
         let exit = if error.is_configuration() {
             Exit::BadConfiguration
+        } else if error.is_not_permitted() {
+            Exit::NotPermitted
         } else {
             Exit::Failure
         };

@@ -1,18 +1,19 @@
 //! The agent: what joins the parts. Its order of start is the order of its
 //! promises: enforcement is in force before anything else can happen.
 
-use super::book::{Book, BookError, Member};
+use super::book::{Book, Member};
 use super::config::Config;
+use super::error::AgentError;
 use super::losses::LastReadings;
-use super::runtime::{Runtime, RuntimeError};
-use crate::audit::{AuditError, Recorder, Store};
+use super::runtime::Runtime;
+use crate::audit::{Recorder, Store};
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::Change;
+use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::policy::{Diagnostic, PolicySet};
-use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -21,41 +22,6 @@ use std::time::Duration;
 
 /// How long what is left in a sandbox has to die.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Why the agent cannot start or change.
-#[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "each variant is its source, which is documented"
-)]
-pub enum AgentError {
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
-    Enforcer(#[from] EnforcerError),
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    #[error(transparent)]
-    Resolver(#[from] BindError),
-    #[error(transparent)]
-    Book(#[from] BookError),
-    #[error("the policies cannot be used:\n{}", diagnostics_text(.0, Colour::No).trim_end())]
-    Policy(Vec<Diagnostic>),
-    #[error(
-        "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
-         configuration, or give `--upstream ADDRESS`"
-    )]
-    NoUpstream,
-}
-
-impl AgentError {
-    /// Whether somebody has to correct a configuration or policy file.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Policy(_) | Self::NoUpstream)
-    }
-}
 
 /// A running agent.
 pub struct Agent {
@@ -111,7 +77,16 @@ impl Agent {
             cgroup: root.id(),
             level: root.level(),
         };
-        let enforcer = Enforcer::start(place, config.events_per_second)?;
+        let enforcer = match Enforcer::start(place, config.events_per_second) {
+            Ok(enforcer) => enforcer,
+            Err(error) => {
+                if root.was_made() {
+                    // Nothing is in it; what is told is why the start failed.
+                    let _ = root.remove();
+                }
+                return Err(error.into());
+            }
+        };
 
         let book = Book::new(&enforcer.image()?);
         let agent = Arc::new(Self {

@@ -1,7 +1,8 @@
 //! What the control socket offers, carried out.
 
-use super::agent::{Agent, AgentError, KILL_DEADLINE};
+use super::agent::{Agent, KILL_DEADLINE};
 use super::book::BookError;
+use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
@@ -210,7 +211,8 @@ impl Agent {
             .map(|(cgroup, meter)| (cgroup, meter.lost))
             .collect();
         let book = self.book();
-        book.members()
+        let mut sandboxes: Vec<_> = book
+            .members()
             .map(|member| Sandbox {
                 name: member.name.to_string(),
                 id: member.id.0,
@@ -227,7 +229,9 @@ impl Agent {
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
             })
-            .collect()
+            .collect();
+        sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
+        sandboxes
     }
 
     fn describe(&self) -> Status {

@@ -1,8 +1,9 @@
 //! A private agent for the life of one command: a governed root, a state
 //! directory, resolver ports and an audit file of its own, beside any daemon.
 
-use super::agent::{Agent, AgentError, Services};
+use super::agent::{Agent, Services};
 use super::config::Config;
+use super::error::AgentError;
 use crate::enforcer::disarm_at;
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
 use rustix::fs::{FlockOperation, flock};

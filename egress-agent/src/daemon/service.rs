@@ -1,7 +1,8 @@
 //! The daemon: an agent behind a control socket, until a signal.
 
-use super::agent::{Agent, AgentError};
+use super::agent::Agent;
 use super::config::Config;
+use super::error::AgentError;
 use crate::api::{self, Listening, ServeError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,13 +24,6 @@ pub enum ServiceError {
     Serve(#[from] ServeError),
     #[error("cannot watch signals: {0}")]
     Signals(std::io::Error),
-}
-
-impl ServiceError {
-    /// Whether somebody has to correct a configuration or policy file.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Agent(error) if error.is_configuration())
-    }
 }
 
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP loads the policies again.

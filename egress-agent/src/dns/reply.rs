@@ -226,6 +226,7 @@ fn extended_code(reason: Reason) -> u16 {
         | Reason::NoResolver
         | Reason::Revoked
         | Reason::HelperFailed
+        | Reason::Misrouted
         | Reason::UpstreamFailed
         | Reason::GrantFailed
         | Reason::MalformedQuery => 0,

@@ -90,6 +90,17 @@ impl Enforcer {
     /// When this returns, everything below the root is judged; what is in no
     /// known sandbox is denied.
     pub fn start(place: Place, events_per_second: u64) -> Result<Self, EnforcerError> {
+        // CAP_SYS_ADMIN alone would attach the programs; without CAP_NET_ADMIN
+        // the connections that a policy takes back could not be ended.
+        let capabilities = rustix::thread::capabilities(None)
+            .map_err(|error| EnforcerError::NotPermitted(error.into()))?;
+        if !capabilities
+            .effective
+            .contains(rustix::thread::CapabilitySet::NET_ADMIN)
+        {
+            let missing = std::io::Error::other("CAP_NET_ADMIN is missing");
+            return Err(EnforcerError::NotPermitted(missing));
+        }
         let directory = File::open(&place.path).map_err(|error| EnforcerError::Root {
             path: place.path.clone(),
             error,

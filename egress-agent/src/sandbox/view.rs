@@ -34,6 +34,19 @@ const SOCKET_DIRECTORIES: &[&str] = &[
     "/var/spool/postfix/public",
 ];
 
+/// Directories of devices that carry packets past every hook: TUN and TAP, and
+/// the user-space queues of RDMA adapters.
+const DEVICE_DIRECTORIES: &[&str] = &["/dev/net", "/dev/infiniband"];
+
+/// Single devices of that kind: virtual machines' queues, the hypervisor's
+/// sockets, PPP.
+const DEVICES: &[&str] = &[
+    "/dev/vhost-net",
+    "/dev/vhost-vsock",
+    "/dev/vsock",
+    "/dev/ppp",
+];
+
 /// The directory that becomes the sandbox's own.
 const RUN: &str = "/run";
 
@@ -45,8 +58,8 @@ const MAX_SOCKETS: usize = 8192;
 pub(super) struct View {
     /// Directories that become empty.
     pub hidden_directories: Vec<CString>,
-    /// Sockets that lead nowhere.
-    pub hidden_sockets: Vec<CString>,
+    /// Sockets and devices that lead nowhere.
+    pub hidden_files: Vec<CString>,
     /// Directories that are made in the sandbox's own `/run`, outermost first.
     pub run_directories: Vec<CString>,
     /// The resolver configuration.
@@ -118,9 +131,10 @@ impl View {
         if sockets.len() > MAX_SOCKETS {
             return Err(ViewError::TooManySockets);
         }
+        let devices = DEVICES.iter().map(PathBuf::from).filter(|d| d.exists());
         let mut view = Self {
             hidden_directories: paths(hidden)?,
-            hidden_sockets: paths(sockets)?,
+            hidden_files: paths(sockets.into_iter().chain(devices))?,
             ..Self::default()
         };
         if let Some(content) = resolv_conf {
@@ -217,7 +231,10 @@ fn hidden_directories(mounts: &[Mount]) -> BTreeSet<PathBuf> {
         .iter()
         .filter(|mount| CONTROL_FILE_SYSTEMS.contains(&mount.kind.as_str()))
         .map(|mount| mount.point.clone());
-    let sockets = SOCKET_DIRECTORIES.iter().map(PathBuf::from);
+    let sockets = SOCKET_DIRECTORIES
+        .iter()
+        .chain(DEVICE_DIRECTORIES)
+        .map(PathBuf::from);
     let wanted: BTreeSet<PathBuf> = control
         .chain(sockets)
         .chain([PathBuf::from(RUN)])

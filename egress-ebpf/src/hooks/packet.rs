@@ -22,18 +22,26 @@ pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     let cgroup = skb.cgroup().ok_or(Reason::UnknownSandbox)?;
     seen.cgroup = cgroup;
     let socket = skb.socket();
+    // Read before anything that a reload changes, since it is the last thing
+    // that a reload changes: what is remembered of a verdict under the old
+    // policy must not pass for one under the new.
+    let epoch = lookups::settings().epoch;
 
     let mut standing = Standing::New;
-    if let Ok(packet) = &packet {
+    if let Ok(packet) = &packet
+        && !is_misrouted(skb, packet)
+    {
         // The first packet of a connection was judged here, under this sandbox.
         let goes_on = socket.is_some_and(|socket| socket.goes_on(packet.to.protocol));
-        if let Some(flow) = lookups::flow(socket)
+        // A TCP connection is remembered long after its handshake, if at all.
+        if (goes_on || packet.to.protocol == Protocol::Udp)
+            && let Some(flow) = lookups::flow(socket)
             // A connection can be judged in one sandbox on a socket of another.
             && flow.cgroup == cgroup
             && let Some(peer) = flow.peer(&packet.to.ip, packet.to.port)
         {
             let lasts = peer.expires == Peer::LASTS && goes_on;
-            if flow.epoch != lookups::settings().epoch {
+            if flow.epoch != epoch {
                 if lasts {
                     standing = Standing::Live;
                 }
@@ -47,22 +55,48 @@ pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     }
 
     let (_, sandbox) = identify(Some(cgroup), seen)?;
-    judge(skb, &packet?, socket, cgroup, &sandbox, standing, seen)
+    let sender = Sender {
+        cgroup,
+        sandbox,
+        epoch,
+        socket,
+    };
+    judge(skb, &packet?, &sender, standing, seen)
+}
+
+/// Whether a loopback address is about to leave through a real device, as
+/// IP_PKTINFO, or a socket that is bound to a link-local address, can make it:
+/// whose listener it would reach here says nothing about who hears it there.
+#[inline(always)]
+fn is_misrouted(skb: &Skb<'_>, packet: &Packet) -> bool {
+    packet.to.ip.is_loopback() && !skb.is_on_loopback()
+}
+
+/// Who sends a packet, and under which policy generation it is judged.
+struct Sender {
+    cgroup: CgroupId,
+    sandbox: Sandbox,
+    epoch: u32,
+    socket: Option<Socket>,
 }
 
 #[inline(always)]
 fn judge(
     skb: &Skb<'_>,
     packet: &Packet,
-    socket: Option<Socket>,
-    cgroup: CgroupId,
-    sandbox: &Sandbox,
+    sender: &Sender,
     standing: Standing,
     seen: &mut Seen,
 ) -> Judged {
+    let Sender {
+        cgroup, sandbox, ..
+    } = sender;
+    if is_misrouted(skb, packet) {
+        return Err(Reason::Misrouted);
+    }
     let world = AtPacket {
         skb,
-        cgroup,
+        cgroup: *cgroup,
         from: (&packet.from, packet.from_port),
     };
     let because = match settle(decide(&world, sandbox, &packet.to, standing), seen) {
@@ -73,19 +107,21 @@ fn judge(
     };
     let expires = match because {
         Because::Resolver => {
-            prove_asker(packet, socket, cgroup, sandbox)?;
+            prove_asker(packet, sender)?;
             return Ok(Passed::Quietly);
         }
         Because::Granted { expires, .. } => expires,
         Because::Network(_) | Because::OwnSandbox => Peer::STATIC,
     };
-    let Some(socket) = socket else {
+    let Some(socket) = sender.socket else {
         return Ok(Passed::Quietly);
     };
     match packet.to.protocol {
         Protocol::Tcp => {
-            if socket.has_sent_much() {
-                remember(packet, socket, cgroup, Peer::LASTS);
+            // Handshakes, acknowledgements and farewells come a few times in a
+            // connection's life, and asking costs them a helper call.
+            if skb.carries_data() && socket.has_sent_much() {
+                remember(packet, socket, sender, Peer::LASTS);
             }
             Ok(Passed::Quietly)
         }
@@ -96,12 +132,8 @@ fn judge(
                 return Ok(Passed::Quietly);
             }
             let connected = socket.goes_on(Protocol::Udp);
-            remember(
-                packet,
-                socket,
-                cgroup,
-                if connected { Peer::LASTS } else { expires },
-            );
+            let expires = if connected { Peer::LASTS } else { expires };
+            remember(packet, socket, sender, expires);
             // For datagrams with an address `sendmsg` has told already.
             Ok(if connected {
                 Passed::Noted
@@ -115,12 +147,12 @@ fn judge(
 /// Makes the socket remember an allowed peer. Without storage it is judged on
 /// every packet, which is slower and no less strict.
 #[inline(always)]
-fn remember(packet: &Packet, socket: Socket, cgroup: CgroupId, expires: u64) {
+fn remember(packet: &Packet, socket: Socket, sender: &Sender, expires: u64) {
     let Some(flow) = lookups::remembered(&maps::FLOWS, socket.raw(), true) else {
         count(Counter::StorageFailed);
         return;
     };
-    let epoch = lookups::settings().epoch;
+    let Sender { cgroup, epoch, .. } = *sender;
     if flow.cgroup != cgroup || flow.epoch != epoch {
         *flow = egress_common::Flow {
             cgroup,
@@ -141,12 +173,7 @@ fn remember(packet: &Packet, socket: Socket, cgroup: CgroupId, expires: u64) {
 /// Writes down who asks the resolver. The packet leaves only if that worked:
 /// the resolver refuses whom it does not know.
 #[inline(always)]
-fn prove_asker(
-    packet: &Packet,
-    socket: Option<Socket>,
-    cgroup: CgroupId,
-    sandbox: &Sandbox,
-) -> Result<(), Reason> {
+fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
     let key = AskerKey {
         ip: packet.from,
         port: packet.from_port,
@@ -154,9 +181,9 @@ fn prove_asker(
         reserved: [0; 5],
     };
     let asker = Asker {
-        cgroup,
+        cgroup: sender.cgroup,
         expires: lookups::now() + ASKER_LIFETIME,
-        sandbox: sandbox.id,
+        sandbox: sender.sandbox.id,
         reserved: 0,
     };
     if maps::ASKERS.insert(key, asker, 0).is_err() {
@@ -165,8 +192,9 @@ fn prove_asker(
     }
     // So that the proof ends with the socket. Half-open connections have no
     // socket to note it on; their next packet does.
-    if let Some(origin) =
-        socket.and_then(|socket| lookups::remembered(&maps::ORIGINS, socket.raw(), true))
+    if let Some(origin) = sender
+        .socket
+        .and_then(|socket| lookups::remembered(&maps::ORIGINS, socket.raw(), true))
     {
         origin.asker = key;
     }
@@ -187,7 +215,7 @@ pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     seen.port = packet.from_port;
     seen.protocol = packet.to.protocol.number();
     let (cgroup, sandbox) = identify(skb.cgroup(), seen)?;
-    if packet.from.is_loopback() {
+    if packet.from.is_loopback() && skb.is_on_loopback() {
         let (here, there) = (
             (&packet.to.ip, packet.to.port),
             (&packet.from, packet.from_port),

@@ -67,6 +67,7 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
             name,
             25      // SO_BINDTODEVICE: another network for an allowed address
                 | 36 // SO_MARK: policy routing
+                | 51 | 52 // SO_ATTACH_REUSEPORT_CBPF, _EBPF: another receiver than was judged
                 | 62 // SO_BINDTOIFINDEX: as SO_BINDTODEVICE
         ),
         SOL_IP => matches!(
@@ -75,6 +76,7 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
                 | 4     // IP_OPTIONS: source routes
                 | 5     // IP_ROUTER_ALERT
                 | 7     // IP_RETOPTS
+                | 15    // IP_FREEBIND: foreign source addresses, in effect on IPv6
                 | 16 | 17 // IPsec and XFRM policy
                 | 19    // IP_TRANSPARENT: foreign source addresses
                 | 32    // IP_MULTICAST_IF
@@ -103,6 +105,7 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
                 | 54 | 55 | 57 | 59 // hop-by-hop, routing and destination headers
                 | 75    // IPV6_TRANSPARENT
                 | 76    // IPV6_UNICAST_IF
+                | 78    // IPV6_FREEBIND: foreign source addresses
         ),
         _ => false,
     }

@@ -124,7 +124,7 @@ fn key(sandbox: SandboxId, ip: IpAddr, port: u16, protocol: Protocol) -> GrantKe
 /// fills nor goes without its wake-ups.
 fn read_reports(enforcer: &Enforcer) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
+        .enable_all()
         .build()?;
     let reports = runtime.block_on(async { enforcer.reports() });
     let mut reports = reports.map_err(|error| io::Error::other(error.to_string()))?;

@@ -19,6 +19,7 @@ mod rounds;
 mod worker;
 
 use clap::{Parser, Subcommand};
+use operation::Operation;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +30,9 @@ struct Options {
     /// How many times every operation is measured in every column.
     #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
+    /// Measure only these.
+    #[arg(long = "operation", value_name = "NAME", value_parser = operation)]
+    operations: Vec<Operation>,
     /// Cargo says this to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -53,10 +57,18 @@ enum Part {
     },
 }
 
+fn operation(name: &str) -> Result<Operation, String> {
+    let names = Operation::ALL.map(Operation::name).join(", ");
+    Operation::named(name).ok_or_else(|| format!("is none of {names}"))
+}
+
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let mut options = Options::parse();
+    if options.operations.is_empty() {
+        options.operations.extend(Operation::ALL);
+    }
     let result = match options.part {
-        None => rounds::run(options.rounds),
+        None => rounds::run(options.rounds, &options.operations),
         Some(Part::Guardian) => guardian::run(),
         Some(Part::Worker { far, cgroup }) => worker::run(&far, &cgroup),
     };

@@ -10,8 +10,11 @@ use std::fs;
 use std::io::{self, Write};
 use std::time::Duration;
 
+/// So few runs have no meaningful mean.
+const FEW: u64 = 100;
+
 /// Runs everything and prints the samples.
-pub fn run(rounds: u32) -> io::Result<()> {
+pub fn run(rounds: u32, operations: &[Operation]) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Err(io::Error::other(
             "it needs root for cgroups, namespaces and programs",
@@ -36,8 +39,8 @@ pub fn run(rounds: u32) -> io::Result<()> {
             }
         }
     }
-    let samples = measure(rounds, &mut columns)?;
-    let programs = programs(&mut columns)?;
+    let samples = measure(rounds, operations, &mut columns)?;
+    let programs = programs(operations, &mut columns)?;
     let operations: Vec<Value> = samples
         .into_iter()
         .map(|(operation, samples)| {
@@ -64,10 +67,10 @@ pub fn run(rounds: u32) -> io::Result<()> {
 /// Samples of each operation by column.
 type Samples = Vec<(Operation, Map<String, Value>)>;
 
-fn measure(rounds: u32, columns: &mut [Column]) -> io::Result<Samples> {
-    let mut samples: Vec<(Operation, Vec<Vec<f64>>)> = Operation::ALL
-        .into_iter()
-        .map(|operation| (operation, vec![Vec::new(); columns.len()]))
+fn measure(rounds: u32, operations: &[Operation], columns: &mut [Column]) -> io::Result<Samples> {
+    let mut samples: Vec<(Operation, Vec<Vec<f64>>)> = operations
+        .iter()
+        .map(|operation| (*operation, vec![Vec::new(); columns.len()]))
         .collect();
     // The round before the first fills caches and socket storage.
     for round in 0..=rounds as usize {
@@ -103,14 +106,14 @@ fn progress(round: usize, rounds: u32) {
 
 /// What each program costs by the kernel's own clock, apart from the rounds,
 /// which that clock would slow down.
-fn programs(columns: &mut [Column]) -> io::Result<Vec<Value>> {
+fn programs(operations: &[Operation], columns: &mut [Column]) -> io::Result<Vec<Value>> {
     let failed = |error: egress_agent::enforcer::EnforcerError| io::Error::other(error.to_string());
     let _on = Statistics::enable().map_err(failed)?;
     let mut found = Vec::new();
     let Some(column) = columns.iter_mut().find(|it| it.guard == Guard::Enforced) else {
         return Ok(found);
     };
-    for operation in Operation::ALL {
+    for operation in operations.iter().copied() {
         let before = read(column.enforcer.as_ref());
         let (_, times) = column.measure(operation)?;
         for after in read(column.enforcer.as_ref()) {
@@ -120,7 +123,8 @@ fn programs(columns: &mut [Column]) -> io::Result<Vec<Value>> {
                 .map_or((after.runs, after.run_time), |before| {
                     (after.runs - before.runs, after.run_time - before.run_time)
                 });
-            if runs < u64::from(times) / 2 || runs == 0 {
+            // What ran now and then belongs to no operation.
+            if runs < u64::from(times) / 2 || runs < FEW {
                 continue;
             }
             found.push(json!({

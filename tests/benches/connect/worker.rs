@@ -163,7 +163,7 @@ fn repeat(slice: Duration, mut what: impl FnMut() -> io::Result<()>) -> io::Resu
 
 /// The middle one: what other processes and interrupts took a few times drops
 /// out. So does what the kernel puts off until later, in every column alike.
-fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()
 }

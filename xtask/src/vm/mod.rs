@@ -43,11 +43,11 @@ pub struct Options {
     /// A kernel; several may be named.
     #[arg(long, value_name = "KERNEL", required_unless_present = "all")]
     kernel: Vec<Kernel>,
-    /// Every suite on every kernel (or on those that are named), and a table.
-    #[arg(long, conflicts_with = "action")]
+    /// Every kernel; every suite too, unless some are named.
+    #[arg(long, conflicts_with = "kernel")]
     all: bool,
     /// Seconds that one boot may take; then it is ended with status 124.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1800)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 2400)]
     time_limit: u64,
     #[command(subcommand)]
     action: Option<Action>,
@@ -93,9 +93,10 @@ impl Cell {
 /// Does what was asked.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let limit = Duration::from_secs(options.time_limit);
-    let kernels: &[Kernel] = match &options.kernel[..] {
-        [] => &Kernel::ALL,
-        named => named,
+    let kernels = if options.all {
+        &Kernel::ALL[..]
+    } else {
+        &options.kernel
     };
     let cells = match &options.action {
         Some(Action::Exec { command }) => return exec(kernels, command, limit),
@@ -136,8 +137,11 @@ fn test(
 ) -> Result<Vec<Cell>, Failure> {
     let ground = Ground::prepare()?;
     let built = Built::build()?;
-    let all: Vec<String> = suite::ALL.map(str::to_owned).into();
-    let suites = if suites.is_empty() { &all } else { suites };
+    let suites = if suites.is_empty() {
+        &built.all_suites()
+    } else {
+        suites
+    };
     let mut cells = Vec::new();
     for &kernel in kernels {
         let bootable = Bootable::prepare(kernel, &ground.cache)?;

@@ -1,7 +1,7 @@
 //! The running command.
 
 use crate::sandbox::cgroup::SandboxCgroup;
-use crate::sandbox::launch::{LaunchError, LaunchSpec};
+use crate::sandbox::launch::{LaunchError, LaunchSpec, streams};
 use crate::sandbox::spawn::{self, Failure, Forwarding, Prepared, Role, Started, Step};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
@@ -90,6 +90,7 @@ pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, Launch
     if !rustix::process::geteuid().is_root() {
         return Err(LaunchError::NotPermitted);
     }
+    streams::check()?;
     let prepared = spec.prepare()?;
     let program = spec.command.first().cloned().unwrap_or_default();
     let forwarding = spec
@@ -250,7 +251,7 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
             };
         }
         Step::HideDirectory => nth(&prepared.view.hidden_directories),
-        Step::HideSocket => nth(&prepared.view.hidden_sockets),
+        Step::HideFile => nth(&prepared.view.hidden_files),
         Step::ReadOnly => nth(&prepared.view.read_only),
         Step::Directory => nth(std::slice::from_ref(&prepared.directory)),
         Step::PidNamespace
@@ -272,6 +273,7 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
         | Step::ParentDeath
         | Step::Descriptors
         | Step::Signals
+        | Step::Scope
         | Step::Filter
         | Step::Report => None,
     };

@@ -53,6 +53,17 @@ pub enum LaunchError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// A standard stream would be a way round the fence.
+    #[error(
+        "{name} is {what}, which would be a way round the sandbox; give the command a file, a \
+         pipe or a terminal instead, as in `… | egressctl run …`"
+    )]
+    Stream {
+        /// Which stream.
+        name: &'static str,
+        /// What it is.
+        what: String,
+    },
     /// Signals of this process go to another command already.
     #[error("this process already hands its signals to another command")]
     SignalsTaken,
@@ -79,6 +90,7 @@ impl LaunchError {
             | Self::View(_)
             | Self::Seccomp(_)
             | Self::Step { .. }
+            | Self::Stream { .. }
             | Self::SignalsTaken
             | Self::Thread(_) => None,
         }

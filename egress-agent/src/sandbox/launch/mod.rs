@@ -8,6 +8,7 @@
 mod child;
 mod error;
 mod spec;
+mod streams;
 
 pub use crate::sandbox::spawn::Step;
 pub use child::{Child, Ending, launch};

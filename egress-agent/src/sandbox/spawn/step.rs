@@ -41,8 +41,8 @@ steps! {
     Proc = 7, "mount /proc for the sandbox's own processes";
     /// A directory becomes empty.
     HideDirectory = 8, "hide the directory";
-    /// A socket leads nowhere.
-    HideSocket = 9, "hide the socket";
+    /// A socket or a device leads nowhere.
+    HideFile = 9, "hide";
     /// The sandbox's own `resolv.conf`.
     ResolvConf = 10, "put the sandbox's resolv.conf in place";
     /// A place becomes read-only.
@@ -71,6 +71,8 @@ steps! {
     Descriptors = 22, "close descriptors (needs Linux 5.9)";
     /// Signals are as a new process expects them.
     Signals = 23, "reset the signal handlers";
+    /// Abstract Unix sockets of others are out of reach.
+    Scope = 27, "close the way to abstract Unix sockets outside (Landlock)";
     /// The system call filter.
     Filter = 24, "install the system call filter (needs CONFIG_SECCOMP_FILTER)";
     /// The command itself.
@@ -106,7 +108,7 @@ mod tests {
     #[test]
     fn a_report_says_what_was_reported() {
         let failure = Failure {
-            step: Step::HideSocket,
+            step: Step::HideFile,
             index: 0x1234,
             errno: Errno::NOSYS,
         };

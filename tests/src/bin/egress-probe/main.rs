@@ -20,8 +20,19 @@
 //! | `bind-device NAME` | binds a socket to a device |
 //! | `open AS KIND` | makes a socket `AS`; KIND is `tcp4`, `tcp6`, `udp4`, `udp6` |
 //! | `connect AS ADDR`, `send AS TEXT`, `send-to AS ADDR TEXT`, `receive AS` | uses it |
+//! | `make AS FAMILY TYPE PROTOCOL` | makes a socket `AS`, all as numbers |
+//! | `inherited AS NUMBER` | calls an inherited standard stream `AS` |
+//! | `bind AS ADDR`, `disconnect AS`, `close AS` | what it says |
+//! | `option AS LEVEL NAME HEX` | sets a socket option |
+//! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
+//! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
+//! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX` |
+//! | `connect-unix PATH` | connects to a Unix socket; `@NAME` for an abstract one |
+//! | `self-unix NAME` | listens at an abstract Unix socket, and connects to it |
+//! | `device NAME` | the index of a network device |
 //! | `listen AS ADDR`, `accept AS NEW` | the server's side |
 //! | `give AS PATH`, `take AS PATH` | passes a socket through a Unix socket |
+//! | `attempts` | tries what it is told on its input, a line each |
 //! | `pause` | reports, then waits for a line |
 //! | `sleep MILLISECONDS` | waits |
 //! | `status FIELD` | a field of `/proc/self/status` |
@@ -29,6 +40,8 @@
 //! | `environment` | the names of the environment variables |
 //! | `read PATH`, `write PATH` | opens a file to read, to write |
 
+mod attempts;
+mod calls;
 mod exchange;
 mod named;
 mod process;
@@ -78,10 +91,38 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["send", name, text] => sockets.send(name, text),
         ["send-to", name, address, text] => sockets.send_to(name, address, text),
         ["receive", name] => sockets.receive(name),
+        ["make", name, family, kind, protocol] => sockets.make(name, [family, kind, protocol]),
+        ["inherited", name, number] => sockets.inherited(name, number),
+        ["bind", name, address] => sockets.bind(name, address),
+        ["close", name] => sockets.close(name),
+        ["disconnect", name] => sockets.named(name).and_then(calls::disconnect),
+        ["option", name, level, option, value] => sockets
+            .named(name)
+            .and_then(|socket| calls::set_option(socket, level, option, value)),
+        ["send-flags", name, flags, address, text] => sockets
+            .named(name)
+            .and_then(|socket| calls::send_with_flags(socket, flags, address, text)),
+        [
+            "send-control",
+            name,
+            flags,
+            address,
+            level,
+            kind,
+            data,
+            text,
+        ] => sockets.named(name).and_then(|socket| {
+            calls::send_with_control(socket, (flags, address), (level, kind, data), text)
+        }),
+        ["call", number, ref arguments @ ..] => calls::system_call(number, arguments),
+        ["connect-unix", name] => calls::connect_unix(name),
+        ["self-unix", name] => calls::unix_with_self(name),
+        ["device", name] => calls::device_index(name),
         ["listen", name, address] => sockets.listen(name, address),
         ["accept", name, accepted] => sockets.accept(name, accepted),
         ["give", name, path] => sockets.give(name, path),
         ["take", name, path] => sockets.take(name, path),
+        ["attempts"] => attempts::answer_all(),
         ["pause"] => Ok(String::new()),
         ["sleep", milliseconds] => process::sleep(milliseconds),
         ["status", field] => process::status(field),

@@ -6,7 +6,7 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -30,6 +30,37 @@ impl Sockets {
             other => return Err(io::Error::other(format!("not a kind of socket: {other}"))),
         };
         self.keep(name, Socket::new(domain, kind, None)?)
+    }
+
+    /// Makes a socket of any family, type and protocol, as numbers.
+    pub fn make(&mut self, name: &str, [family, kind, protocol]: [&str; 3]) -> Result {
+        let socket = Socket::new(
+            Domain::from(parse::<i32>(family)?),
+            Type::from(parse::<i32>(kind)?),
+            Some(Protocol::from(parse::<i32>(protocol)?)),
+        )?;
+        self.keep(name, socket)
+    }
+
+    /// Takes over an open descriptor, such as one that was inherited.
+    pub fn inherited(&mut self, name: &str, number: &str) -> Result {
+        let open = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+        // A copy, so that the standard streams stay what they are.
+        let copy = rustix::io::fcntl_dupfd_cloexec(crate::calls::borrowed(number)?, 3)?;
+        self.keep(name, Socket::from(copy))?;
+        Ok(open.display().to_string())
+    }
+
+    pub fn bind(&self, name: &str, address: &str) -> Result {
+        let socket = self.named(name)?;
+        socket.bind(&parse::<SocketAddr>(address)?.into())?;
+        let bound = socket.local_addr()?.as_socket();
+        Ok(bound.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    pub fn close(&mut self, name: &str) -> Result {
+        self.by_name.remove(name);
+        Ok(String::new())
     }
 
     pub fn connect(&self, name: &str, address: &str) -> Result {
@@ -116,7 +147,7 @@ impl Sockets {
         Ok(String::new())
     }
 
-    fn named(&self, name: &str) -> Result<&Socket> {
+    pub fn named(&self, name: &str) -> Result<&Socket> {
         self.by_name
             .get(name)
             .ok_or_else(|| io::Error::other(format!("no socket {name}")))

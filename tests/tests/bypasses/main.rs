@@ -1,0 +1,8 @@
+//! The bypass ledger (docs/bypasses.md) as tests: each tries one technique from
+//! inside a sandbox, and the sniffer on the far side of the link judges.
+
+mod behalf;
+mod loopback;
+#[path = "../policy/mod.rs"]
+mod policy;
+mod scene;
