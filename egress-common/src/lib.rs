@@ -7,7 +7,7 @@
 //! are in network order, exactly as the packet carries them**; every other
 //! integer is in the machine's order.
 //!
-//! Read [`decide`] first: it is the whole product in a page.
+//! Read [`decide()`] first: it is the whole product in a page.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_op_in_unsafe_fn)]

@@ -2,7 +2,7 @@
 
 use crate::sandbox::{NameId, RuleId};
 
-/// The answer of [`crate::decide`].
+/// The answer of [`crate::decide()`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Let it pass.
@@ -96,7 +96,7 @@ reasons! {
     /// The address names no single host.
     NeverAllowed = 5, "never_allowed", "the address is multicast, broadcast, reserved or embeds another address";
     /// No rule and no grant opens the destination.
-    NoRule = 6, "no_rule", "no rule allows it, and the resolver did not hand this address out";
+    NoRule = 6, "no_rule", "no rule and no grant of the resolver opens it on this port";
     /// A grant was there, and has expired.
     Lapsed = 7, "lapsed_grant", "the resolver's grant for this address has lapsed; resolve the name again";
     /// A loopback destination that neither belongs to the sandbox nor is named by a rule.

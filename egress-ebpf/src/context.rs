@@ -8,8 +8,7 @@
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     helpers::generated::{
-        bpf_get_current_ancestor_cgroup_id, bpf_sk_fullsock, bpf_skb_ancestor_cgroup_id,
-        bpf_tcp_sock,
+        bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
     },
     programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
@@ -172,7 +171,7 @@ mod state {
 /// segments without it.
 const SEGMENTS_WORTH_REMEMBERING: u32 = 8;
 
-/// The full socket that a packet belongs to.
+/// The socket that a packet belongs to.
 #[derive(Clone, Copy)]
 pub struct Socket(NonNull<bpf_sock>);
 
@@ -185,8 +184,7 @@ impl Socket {
 
     #[inline(always)]
     fn state(self) -> u32 {
-        // SAFETY: `bpf_sk_fullsock` returned it, so it is a full socket that
-        // lives as long as the packet.
+        // SAFETY: the kernel holds it for the time of the call.
         unsafe { self.0.as_ref().state }
     }
 
@@ -213,7 +211,7 @@ impl Socket {
     /// Whether a TCP connection has sent enough to be remembered.
     #[inline(always)]
     pub fn has_sent_much(self) -> bool {
-        // SAFETY: a full socket as above; the helper gives null for other than TCP.
+        // SAFETY: a socket as above; the helper gives null for other than TCP.
         let tcp = unsafe { bpf_tcp_sock(self.raw()) };
         // SAFETY: the helper's result is null or valid as long as the socket.
         unsafe { tcp.as_ref() }.is_some_and(|tcp| tcp.data_segs_out >= SEGMENTS_WORTH_REMEMBERING)
@@ -296,18 +294,25 @@ impl<'a> Skb<'a> {
         }
     }
 
-    /// The packet's full socket; none for packets of half-open connections.
+    /// The packet's socket, which is always a full one: the kernel runs packet
+    /// programs with the socket whose cgroup they are attached to
+    /// (`__cgroup_bpf_run_filter_skb`), for a half-open connection with its
+    /// listener. Saying so to the verifier (`bpf_sk_fullsock`) would cost a
+    /// helper call and offer nothing that is needed here.
     #[inline(always)]
     pub fn socket(&self) -> Option<Socket> {
-        // SAFETY: the context is valid, and the helper is given what it says it
-        // wants: a socket of the packet that is not null.
-        unsafe {
-            let sk = (*self.context.skb.skb).__bindgen_anon_2.sk;
-            if sk.is_null() {
-                return None;
-            }
-            NonNull::new(bpf_sk_fullsock(sk)).map(Socket)
-        }
+        // SAFETY: the kernel passes a valid context for the time of the call;
+        // every member of the union is that pointer.
+        NonNull::new(unsafe { (*self.context.skb.skb).__bindgen_anon_2.sk }).map(Socket)
+    }
+
+    /// Whether the packet is too long to be nothing but headers.
+    #[inline(always)]
+    pub fn carries_data(&self) -> bool {
+        /// IPv6 and the longest TCP header.
+        const HEADERS: u32 = 40 + 60;
+        // SAFETY: as in `socket`.
+        unsafe { (*self.context.skb.skb).len > HEADERS }
     }
 
     /// Whether the packet travels on the loopback device, whose index is 1 in
@@ -324,6 +329,27 @@ impl<'a> Skb<'a> {
         self.context.skb.get_socket_uid()
     }
 
+    /// The first bytes of the packet, which begins with its IP header. They are
+    /// read in place where the kernel has them in one piece, as it has for
+    /// everything that its own TCP and UDP build and accept, and else through a
+    /// helper, which costs more than the rest of the parse.
+    #[inline(always)]
+    fn start<T: Copy>(&self) -> Result<T, Reason> {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        let (data, end) = unsafe {
+            let skb = self.context.skb.skb;
+            ((*skb).data as usize, (*skb).data_end as usize)
+        };
+        if data + size_of::<T>() <= end {
+            // SAFETY: the verifier has seen the comparison: that many bytes can
+            // be read. Headers are plain integers, for which any bits are good,
+            // and the kernel aligns them where the machine needs it
+            // (NET_IP_ALIGN); elsewhere a BPF load may have any alignment.
+            return Ok(unsafe { *(data as *const T) });
+        }
+        self.context.load(0).map_err(|_| Reason::Unparsable)
+    }
+
     /// Reads the headers strictly. Options, fragments, extension headers and
     /// every transport but TCP and UDP are refused: each of them can carry
     /// another destination or none.
@@ -332,7 +358,7 @@ impl<'a> Skb<'a> {
         // SAFETY: the kernel passes a valid context for the time of the call.
         match unsafe { (*self.context.skb.skb).protocol } {
             ETHERTYPE_IPV4 => {
-                let header: V4 = self.context.load(0).map_err(|_| Reason::Unparsable)?;
+                let header: V4 = self.start()?;
                 let protocol = Protocol::from_number(header.protocol).ok_or(Reason::Unparsable)?;
                 if header.version_and_length != 0x45
                     || u16::from_be(header.fragment) & FRAGMENT_BITS != 0
@@ -350,7 +376,7 @@ impl<'a> Skb<'a> {
                 })
             }
             ETHERTYPE_IPV6 => {
-                let header: V6 = self.context.load(0).map_err(|_| Reason::Unparsable)?;
+                let header: V6 = self.start()?;
                 let protocol =
                     Protocol::from_number(header.next_header).ok_or(Reason::Unparsable)?;
                 let to = Ip::from_v6(header.to);

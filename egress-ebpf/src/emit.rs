@@ -1,6 +1,7 @@
 //! Telling the agent what happened, within each sandbox's budget.
 
-use crate::{context, lookups, maps};
+use crate::context::{self, Skb};
+use crate::{lookups, maps};
 use aya_ebpf::helpers::{bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid};
 use egress_common::{CgroupId, Counter, Event, Hook, Ip, NameId, Outcome, Port, RuleId, SandboxId};
 
@@ -49,12 +50,18 @@ impl Seen {
 
 /// Who did it.
 #[derive(Clone, Copy)]
-pub enum Actor {
+pub enum Actor<'a> {
     /// The running process: true where the hook runs inside its system call.
     Current,
-    /// Only the owner of the socket is known: packet hooks may run in anybody's context.
-    Owner(u32),
+    /// Only the owner of the packet's socket is known: packet hooks may run in
+    /// anybody's context.
+    Owner(&'a Skb<'a>),
 }
+
+/// Wakes nobody (`BPF_RB_NO_WAKEUP`).
+const QUIETLY: u64 = 1;
+/// Bytes that may wait in the ring before the agent is woken for them.
+const PATIENCE: u64 = 1 << 20;
 
 /// Adds one to a counter.
 #[inline(always)]
@@ -66,7 +73,7 @@ pub fn count(counter: Counter) {
 
 /// Reports, or counts what could not be reported.
 #[inline(always)]
-pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
+pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor<'_>) {
     let time = lookups::now();
     // What belongs to no sandbox shares the budget of cgroup 0.
     let payer = if seen.sandbox.0 == 0 {
@@ -88,7 +95,7 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
             bpf_get_current_uid_gid() as u32,
             bpf_get_current_comm().unwrap_or([0; 16]),
         ),
-        Actor::Owner(user) => (0, user, [0; 16]),
+        Actor::Owner(skb) => (0, skb.user(), [0; 16]),
     };
     slot.write(Event {
         time,
@@ -108,7 +115,18 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor) {
         reserved: 0,
         command,
     });
-    slot.submit(0);
+    slot.submit(wakeup(outcome));
+}
+
+/// Waking the agent is an interrupt, which costs more than everything else that
+/// a connection is judged by. What was allowed can wait for its next look into
+/// the ring, as long as the ring has room.
+#[inline(always)]
+fn wakeup(outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Allowed if lookups::unread_events() < PATIENCE => QUIETLY,
+        Outcome::Allowed | Outcome::WouldDeny | Outcome::Denied => 0,
+    }
 }
 
 /// Takes one token. Two CPUs that race may both take the last one: the budget

@@ -10,8 +10,8 @@ use aya_ebpf::{
     },
     btf_maps::{SkStorage, lpm_trie},
     helpers::generated::{
-        bpf_ktime_get_boot_ns, bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_lookup_tcp,
-        bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
+        bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id,
+        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
     },
 };
 use core::ffi::c_void;
@@ -90,6 +90,15 @@ pub fn meter(payer: CgroupId) -> Option<&'static mut Meter> {
     // SAFETY: the element outlives the program run. Its fields are plain
     // integers that other CPUs may change at any time, which the users allow for.
     unsafe { meter.as_mut() }
+}
+
+/// Bytes of reports that the agent has not read.
+#[inline(always)]
+pub fn unread_events() -> u64 {
+    const AVAILABLE: u64 = 0;
+    let ring: *mut c_void = core::ptr::from_ref(&maps::EVENTS).cast_mut().cast();
+    // SAFETY: the helper only reads the positions of the ring that it is given.
+    unsafe { bpf_ringbuf_query(ring, AVAILABLE) }
 }
 
 /// The resolver's address for the family of `ip`, if it listens there.

@@ -33,7 +33,7 @@ const PASS: i32 = 1;
 
 /// The outcome table: what the kernel is told, for everything that can happen.
 #[inline(always)]
-fn conclude(judged: Judged, seen: &Seen, actor: Actor) -> i32 {
+fn conclude(judged: Judged, seen: &Seen, actor: Actor<'_>) -> i32 {
     let reason = match judged {
         Ok(Passed::Quietly) => return PASS,
         Ok(Passed::Noted) => {
@@ -71,7 +71,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(&ctx);
     let mut seen = Seen::at(Hook::Egress);
     let judged = packet::egress(&skb, &mut seen);
-    conclude(judged, &seen, Actor::Owner(skb.user()))
+    conclude(judged, &seen, Actor::Owner(&skb))
 }
 
 /// The gate for what enters.
@@ -80,7 +80,7 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(&ctx);
     let mut seen = Seen::at(Hook::Ingress);
     let judged = packet::ingress(&skb, &mut seen);
-    conclude(judged, &seen, Actor::Owner(skb.user()))
+    conclude(judged, &seen, Actor::Owner(&skb))
 }
 
 /// `connect(2)` over IPv4.

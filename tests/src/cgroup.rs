@@ -60,16 +60,24 @@ impl Cgroup {
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // Ending processes takes the kernel a moment; a cgroup is only
-        // removable when the last one is gone.
-        for _ in 0..100 {
-            if remove(&self.path).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        eprintln!("{} could not be removed", self.path.display());
+        remove_all(&self.path);
     }
+}
+
+/// Ends the processes of a cgroup and its children and removes all of it; that
+/// it is gone already is fine.
+pub fn remove_all(path: &Path) {
+    // Ending processes takes the kernel a moment; a cgroup is only removable
+    // when the last one is gone.
+    for _ in 0..100 {
+        match remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            _ => return,
+        }
+    }
+    eprintln!("{} could not be removed", path.display());
 }
 
 /// Ends the processes of a cgroup and its children and removes the directories,

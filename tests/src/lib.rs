@@ -12,14 +12,19 @@
 #![deny(unsafe_code)]
 
 pub mod address;
+pub mod bpf;
 pub mod cgroup;
+pub mod comparison;
 pub mod dns;
 pub mod namespace;
+pub mod operation;
 pub mod packet;
 pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod product;
+pub mod reference;
+pub mod scenario;
 pub mod servers;
 pub mod sniffer;
 pub mod world;

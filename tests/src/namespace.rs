@@ -33,6 +33,11 @@ impl Namespace {
         Ok(Self { handle })
     }
 
+    /// A namespace that another process made, by its [`Self::path`].
+    pub fn open(path: &str) -> io::Result<Self> {
+        File::open(path).map(|handle| Self { handle })
+    }
+
     /// The path by which another process can open the namespace while this
     /// handle lives.
     pub fn path(&self) -> String {

@@ -4,6 +4,7 @@
 //! does them in order and prints one JSON object for each. Its verbs are
 //! documented in `src/bin/egress-probe/main.rs`.
 
+use crate::process::Running;
 use serde_json::Value;
 use std::net::IpAddr;
 
@@ -71,4 +72,41 @@ impl Attempt {
         let addresses = self.succeeded().split_whitespace();
         addresses.filter_map(|text| text.parse().ok()).collect()
     }
+}
+
+/// Reads a probe's reports up to the one of its next `pause`.
+///
+/// # Panics
+///
+/// If it ends before.
+#[track_caller]
+pub fn until_pause(run: &mut Running) -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    while let Some(line) = run.line() {
+        let Some(attempt) = Attempt::parse(&line) else {
+            continue;
+        };
+        if attempt.step == "pause" {
+            return attempts;
+        }
+        attempts.push(attempt);
+    }
+    panic!("the probe ended before its pause: {attempts:#?}");
+}
+
+/// Lets a waiting probe go on to its next `pause`.
+#[track_caller]
+pub fn go_on(run: &mut Running) -> Vec<Attempt> {
+    run.say("go on").expect("the probe waits");
+    until_pause(run)
+}
+
+/// Lets a waiting probe go on to its end.
+pub fn rest(mut run: Running) -> Vec<Attempt> {
+    run.say("go on").expect("the probe waits");
+    let (_, lines, _) = run.finish();
+    lines
+        .iter()
+        .filter_map(|line| Attempt::parse(line))
+        .collect()
 }

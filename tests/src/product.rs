@@ -1,14 +1,16 @@
 //! The product, driven as a person drives it: by its command line.
 
 use crate::World;
+use crate::cgroup;
 use crate::probe::{Attempt, PROGRAM};
-use crate::process::Running;
+use crate::process::{PATIENCE, Running};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Finds a binary of this workspace beside the running program.
 ///
@@ -58,6 +60,11 @@ impl<'w> Ephemeral<'w> {
     pub fn with(mut self, options: &[&str]) -> Self {
         self.options.extend(options.iter().map(OsString::from));
         self
+    }
+
+    /// The policy's file.
+    pub fn policy(&self) -> &Path {
+        &self.policy
     }
 
     /// Where this agent keeps its state.
@@ -115,7 +122,8 @@ impl<'w> Ephemeral<'w> {
 /// If there is none, or `egressctl` cannot read it.
 pub fn audit(state: &Path) -> Vec<Value> {
     let output = Command::new(binary("egressctl"))
-        .args(["audit", "query", "-o", "json", "--file"])
+        .args(["audit", "query", "--oldest-first", "--limit", "10000"])
+        .args(["-o", "json", "--file"])
         .arg(state.join("audit.db"))
         .output()
         .expect("egressctl starts");
@@ -178,10 +186,17 @@ impl<'w> Agent<'w> {
     /// Starts an agent with these policies (name and text) and waits until it
     /// answers.
     pub fn start(world: &'w World, policies: &[(&str, &str)]) -> Self {
+        let mut agent = Self::prepare(world, policies);
+        agent.launch();
+        agent
+    }
+
+    /// Writes everything that an agent needs, and does not start it.
+    pub fn prepare(world: &'w World, policies: &[(&str, &str)]) -> Self {
         let directory = world.fresh_directory();
         let drop_in = directory.join("policies.d");
         fs::create_dir(&drop_in).expect("the world's directory is writable");
-        let mut agent = Self {
+        let agent = Self {
             world,
             directory,
             running: None,
@@ -189,17 +204,32 @@ impl<'w> Agent<'w> {
         for (name, text) in policies {
             agent.write_policy(name, text);
         }
-        let config = agent.directory.join("agent.toml");
-        fs::write(&config, agent.configuration()).expect("the world's directory is writable");
+        agent.configure(&agent.configuration());
+        agent
+    }
+
+    /// Writes another configuration; it counts from the next start.
+    pub fn configure(&self, text: &str) {
+        fs::write(self.directory.join("agent.toml"), text)
+            .expect("the world's directory is writable");
+    }
+
+    /// Starts the agent, again if it ran before, and waits until it answers.
+    pub fn launch(&mut self) {
+        self.running = Some(self.begin());
+        self.await_socket();
+    }
+
+    /// Starts a process of the agent and waits for nothing.
+    pub fn begin(&self) -> Running {
         let mut command = Command::new(binary("egress-agent"));
-        command.arg("--config").arg(&config);
-        let running = world
+        command
+            .arg("--config")
+            .arg(self.directory.join("agent.toml"));
+        self.world
             .near
             .run(|| Running::start(&mut command))
-            .expect("the agent starts");
-        agent.running = Some(running);
-        agent.await_socket();
-        agent
+            .expect("the agent starts")
     }
 
     /// Writes the file of a policy; it counts after a reload.
@@ -229,18 +259,41 @@ impl<'w> Agent<'w> {
 
     /// Kills the agent as the out-of-memory killer would.
     pub fn kill(&mut self) {
-        if let Some(running) = self.running.take() {
+        if let Some(mut running) = self.running.take() {
             running
                 .signal(rustix::process::Signal::KILL)
                 .expect("the agent runs");
+            let ended = running.wait(PATIENCE);
+            assert!(ended.is_some(), "nothing outlives SIGKILL");
         }
     }
 
-    fn socket(&self) -> PathBuf {
+    /// The running process.
+    ///
+    /// # Panics
+    ///
+    /// If it was stopped or killed.
+    pub fn take_running(&mut self) -> Running {
+        self.running.take().expect("the agent runs")
+    }
+
+    /// The process id of the running agent.
+    pub fn pid(&self) -> Option<u32> {
+        self.running.as_ref().map(Running::pid)
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> PathBuf {
         self.directory.join("control.sock")
     }
 
-    fn configuration(&self) -> String {
+    /// Where it keeps what survives it: policies, state, runtime files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The configuration that it has unless a test writes another.
+    pub fn configuration(&self) -> String {
         let directory = self.directory.display();
         let root = self.root();
         let upstream = crate::address::UPSTREAM_V4;
@@ -255,7 +308,7 @@ impl<'w> Agent<'w> {
     }
 
     /// The governed root of this agent alone: a cgroup that nobody else has.
-    fn root(&self) -> String {
+    pub fn root(&self) -> String {
         let world = self
             .world
             .directory()
@@ -267,14 +320,15 @@ impl<'w> Agent<'w> {
     }
 
     fn await_socket(&mut self) {
-        for _ in 0..500 {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
                 return;
             }
             let ended = self
                 .running
                 .as_mut()
-                .and_then(|agent| agent.wait(std::time::Duration::from_millis(10)).map(|_| ()));
+                .and_then(|agent| agent.wait(Duration::from_millis(10)).map(|_| ()));
             if ended.is_some() {
                 break;
             }
@@ -292,13 +346,8 @@ impl Drop for Agent<'_> {
     fn drop(&mut self) {
         drop(self.running.take());
         // Enforcement outlives the agent, which is the product's point; this
-        // test machine has to be as it was.
-        let mut disarm = Command::new(binary("egressctl"));
-        disarm.args(["disarm", "--yes", "--root", &self.root()]);
-        match disarm.output() {
-            Ok(output) if output.status.success() => {}
-            failed => eprintln!("egressctl disarm: {failed:?}"),
-        }
+        // test machine has to be as it was. With the cgroup its programs go.
+        cgroup::remove_all(&self.root_directory());
     }
 }
 

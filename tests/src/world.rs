@@ -191,9 +191,15 @@ fn connect(near: &Namespace, far: &Namespace) -> io::Result<()> {
          link set far up\n"
     );
     for address in SERVERS {
-        let length = if address.is_ipv4() { 32 } else { 128 };
+        // Without `nodad` an IPv6 address, even of the loopback device, can only
+        // be bound a moment later.
+        let how = if address.is_ipv4() {
+            "/32"
+        } else {
+            "/128 nodad"
+        };
         // Writing into a string cannot fail.
-        let _ = writeln!(far_side, "addr add {address}/{length} dev lo");
+        let _ = writeln!(far_side, "addr add {address}{how} dev lo");
     }
     far.configure(&far_side)?;
     near.configure(&format!(

@@ -5,7 +5,7 @@
 mod policy;
 
 use egress_tests::address::{ALLOWED_V4, SECOND_V4};
-use egress_tests::probe::{Attempt, PROGRAM};
+use egress_tests::probe::{PROGRAM, rest, until_pause};
 use egress_tests::process::{Running, descendants};
 use egress_tests::product::Agent;
 use egress_tests::{World, cgroup};
@@ -34,31 +34,6 @@ fn agent(world: &World) -> Agent<'_> {
             ("second-name", policy::SECOND_NAME),
         ],
     )
-}
-
-/// Reads reports up to the one of the next `pause`.
-fn until_pause(run: &mut Running) -> Vec<Attempt> {
-    let mut attempts = Vec::new();
-    while let Some(line) = run.line() {
-        let Some(attempt) = Attempt::parse(&line) else {
-            continue;
-        };
-        if attempt.step == "pause" {
-            return attempts;
-        }
-        attempts.push(attempt);
-    }
-    panic!("the probe ended before its pause: {attempts:#?}");
-}
-
-/// Lets the probe go on to its end.
-fn rest(mut run: Running) -> Vec<Attempt> {
-    run.say("go on").expect("the probe waits");
-    let (_, lines, _) = run.finish();
-    lines
-        .iter()
-        .filter_map(|line| Attempt::parse(line))
-        .collect()
 }
 
 /// The probe's process and its cgroup.

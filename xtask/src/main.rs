@@ -1,5 +1,7 @@
 //! Every task a person or CI runs.
 
+mod bench;
+mod debian;
 mod demo;
 mod failure;
 mod setup;
@@ -11,6 +13,7 @@ mod tidy;
     expect(dead_code, reason = "building is the build script's part")
 )]
 mod toolchain;
+mod vm;
 
 use clap::Parser;
 use failure::Failure;
@@ -26,6 +29,10 @@ enum Task {
     Demo(demo::Options),
     /// Builds, checks and tests everything.
     Test(test::Options),
+    /// Runs tests on other kernels, in virtual machines without KVM.
+    Vm(vm::Options),
+    /// Measures what enforcement costs.
+    Bench(bench::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -35,13 +42,26 @@ fn main() -> ExitCode {
         Task::Setup(options) => setup::run(&options),
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Vm(options) => vm::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             eprintln!("cargo xtask: {failure}");
-            ExitCode::FAILURE
+            failure.exit_code()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Task;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Task::command().debug_assert();
     }
 }

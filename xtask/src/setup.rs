@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, says what and why, and does
 //! nothing when nothing is missing.
 
+use crate::debian::Archive;
 use crate::toolchain::{Incomplete, LINKER, Machine, Missing, Toolchain};
 use crate::{Failure, shell};
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 6] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     (
         "cc",
         "build-essential",
@@ -28,6 +29,16 @@ const PROGRAMS: [(&str, &str, &str); 6] = [
     ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
     ("getent", "libc-bin", "is a client in the demo"),
     ("/usr/bin/python3", "python3", "is a client in the demo"),
+    (
+        "bpftool",
+        "bpftool",
+        "attaches and detaches programs in tests",
+    ),
+    (
+        "nft",
+        "nftables",
+        "is what the benchmark compares enforcement with",
+    ),
 ];
 
 /// What the linker is built from.
@@ -59,15 +70,23 @@ struct Plan {
 impl Plan {
     fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
         let mut plan = Self::default();
-        for (program, package, reason) in PROGRAMS {
-            if !has(program) {
-                plan.packages.insert(package, reason);
-            }
-        }
+        plan.need(&PROGRAMS, has);
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
             plan.provide(&missing);
         }
         plan
+    }
+
+    fn need(
+        &mut self,
+        programs: &[(&str, &'static str, &'static str)],
+        has: impl Fn(&str) -> bool,
+    ) {
+        for (program, package, reason) in programs {
+            if !has(program) {
+                self.packages.insert(package, reason);
+            }
+        }
     }
 
     fn provide(&mut self, missing: &Missing) {
@@ -94,12 +113,12 @@ impl Plan {
     }
 
     fn print(&self) {
-        println!("These are missing and will be installed:");
+        eprintln!("These are missing and will be installed:");
         for (package, reason) in &self.packages {
-            println!("  {package:26} {reason}");
+            eprintln!("  {package:26} {reason}");
         }
         if self.linker {
-            println!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
+            eprintln!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
         }
     }
 }
@@ -110,7 +129,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         program_is_there(name)
     });
     if plan.is_empty() {
-        println!("setup: nothing is missing");
+        eprintln!("setup: nothing is missing");
         return Ok(());
     }
     plan.print();
@@ -121,7 +140,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     install(&plan)?;
     Toolchain::find(&Machine::here())
-        .map(|toolchain| println!("setup: done; kernel toolchain is {toolchain}"))
+        .map(|toolchain| eprintln!("setup: done; kernel toolchain is {toolchain}"))
         .map_err(|incomplete| Failure::new(format!("installed everything, and still {incomplete}")))
 }
 
@@ -162,6 +181,50 @@ fn install(plan: &Plan) -> Result<(), Failure> {
         shell::run(&mut cargo)?;
     }
     Ok(())
+}
+
+/// Installs the packages of those programs that are missing: what a task needs
+/// that most people never run, `(program, package, reason)`.
+pub fn provide(programs: &[(&str, &'static str, &'static str)]) -> Result<(), Failure> {
+    let mut plan = Plan::default();
+    plan.need(programs, program_is_there);
+    if plan.is_empty() {
+        return Ok(());
+    }
+    plan.print();
+    require_debian(&fs::read_to_string("/etc/os-release").unwrap_or_default())?;
+    let packages: Vec<&str> = plan.packages.keys().copied().collect();
+    apt_get(&["update"])?;
+    let mut arguments = INSTALL.to_vec();
+    arguments.extend(&packages);
+    apt_get(&arguments).or_else(|failure| {
+        println!("setup: {failure}; trying again with backports");
+        install_from_backports(&packages)
+    })
+}
+
+/// Nothing that somebody installed is removed for a task of ours.
+const INSTALL: [&str; 4] = ["install", "--yes", "--no-remove", "--no-install-recommends"];
+
+/// Installs with backports as a source for this once: a machine that has some
+/// parts of QEMU from there cannot have the others from the release.
+fn install_from_backports(packages: &[&str]) -> Result<(), Failure> {
+    const RELEASE: &str = "bookworm-backports";
+    let unwritable = |error| Failure::new(format!("no temporary file: {error}"));
+    let sources = tempfile::Builder::new()
+        .suffix(".list")
+        .tempfile()
+        .map_err(unwritable)?;
+    let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
+    let line = Archive::Releases.source(RELEASE);
+    fs::write(sources.path(), format!("{own}\n{line}")).map_err(unwritable)?;
+    let option = format!("Dir::Etc::sourcelist={}", sources.path().display());
+    apt_get(&["--option", &option, "update"])?;
+    let mut arguments = vec!["--option", option.as_str()];
+    arguments.extend(INSTALL);
+    arguments.extend(["--target-release", RELEASE]);
+    arguments.extend(packages);
+    apt_get(&arguments)
 }
 
 fn apt_get(arguments: &[&str]) -> Result<(), Failure> {

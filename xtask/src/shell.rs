@@ -2,7 +2,7 @@
 
 use crate::Failure;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The directory of the workspace.
 pub fn workspace() -> PathBuf {
@@ -24,6 +24,21 @@ pub fn run(command: &mut Command) -> Result<(), Failure> {
     match command.status() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(Failure::new(format!("`{line}` ended with {status}"))),
+        Err(error) => Err(Failure::new(format!("`{line}` cannot be started: {error}"))),
+    }
+}
+
+/// Runs a command and returns what it prints; its errors go where ours go.
+pub fn output(command: &mut Command) -> Result<String, Failure> {
+    let line = line(command);
+    match command.stderr(Stdio::inherit()).output() {
+        Ok(output) if output.status.success() => {
+            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+        }
+        Ok(output) => Err(Failure::new(format!(
+            "`{line}` ended with {}",
+            output.status
+        ))),
         Err(error) => Err(Failure::new(format!("`{line}` cannot be started: {error}"))),
     }
 }
@@ -66,4 +81,10 @@ pub fn as_root(program: &str) -> Result<Command, Failure> {
     // apt and the tests are told by the environment what they may do.
     command.args(["--preserve-env", "--", program]);
     Ok(command)
+}
+
+/// Lets cargo build as whoever it is, and run what it built through sudo.
+pub fn run_programs_as_root(cargo: &mut Command) {
+    let runner = "target.'cfg(unix)'.runner=['sudo', '--preserve-env', '--']";
+    cargo.args(["--config", runner]);
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: builds, checks and tests everything, and says in one
 //! last line how it went.
 
-use crate::{Failure, setup, shell, tidy};
+use crate::{Failure, setup, shell, tidy, vm};
 use egress_tests::privilege::{MUST_RUN, SKIP_MARK};
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -13,11 +13,15 @@ pub struct Options {
     /// Only what needs no privileges and little time: checks and unit tests.
     #[arg(long)]
     quick: bool,
+    /// After everything else, the kernel's part of the tests on these kernels
+    /// too, in virtual machines: some minutes each.
+    #[arg(long, value_name = "KERNEL")]
+    vm: Vec<vm::Kernel>,
 }
 
 /// How many there were of each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
+pub struct Tally {
     passed: u32,
     failed: u32,
     skipped: u32,
@@ -51,8 +55,20 @@ impl Tally {
         self.skipped += 1;
     }
 
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// How many failed.
+    pub fn failures(self) -> u32 {
+        self.failed
+    }
+
     /// Counts what a line of a test program's output says.
-    fn line(&mut self, line: &str) {
+    pub fn line(&mut self, line: &str) {
         if line.contains(SKIP_MARK) {
             // The framework counts a test that returned early as passed.
             self.skipped += 1;
@@ -89,6 +105,12 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if built {
         checks(&mut tally);
         tests(options, &mut tally);
+        for &kernel in &options.vm {
+            match vm::count(kernel, &["unit", "enforcement"]) {
+                Ok(counted) => tally.add(counted),
+                failed => tally.check(failed.map(drop)),
+            }
+        }
     }
     println!("{tally}");
     match tally.failed {
@@ -125,11 +147,13 @@ fn tests(options: &Options, tally: &mut Tally) {
     others
         .args(UNPRIVILEGED)
         .args(["--workspace", "--exclude", "egress-ebpf"]);
+    if shell::is_root() {
+        others.env(MUST_RUN, "1");
+    }
     count(&mut others, tally);
     let mut outside = shell::cargo();
     if !shell::is_root() && shell::find("sudo").is_some() {
-        let runner = "target.'cfg(unix)'.runner=['sudo', '--preserve-env', '--']";
-        outside.args(["--config", runner]);
+        shell::run_programs_as_root(&mut outside);
     }
     if shell::is_root() || shell::find("sudo").is_some() {
         // Where everything is there, a skip would hide something.

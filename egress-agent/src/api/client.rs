@@ -24,6 +24,12 @@ pub enum ClientError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The caller may not.
+    #[error("only root may speak to the agent at {path}; use sudo")]
+    NotPermitted {
+        /// The socket.
+        path: PathBuf,
+    },
     /// The conversation broke off.
     #[error("the agent at {path} gave no usable answer: {problem}")]
     Broken {
@@ -89,13 +95,13 @@ impl Client {
         path: &str,
         body: Option<&B>,
     ) -> Result<A, ClientError> {
-        let stream =
-            UnixStream::connect(&self.socket)
-                .await
-                .map_err(|error| ClientError::NotReachable {
-                    path: self.socket.clone(),
-                    error,
-                })?;
+        let stream = UnixStream::connect(&self.socket).await.map_err(|error| {
+            let path = self.socket.clone();
+            match error.kind() {
+                io::ErrorKind::PermissionDenied => ClientError::NotPermitted { path },
+                _ => ClientError::NotReachable { path, error },
+            }
+        })?;
         let broken = |problem: String| ClientError::Broken {
             path: self.socket.clone(),
             problem,

@@ -87,6 +87,13 @@ pub enum AuditError {
         .0.display()
     )]
     NoRoomForIndex(PathBuf),
+    /// It began as a store, and is no longer one that SQLite can read.
+    #[error(
+        "`{}` is damaged, and was left untouched; move it away, with the files beside it that end in -wal and \
+         -shm, to begin a new one, and keep it: what can still be read of it is evidence",
+        .0.display()
+    )]
+    Damaged(PathBuf),
     /// SQLite failed.
     #[error("the audit store `{}` failed: {source}", path.display())]
     Database {

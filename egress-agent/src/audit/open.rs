@@ -26,6 +26,9 @@ const NOT_A_DATABASE: &str = "26";
 /// `SQLITE_CANTOPEN`.
 const CANNOT_OPEN: &str = "14";
 
+/// `SQLITE_CORRUPT`.
+const CORRUPT: &str = "11";
+
 /// SQLite's page size when nothing else is asked for.
 const PAGE_BYTES: u64 = 4096;
 
@@ -292,7 +295,11 @@ fn foreign(path: &Path) -> AuditError {
     }
 }
 
-fn database(path: &Path, source: sqlx::Error) -> AuditError {
+/// What SQLite says, in words that tell what to do.
+pub(super) fn database(path: &Path, source: sqlx::Error) -> AuditError {
+    if code(&source).as_deref() == Some(CORRUPT) {
+        return AuditError::Damaged(path.to_owned());
+    }
     AuditError::Database {
         path: path.to_owned(),
         source,

@@ -32,10 +32,7 @@ impl Reader {
     pub async fn query(&self, query: &Query) -> Result<Vec<StoredRecord>, AuditError> {
         let rows = query.statement().build().fetch_all(&self.pool).await;
         rows.and_then(|rows| rows.iter().map(row::read).collect())
-            .map_err(|source| AuditError::Database {
-                path: self.path.clone(),
-                source,
-            })
+            .map_err(|source| open::database(&self.path, source))
     }
 
     /// Closes all connections.

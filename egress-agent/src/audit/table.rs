@@ -6,22 +6,38 @@ use egress_common::Reason;
 use std::net::SocketAddr;
 
 /// The columns.
-const HEADER: [&str; 7] = [
-    "TIME", "SANDBOX", "VERDICT", "WHAT", "WHY", "RULE", "PROCESS",
-];
+const HEADER: [&str; 5] = ["TIME", "SANDBOX", "VERDICT", "WHAT", "PROCESS"];
 
-/// One line per record: when, who, what came of it, where to, why, by which
-/// rule, from which process. Times are UTC.
+/// One row per record: when, who, what came of it, where to, from which
+/// process. Below it, indented, why, what would allow it, and by which rule:
+/// sentences are too long for a column. Times are UTC.
 pub fn render_table(records: &[StoredRecord]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(HEADER);
     for record in records {
         table.add_row(cells(record).map(|text| inert(&text)));
     }
-    table.trim_fmt()
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    // No cell has a line break, so rows and lines agree.
+    let rows = table.trim_fmt();
+    let mut rows = rows.lines();
+    let mut text = String::new();
+    text.push_str(rows.next().unwrap_or_default());
+    for (row, record) in rows.zip(records) {
+        text.push('\n');
+        text.push_str(row);
+        // A refused policy is told in several lines.
+        for line in notes(record).iter().flat_map(|note| note.lines()) {
+            text.push_str("\n    ");
+            text.push_str(&inert(line));
+        }
+    }
+    text
 }
 
-fn cells(record: &StoredRecord) -> [String; 7] {
+fn cells(record: &StoredRecord) -> [String; 5] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     let sandbox = record.sandbox.clone();
     let sandbox = sandbox.or_else(|| record.sandbox_id.map(|id| format!("#{id}")));
@@ -33,13 +49,6 @@ fn cells(record: &StoredRecord) -> [String; 7] {
             .clone()
             .unwrap_or_else(|| record.kind.clone()),
         what(record),
-        why(record),
-        or_dash(
-            record
-                .rule
-                .as_ref()
-                .map(|rule| format!("{}:{}", rule.file, rule.line)),
-        ),
         or_dash(process(record)),
     ]
 }
@@ -69,19 +78,23 @@ fn what(record: &StoredRecord) -> String {
     }
 }
 
-/// The reason's sentence, and what would allow it.
-fn why(record: &StoredRecord) -> String {
+/// The reason's sentence, the detail, and the rule.
+fn notes(record: &StoredRecord) -> Vec<String> {
     let reason = record.reason.as_deref().map(|name| {
         Reason::ALL
             .iter()
             .find(|reason| reason.name() == name)
             .map_or(name, |reason| reason.sentence())
     });
-    match (reason, record.detail.as_deref()) {
-        (Some(reason), Some(detail)) => format!("{reason} ({detail})"),
-        (Some(text), None) | (None, Some(text)) => text.to_owned(),
-        (None, None) => "-".to_owned(),
-    }
+    let detail = record.detail.as_deref();
+    // Some details say the sentence with more to it.
+    let reason = reason.filter(|reason| !detail.is_some_and(|detail| detail.starts_with(reason)));
+    let rule = record
+        .rule
+        .as_ref()
+        .map(|rule| format!("rule {}:{} ({})", rule.file, rule.line, rule.text));
+    let notes = [reason.map(str::to_owned), detail.map(str::to_owned), rule];
+    notes.into_iter().flatten().collect()
 }
 
 fn process(record: &StoredRecord) -> Option<String> {
@@ -115,10 +128,37 @@ mod tests {
 
     #[test]
     fn a_denial_reads_from_left_to_right() {
-        insta::assert_snapshot!(render_table(&[sample()]), @r"
-        TIME                      SANDBOX  VERDICT  WHAT                                     WHY                                                                       RULE                              PROCESS
-        2026-11-20T08:30:00.000Z  build    deny     api.example.com 203.0.113.7:443/tcp ×41  the resolver's grant for this address has lapsed; resolve the name again  /etc/egress/policies.d/ci.yaml:7  curl[4242]
+        let refused = StoredRecord {
+            detail: Some("repeats since 08:29:51".to_owned()),
+            ..sample()
+        };
+        insta::assert_snapshot!(render_table(&[refused]), @r"
+        TIME                      SANDBOX  VERDICT  WHAT                                     PROCESS
+        2026-11-20T08:30:00.000Z  build    deny     api.example.com 203.0.113.7:443/tcp ×41  curl[4242]
+            the resolver's grant for this address has lapsed; resolve the name again
+            repeats since 08:29:51
+            rule /etc/egress/policies.d/ci.yaml:7 (domain api.example.com)
         ");
+    }
+
+    #[test]
+    fn a_detail_that_says_the_reason_stands_alone() {
+        let detail = format!(
+            "{} (192.0.2.53:53: no answer)",
+            Reason::UpstreamFailed.sentence()
+        );
+        let silent = StoredRecord {
+            reason: Some("upstream_failed".to_owned()),
+            detail: Some(detail.clone()),
+            rule: None,
+            ..sample()
+        };
+        let notes: Vec<String> = render_table(&[silent])
+            .lines()
+            .skip(2)
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(notes, [format!("    {detail}")]);
     }
 
     #[test]
@@ -146,20 +186,7 @@ mod tests {
             .expect("a row")
             .split_whitespace()
             .collect();
-        assert_eq!(
-            line,
-            [
-                "2026-11-20T08:30:00.000Z",
-                "#3",
-                "loss",
-                "×41",
-                "7",
-                "in",
-                "all",
-                "-",
-                "-"
-            ]
-        );
+        assert_eq!(line, ["2026-11-20T08:30:00.000Z", "#3", "loss", "×41", "-"]);
     }
 
     #[test]
@@ -169,7 +196,11 @@ mod tests {
             ..sample()
         };
         let table = render_table(&[hostile]);
-        assert_eq!(table.lines().count(), 2, "{table:?}");
+        assert_eq!(
+            table.lines().count(),
+            4,
+            "a row, why and the rule: {table:?}"
+        );
         assert!(
             table.chars().all(|c| c == '\n' || !c.is_control()),
             "{table:?}"

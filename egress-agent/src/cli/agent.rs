@@ -1,7 +1,8 @@
 //! `egress-agent`: the daemon.
 
 use super::exit::{Exit, Problem};
-use crate::daemon::{Config, DEFAULT_FILE, serve};
+use super::output::counted;
+use crate::daemon::{AgentError, Config, DEFAULT_FILE, ServiceError, serve};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::telemetry::{self, LogFormat};
@@ -15,17 +16,17 @@ use std::process::ExitCode;
 #[command(
     name = "egress-agent",
     version,
-    about,
     after_help = "Signals: SIGHUP loads the policies again; SIGTERM ends the agent, not the enforcement."
 )]
 pub struct AgentArguments {
-    /// The configuration; the defaults if that file does not exist and none is named.
+    /// The configuration. If not given: /etc/egress/agent.toml where that
+    /// exists, else the defaults.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Check the configuration and the policies, and do nothing else.
     #[arg(long)]
     check_config: bool,
-    /// How log lines look.
+    /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
     #[arg(long, value_name = "human|json", default_value = "human")]
     log_format: LogFormat,
 }
@@ -35,7 +36,7 @@ pub fn agent_main() -> ExitCode {
     let arguments = AgentArguments::parse();
     match run(&arguments) {
         Ok(exit) => exit.into(),
-        Err(problem) => problem.report(),
+        Err(problem) => problem.report("egress-agent"),
     }
 }
 
@@ -60,27 +61,29 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
-    runtime.block_on(serve(config)).map_err(|error| {
-        let exit = if error.is_configuration() {
-            Exit::BadConfiguration
-        } else {
-            Exit::Failure
-        };
-        Problem::new(exit, error)
-    })?;
-    Ok(Exit::Ok)
+    match runtime.block_on(serve(config)) {
+        Ok(()) => Ok(Exit::Ok),
+        Err(ServiceError::Agent(error)) => Err(error.into()),
+        Err(error) => Err(Problem::failure(error)),
+    }
 }
 
 fn check(config: &Config) -> Result<Exit, Problem> {
     match PolicySet::load(&config.policies, Timestamp::now()) {
         Ok((set, warnings)) => {
             eprint!("{}", diagnostics_text(&warnings, Colour::No));
-            println!("configuration and {} policies are good", set.iter().count());
+            if set.iter().next().is_none() {
+                eprintln!("egress-agent: there is no policy yet, so no sandbox can be started");
+            }
+            println!(
+                "the configuration and {} are good",
+                counted(set.iter().count(), "policy", "policies")
+            );
             Ok(Exit::Ok)
         }
         Err(problems) => Err(Problem::new(
             Exit::BadConfiguration,
-            diagnostics_text(&problems, Colour::No),
+            AgentError::Policy(problems),
         )),
     }
 }

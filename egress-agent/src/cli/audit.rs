@@ -3,13 +3,14 @@
 use super::exit::{Exit, Problem};
 use super::output::{Output, print};
 use crate::audit::{
-    DestinationFilter, Order, Query, Reader, parse_time, render_json, render_json_lines,
-    render_table,
+    AuditError, DestinationFilter, Order, Query, Reader, parse_time, render_json,
+    render_json_lines, render_table,
 };
 use crate::model::RecordKind;
 use clap::{Args, Subcommand};
 use egress_common::{Outcome, Reason};
 use jiff::Timestamp;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 #[derive(Subcommand, Debug)]
@@ -20,13 +21,13 @@ pub enum AuditCommand {
 
 #[derive(Args, Debug)]
 pub struct QueryArguments {
-    /// The audit file.
+    /// The audit file; only root may read it.
     #[arg(long, value_name = "PATH", default_value = "/var/lib/egress/audit.db")]
     file: PathBuf,
     /// Not before: `15m`, `1 hour ago`, a date, or RFC 3339.
     #[arg(long, visible_alias = "from", value_name = "TIME")]
     since: Option<String>,
-    /// Before.
+    /// Before this time, in the same forms.
     #[arg(long, visible_alias = "to", value_name = "TIME")]
     until: Option<String>,
     /// The sandbox's name; `*` stands for any characters.
@@ -117,8 +118,9 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
         reader.close().await;
         records
     });
-    let records = records.map_err(Problem::failure)?;
+    let records = records.map_err(cannot_be_read)?;
     let text = match arguments.output {
+        Output::Table if records.is_empty() => "no record matches\n".to_owned(),
         Output::Table => format!("{}\n", render_table(&records).trim_end()),
         Output::Json => render_json(&records)
             .map(|text| text + "\n")
@@ -127,4 +129,17 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
     };
     print(&text)?;
     Ok(Exit::Ok)
+}
+
+/// The store's own words for a file that is closed to it are meant for the agent.
+fn cannot_be_read(error: AuditError) -> Problem {
+    match &error {
+        AuditError::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            Problem::new(
+                Exit::NotPermitted,
+                format!("only root may read {}; use sudo", path.display()),
+            )
+        }
+        _ => Problem::failure(error),
+    }
 }

@@ -75,9 +75,9 @@ impl Problem {
         Self::new(Exit::Usage, message)
     }
 
-    /// Tells the person, and gives the code.
-    pub fn report(&self) -> ExitCode {
-        eprintln!("egressctl: {}", self.message.trim_end());
+    /// Tells the person in the name of a program, and gives the code.
+    pub fn report(&self, program: &str) -> ExitCode {
+        eprintln!("{program}: {}", self.message.trim_end());
         self.exit.into()
     }
 
@@ -90,11 +90,7 @@ impl Problem {
 impl From<ClientError> for Problem {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::NotReachable { error, .. }
-                if error.kind() == std::io::ErrorKind::PermissionDenied =>
-            {
-                Exit::NotPermitted
-            }
+            ClientError::NotPermitted { .. } => Exit::NotPermitted,
             ClientError::NotReachable { .. } => Exit::NotReachable,
             ClientError::Broken { .. } => Exit::Failure,
             ClientError::Refused(failure) => match failure.kind {

@@ -1,7 +1,7 @@
 //! What a person types: `egressctl` and `egress-agent`.
 //!
 //! `main` of each binary is one call into this module. Every command is a module
-//! with its arguments and a `run`; [`exit`] is the one table of exit codes.
+//! with its arguments and a `run`; `exit` is the one table of exit codes.
 
 #![forbid(unsafe_code)]
 
@@ -9,6 +9,7 @@ mod agent;
 mod audit;
 mod exit;
 mod generate;
+mod interruption;
 mod operate;
 mod output;
 mod policy;
@@ -22,13 +23,15 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Where help lists the options that every command has.
+const GLOBAL: &str = "Options of every command";
+
 /// Runs commands so that they reach what their policy names and nothing else,
 /// and tells what they were refused.
 #[derive(Parser, Debug)]
 #[command(
     name = "egressctl",
     version,
-    about,
     after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
 )]
 pub struct Arguments {
@@ -36,15 +39,17 @@ pub struct Arguments {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "PATH",
         default_value = "/run/egress/agent.sock",
         env = "EGRESS_SOCKET"
     )]
     socket: PathBuf,
-    /// How log lines look.
+    /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "human|json",
         default_value = "human"
     )]
@@ -83,7 +88,7 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if let Err(error) = telemetry::init(arguments.log_format, "warn") {
-        return Problem::usage(error).report();
+        return Problem::usage(error).report("egressctl");
     }
     let Arguments {
         socket, command, ..
@@ -101,6 +106,6 @@ pub fn main() -> ExitCode {
     };
     match result {
         Ok(exit) => exit.into(),
-        Err(problem) => problem.report(),
+        Err(problem) => problem.report("egressctl"),
     }
 }

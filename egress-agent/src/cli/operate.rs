@@ -1,7 +1,7 @@
 //! What an operator asks of a running agent, and the off switch.
 
 use super::exit::{Exit, Problem};
-use super::output::{Output, print, print_json, table};
+use super::output::{Output, counted, print, print_json, table, to_the_second};
 use crate::api::wire::Status;
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
@@ -101,7 +101,7 @@ pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> 
                     s.name,
                     s.policy,
                     s.mode,
-                    s.began,
+                    to_the_second(&s.began),
                     s.processes.to_string(),
                     s.grants.to_string(),
                     relaxed,
@@ -127,7 +127,7 @@ fn status_text(status: &Status) -> String {
         "{} (version {}, since {})\n  root       {}\n  started    {}\n  sandboxes  {}\n  resolver   {} asks {}\n  audit      {}: {} written, {} waiting, {} lost\n",
         status.state,
         status.version,
-        status.since,
+        to_the_second(&status.since),
         status.root.display(),
         status.started,
         status.sandboxes,
@@ -154,10 +154,14 @@ fn status_text(status: &Status) -> String {
             policy.file.display()
         ));
     }
-    let counters = status.counters.iter().filter(|(_, value)| **value > 0);
-    text.push_str("counters:\n");
-    for (name, value) in counters {
-        text.push_str(&format!("  {name} {value}\n"));
+    if status.policies.is_empty() {
+        text.push_str("  none: every sandbox would be refused\n");
+    }
+    text.push_str("counters, those that are not 0:\n");
+    for (name, value) in &status.counters {
+        if *value > 0 {
+            text.push_str(&format!("  {name} {value}\n"));
+        }
     }
     text
 }
@@ -172,10 +176,11 @@ pub fn reload(socket: &Path, arguments: &ReloadArguments) -> Result<Exit, Proble
                 .iter()
                 .map(|policy| policy.name.as_str())
                 .collect();
+            let ended = reloaded.connections_ended;
             print(&format!(
-                "in force: {}; {} connections ended\n",
+                "in force: {}; {} ended\n",
                 names.join(", "),
-                reloaded.connections_ended
+                counted(ended, "connection", "connections")
             ))?;
         }
         Output::Json | Output::Jsonl => print_json(&reloaded)?,
@@ -186,7 +191,7 @@ pub fn reload(socket: &Path, arguments: &ReloadArguments) -> Result<Exit, Proble
 pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Problem> {
     if !arguments.yes {
         return Err(Problem::usage(
-            "disarm takes enforcement out of force: everything below the root may then reach everything. Add --yes",
+            "this takes enforcement out of force: everything below the root may then reach everything; add --yes",
         ));
     }
     // Only the agent of this root may be asked; another one's is none of ours.
@@ -198,7 +203,10 @@ pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Proble
         Err(problem) if problem.exit() == Exit::NotReachable => without_agent(arguments)?,
         Err(problem) => return Err(problem),
     };
-    print(&format!("{programs} programs taken out of force\n"))?;
+    print(&match programs {
+        0 => format!("nothing was in force at `{}`\n", arguments.root),
+        _ => format!("{programs} programs taken out of force\n"),
+    })?;
     Ok(Exit::Ok)
 }
 

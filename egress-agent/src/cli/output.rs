@@ -42,7 +42,24 @@ pub fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     for row in rows {
         table.add_row(row);
     }
+    // Nothing before the first column, so that rows begin where lines do.
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     format!("{}\n", table.trim_fmt())
+}
+
+/// `1 policy`, `2 policies`.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// A time for people: what is below a second is for programs.
+pub fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((seconds, _)) => format!("{seconds}Z"),
+        None => time.to_owned(),
+    }
 }
 
 /// Whether to use colour on standard error: `NO_COLOR` (no-color.org) forbids it.

@@ -1,6 +1,7 @@
 //! `egressctl run`: a command in a sandbox, as a child of this process.
 
 use super::exit::{Exit, Problem};
+use super::interruption::Interruption;
 use crate::api::Client;
 use crate::api::wire::{Created, Failure, NewSandbox};
 use crate::daemon::{AgentError, Ephemeral, upstream};
@@ -57,26 +58,23 @@ pub fn run(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
-    if arguments.ephemeral {
-        runtime.block_on(ephemeral(arguments))
-    } else {
-        runtime.block_on(under_an_agent(socket, arguments))
-    }
+    runtime.block_on(async {
+        let interruption = Interruption::hold_back().map_err(Problem::failure)?;
+        if arguments.ephemeral {
+            ephemeral(arguments, interruption).await
+        } else {
+            under_an_agent(socket, arguments, interruption).await
+        }
+    })
 }
 
-async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
+async fn ephemeral(
+    arguments: RunArguments,
+    mut interruption: Interruption,
+) -> Result<Exit, Problem> {
     let file = PathBuf::from(arguments.policy.clone().unwrap_or_default());
     let state = arguments.state.clone();
-    let private = Ephemeral::start(&file, arguments.upstream.clone(), state)
-        .await
-        .map_err(|error| {
-            let exit = if error.is_configuration() {
-                Exit::BadConfiguration
-            } else {
-                Exit::Failure
-            };
-            Problem::new(exit, error)
-        })?;
+    let private = Ephemeral::start(&file, arguments.upstream.clone(), state).await?;
     let agent = private.agent();
     // The file holds one policy, so it is the one that is meant.
     let wanted = NewSandbox {
@@ -87,7 +85,10 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     let result = match tokio::task::block_in_place(|| agent.create_sandbox(&wanted)) {
         Ok(created) => {
             let name = created.name.clone();
-            let result = tokio::task::block_in_place(|| start(&created, &arguments));
+            let result = match interruption.exit_code().await {
+                None => tokio::task::block_in_place(|| start(&created, &arguments)),
+                Some(code) => Ok(Exit::Command(code)),
+            };
             if let Err(failure) = tokio::task::block_in_place(|| agent.remove_sandbox(&name)) {
                 eprintln!("egressctl: {}", failure.message);
             }
@@ -96,7 +97,8 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
         Err(failure) => Err(refused(failure)),
     };
     let audit = private.end().await;
-    if !arguments.quiet {
+    // Without a command there are no decisions to look at.
+    if !arguments.quiet && result.is_ok() {
         eprintln!(
             "egressctl: the decisions stand in {0}; see `egressctl audit query --file {0}`",
             audit.display()
@@ -105,7 +107,11 @@ async fn ephemeral(arguments: RunArguments) -> Result<Exit, Problem> {
     result
 }
 
-async fn under_an_agent(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
+async fn under_an_agent(
+    socket: &Path,
+    arguments: RunArguments,
+    mut interruption: Interruption,
+) -> Result<Exit, Problem> {
     if let Some(policy) = &arguments.policy
         && policy.contains('/')
     {
@@ -121,7 +127,10 @@ async fn under_an_agent(socket: &Path, arguments: RunArguments) -> Result<Exit, 
         owner: std::process::id(),
     };
     let created = client.create(&wanted).await?;
-    let result = tokio::task::block_in_place(|| start(&created, &arguments));
+    let result = match interruption.exit_code().await {
+        None => tokio::task::block_in_place(|| start(&created, &arguments)),
+        Some(code) => Ok(Exit::Command(code)),
+    };
     if let Err(error) = client.remove(&created.name).await {
         // The agent collects it, once this process is gone.
         eprintln!("egressctl: {error}");
@@ -173,6 +182,8 @@ impl From<AgentError> for Problem {
     fn from(error: AgentError) -> Self {
         let exit = if error.is_configuration() {
             Exit::BadConfiguration
+        } else if error.is_not_permitted() {
+            Exit::NotPermitted
         } else {
             Exit::Failure
         };

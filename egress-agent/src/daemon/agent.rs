@@ -1,20 +1,20 @@
 //! The agent: what joins the parts. Its order of start is the order of its
 //! promises: enforcement is in force before anything else can happen.
 
-use super::book::{Book, BookError, Member};
+use super::book::{Book, Member};
 use super::config::Config;
+use super::error::AgentError;
 use super::losses::LastReadings;
-use super::runtime::{Runtime, RuntimeError};
-use crate::audit::{AuditError, Recorder, Store};
+use super::runtime::Runtime;
+use crate::audit::{Recorder, Store};
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::Change;
-use crate::model::{Record, RecordKind};
+use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::policy::{Diagnostic, PolicySet};
-use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
-use egress_common::{Outcome, Reason, Sandbox};
+use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,41 +22,6 @@ use std::time::Duration;
 
 /// How long what is left in a sandbox has to die.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
-
-/// Why the agent cannot start or change.
-#[derive(Debug, thiserror::Error)]
-#[expect(
-    missing_docs,
-    reason = "each variant is its source, which is documented"
-)]
-pub enum AgentError {
-    #[error(transparent)]
-    Cgroup(#[from] CgroupError),
-    #[error(transparent)]
-    Enforcer(#[from] EnforcerError),
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Audit(#[from] AuditError),
-    #[error(transparent)]
-    Resolver(#[from] BindError),
-    #[error(transparent)]
-    Book(#[from] BookError),
-    #[error("{}", diagnostics_text(.0, Colour::No).trim_end())]
-    Policy(Vec<Diagnostic>),
-    #[error(
-        "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
-         configuration, or give `--upstream ADDRESS`"
-    )]
-    NoUpstream,
-}
-
-impl AgentError {
-    /// Whether somebody has to correct a configuration or policy file.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Policy(_) | Self::NoUpstream)
-    }
-}
 
 /// A running agent.
 pub struct Agent {
@@ -70,13 +35,18 @@ pub struct Agent {
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
-    warnings: Mutex<Vec<String>>,
+    findings: Mutex<Vec<String>>,
     last_readings: Mutex<LastReadings>,
+    /// Whether the off switch was used. Held while programs are put back or
+    /// taken out, so that the one never undoes the other.
+    disarmed: Mutex<bool>,
 }
 
 /// What is told of the running resolver.
 struct ResolverState {
     ports: Ports,
+    /// Why it is not where the last one was.
+    moved: Option<String>,
     counters: Arc<dns::Counters>,
 }
 
@@ -107,7 +77,16 @@ impl Agent {
             cgroup: root.id(),
             level: root.level(),
         };
-        let enforcer = Enforcer::start(place, config.events_per_second)?;
+        let enforcer = match Enforcer::start(place, config.events_per_second) {
+            Ok(enforcer) => enforcer,
+            Err(error) => {
+                if root.was_made() {
+                    // Nothing is in it; what is told is why the start failed.
+                    let _ = root.remove();
+                }
+                return Err(error.into());
+            }
+        };
 
         let book = Book::new(&enforcer.image()?);
         let agent = Arc::new(Self {
@@ -121,10 +100,15 @@ impl Agent {
             resolver: OnceLock::new(),
             since: now,
             stop: tokio::sync::watch::channel(false).0,
-            warnings: Mutex::new(Vec::new()),
+            findings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
+            disarmed: Mutex::new(false),
         });
         agent.take_over(policies, now)?;
+        // Policies may have changed while no agent ran.
+        if let Err(error) = agent.end_revoked() {
+            tracing::warn!(%error, "connections that lost their rule were not ended at once");
+        }
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",
@@ -195,14 +179,24 @@ impl Agent {
             v4: v4.unwrap_or(0),
             v6: v6.unwrap_or(0),
         };
-        let server = match Server::bind(wanted, config()).await {
-            Err(BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
-                tracing::warn!("the port of the earlier resolver is taken; using another");
-                Server::bind(Ports { v4: 0, v6: 0 }, config()).await?
+        let (server, taken) = match Server::bind(wanted, config()).await {
+            Err(taken @ BindError::Occupied { .. }) if wanted.v4 != 0 || wanted.v6 != 0 => {
+                let elsewhere = Server::bind(Ports { v4: 0, v6: 0 }, config()).await?;
+                (elsewhere, Some(taken))
             }
-            other => other?,
+            other => (other?, None),
         };
         let ports = server.ports();
+        let moved = taken.map(|taken| {
+            format!(
+                "the resolver moved to port {}, since the earlier one is taken: {taken}; \
+                 sockets that had asked there already get no more answers",
+                ports.v4
+            )
+        });
+        if let Some(moved) = &moved {
+            self.tell(moved.clone());
+        }
         let some = |port: u16| Some(port).filter(|port| *port != 0);
         {
             let mut book = self.book();
@@ -212,7 +206,11 @@ impl Agent {
         let resolver = server.serve(Arc::clone(self));
         let counters = Arc::clone(resolver.counters());
         // There is one start, so nobody has set it before.
-        let _ = self.resolver.set(ResolverState { ports, counters });
+        let _ = self.resolver.set(ResolverState {
+            ports,
+            moved,
+            counters,
+        });
         Ok(Services { resolver })
     }
 
@@ -275,14 +273,17 @@ impl Agent {
 
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
-        self.warnings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let moved = self.resolver.get().and_then(|state| state.moved.clone());
+        moved.into_iter().chain(self.findings().clone()).collect()
     }
 
-    pub(super) fn set_warnings(&self, warnings: Vec<String>) {
-        *self.warnings.lock().unwrap_or_else(PoisonError::into_inner) = warnings;
+    /// What the last look at the attachments found.
+    pub(super) fn findings(&self) -> MutexGuard<'_, Vec<String>> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {
+        self.disarmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes the last reading of a sandbox's loss counter, which is about to go.
@@ -313,20 +314,11 @@ impl Agent {
     pub fn stop(&self) {
         self.stop.send_replace(true);
     }
-
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();
         // The sender lives in the agent, which the caller holds.
         let _ = stop.wait_for(|stop| *stop).await;
-    }
-
-    /// Records something about the agent itself.
-    pub(super) fn tell(&self, detail: String) {
-        tracing::info!("{detail}");
-        let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Changes the kernel. Where that fails half way the kernel is as strict as
@@ -432,25 +424,6 @@ impl Agent {
             }
         }
         found
-    }
-
-    /// The record of a sandbox's beginning or end.
-    pub(super) fn tell_of_sandbox(&self, member: &Member, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
-        record.sandbox_id = Some(member.id);
-        record.sandbox = Some(member.name.to_string());
-        record.policy = Some(member.policy.clone());
-        record.detail = Some(detail);
-        self.recorder().record(record);
-    }
-
-    /// The record of a load of policies.
-    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
-        record.user = Some(user);
-        record.outcome = Some(outcome);
-        record.detail = Some(detail);
-        self.recorder().record(record);
     }
 
     /// Writes what waits and closes the audit store.

@@ -1,7 +1,8 @@
 //! What the control socket offers, carried out.
 
-use super::agent::{Agent, AgentError, KILL_DEADLINE};
+use super::agent::{Agent, KILL_DEADLINE};
 use super::book::BookError;
+use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
@@ -94,7 +95,7 @@ impl Agent {
             .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
         if let Err(failure) = written {
             // The kernel may know it already; it must not outlive this call.
-            if let Ok(changes) = book.end(member.id, now) {
+            if let Ok(changes) = book.end(member.id) {
                 let _ = self.carry_out(&mut book, &changes);
             }
             let _ = self.runtime().forget(&member.name);
@@ -142,7 +143,7 @@ impl Agent {
         self.note_last_reading(&member);
         {
             let mut book = self.book();
-            let changes = book.end(member.id, Timestamp::now())?;
+            let changes = book.end(member.id)?;
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;
@@ -163,7 +164,7 @@ impl Agent {
                 );
                 Failure::new(
                     FailureKind::BadConfiguration,
-                    format!("{text}\nnothing was changed; the policies in force stay"),
+                    format!("nothing was changed; the policies in force stay:\n{text}"),
                 )
             })?;
         {
@@ -210,7 +211,8 @@ impl Agent {
             .map(|(cgroup, meter)| (cgroup, meter.lost))
             .collect();
         let book = self.book();
-        book.members()
+        let mut sandboxes: Vec<_> = book
+            .members()
             .map(|member| Sandbox {
                 name: member.name.to_string(),
                 id: member.id.0,
@@ -227,7 +229,9 @@ impl Agent {
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
             })
-            .collect()
+            .collect();
+        sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
+        sandboxes
     }
 
     fn describe(&self) -> Status {
@@ -296,13 +300,17 @@ impl Agent {
             return Err(Failure::new(
                 FailureKind::Conflict,
                 format!(
-                    "{} sandboxes run ({}); stop them first, or add --force to leave them without any limit",
-                    running.len(),
+                    "sandboxes run: {}; stop them first, or add --force to leave them without any limit",
                     running.join(", ")
                 ),
             ));
         }
-        let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
+        let programs = {
+            let mut disarmed = self.disarmed();
+            let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
+            *disarmed = true;
+            programs
+        };
         self.tell(format!(
             "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
             running.len()

@@ -1,8 +1,9 @@
 //! A private agent for the life of one command: a governed root, a state
 //! directory, resolver ports and an audit file of its own, beside any daemon.
 
-use super::agent::{Agent, AgentError, Services};
+use super::agent::{Agent, Services};
 use super::config::Config;
+use super::error::AgentError;
 use crate::enforcer::disarm_at;
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
 use rustix::fs::{FlockOperation, flock};
@@ -39,8 +40,8 @@ impl Ephemeral {
         upstreams: Vec<SocketAddr>,
         state: Option<PathBuf>,
     ) -> Result<Self, AgentError> {
-        collect_leftovers();
         let id = std::process::id();
+        collect_leftovers(id);
         let runtime = Path::new(RUNTIME).join(id.to_string());
         let started = jiff::Timestamp::now()
             .strftime("%Y%m%dT%H%M%SZ")
@@ -115,27 +116,35 @@ fn remove_root(name: &str) {
         tracing::warn!(%error, "a sandbox of an ephemeral agent stays behind");
         return;
     }
-    if let Err(error) = disarm_at(root.path()) {
-        tracing::warn!(%error, "the programs of an ephemeral agent stay in force");
-    }
+    let disarmed = disarm_at(root.path());
     if let Err(error) = root.remove() {
         tracing::warn!(%error, "the governed root of an ephemeral agent stays behind");
+        // Programs that could not be taken out go with their cgroup.
+        if let Err(error) = disarmed {
+            tracing::warn!(%error, "the programs of an ephemeral agent stay in force");
+        }
     }
 }
 
 /// Collects what ephemeral agents that were killed left behind: their command
 /// died with them, but the governed root and the runtime directory are there.
-fn collect_leftovers() {
+/// What an earlier process with this one's number left counts as well.
+fn collect_leftovers(own: u32) {
     for entry in std::fs::read_dir(RUNTIME).into_iter().flatten().flatten() {
         let directory = entry.path();
         let Some(id) = entry.file_name().to_str().map(str::to_owned) else {
             continue;
         };
-        let Ok(lock) = File::open(directory.join("lock")) else {
-            continue;
-        };
-        // Whoever holds the lock lives.
-        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        // One that starts right now may not hold its lock yet, so a process of
+        // that number is left alone; a stranger's life only delays this.
+        let lives = id != own.to_string() && Path::new("/proc").join(&id).exists();
+        // Whoever holds the lock lives, even in another pid namespace. Where
+        // there is none, its process was killed before it made anything else.
+        let lock = File::open(directory.join("lock"));
+        let held = lock
+            .as_ref()
+            .is_ok_and(|lock| flock(lock, FlockOperation::NonBlockingLockExclusive).is_err());
+        if !lives && !held {
             remove_root(&format!("{PREFIX}{id}"));
             let _ = std::fs::remove_dir_all(&directory);
         }

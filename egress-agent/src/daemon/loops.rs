@@ -93,22 +93,48 @@ impl Agent {
         tokio::task::spawn_blocking(move || agent.collect_orphans());
     }
 
-    /// Looks whether the programs are still there; each change is recorded once.
+    /// Looks whether the programs are still there, and puts back what is
+    /// missing; each change is recorded once.
     fn check_enforcement(&self) {
-        let findings = match self.enforcer().inspect() {
-            Ok(findings) => findings.iter().map(in_words).collect(),
-            Err(error) => vec![error.to_string()],
-        };
-        if findings != self.warnings() {
-            for finding in &findings {
-                tracing::error!("{finding}");
-                self.tell(format!("enforcement disturbed: {finding}"));
-            }
-            if findings.is_empty() {
-                self.tell("enforcement is undisturbed again".into());
-            }
-            self.set_warnings(findings);
+        let disarmed = self.disarmed();
+        if *disarmed {
+            return;
         }
+        let findings = match self.enforcer().inspect() {
+            Ok(findings) => findings,
+            Err(error) => return self.warn_of(vec![error.to_string()]),
+        };
+        if !findings
+            .iter()
+            .any(|finding| matches!(finding, Finding::Missing { .. }))
+        {
+            return self.warn_of(findings.iter().map(in_words).collect());
+        }
+        match self.enforcer().repair() {
+            Ok(repaired) => self.tell(format!(
+                "enforcement disturbed: somebody detached {}; put back",
+                repaired.join(", ")
+            )),
+            Err(error) => {
+                let missing = findings.iter().map(in_words);
+                self.warn_of(missing.chain([error.to_string()]).collect());
+            }
+        }
+    }
+
+    fn warn_of(&self, findings: Vec<String>) {
+        let mut known = self.findings();
+        if findings == *known {
+            return;
+        }
+        for finding in &findings {
+            tracing::error!("{finding}");
+            self.tell(format!("enforcement disturbed: {finding}"));
+        }
+        if findings.is_empty() {
+            self.tell("enforcement is undisturbed again".into());
+        }
+        *known = findings;
     }
 
     fn close_expired_rules(&self) {
@@ -179,9 +205,9 @@ fn is_alive(process: u32) -> bool {
 
 fn in_words(finding: &Finding) -> String {
     match finding {
-        Finding::Missing { program } => format!(
-            "the program `{program}` is no longer attached; restart the agent to put it back"
-        ),
+        Finding::Missing { program } => {
+            format!("the program `{program}` is no longer attached, and could not be put back")
+        }
         Finding::Foreign { program, others } => format!(
             "a program that was attached after `{program}` could overrule it: {others}; \
              the packet gate cannot be overruled"

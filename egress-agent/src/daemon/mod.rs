@@ -1,25 +1,31 @@
 //! Joins the parts: start, reload, supervision, shutdown.
 //!
-//! [`Agent`] owns everything; [`book`] is what it knows, [`gate`] and `words`
+//! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
+//! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
 //! socket offers, `loops` is what goes on meanwhile. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
 mod agent;
-mod book;
+pub mod book;
 mod config;
 mod control;
 mod ephemeral;
+mod error;
 mod gate;
 mod loops;
 mod losses;
+mod permit;
+mod records;
 mod runtime;
 mod service;
 mod words;
 
-pub use agent::{Agent, AgentError, Services};
+pub use agent::{Agent, Services};
 pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
+pub use error::AgentError;
+pub use permit::Permit;
 pub use runtime::RuntimeError;
 pub use service::{ServiceError, serve};

@@ -232,7 +232,12 @@ impl Runtime {
             text.push_str(&format!("{} {name}\n", id.0));
             self.written = self.written.max(id.0);
         }
-        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        // What sandboxes asked for is nobody else's business.
+        private()
+            .truncate(true)
+            .open(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(io_error("write", &temporary))?;
         std::fs::rename(&temporary, &self.names_path).map_err(io_error("rename", &temporary))?;
         self.names = private()
             .append(true)

@@ -1,7 +1,8 @@
 //! The daemon: an agent behind a control socket, until a signal.
 
-use super::agent::{Agent, AgentError};
+use super::agent::Agent;
 use super::config::Config;
+use super::error::AgentError;
 use crate::api::{self, Listening, ServeError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +26,6 @@ pub enum ServiceError {
     Signals(std::io::Error),
 }
 
-impl ServiceError {
-    /// Whether somebody has to correct a configuration or policy file.
-    pub const fn is_configuration(&self) -> bool {
-        matches!(self, Self::Agent(error) if error.is_configuration())
-    }
-}
-
 /// Runs the daemon until SIGTERM or SIGINT; SIGHUP loads the policies again.
 /// Enforcement stays in force when it returns.
 pub async fn serve(config: Config) -> Result<(), ServiceError> {
@@ -49,7 +43,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     let run = tokio::spawn(Arc::clone(&agent).run());
     tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
 
-    loop {
+    let by_signal = loop {
         tokio::select! {
             _ = hangup.recv() => {
                 match tokio::task::block_in_place(|| agent.reload_policies(0)) {
@@ -57,12 +51,15 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
                     Err(failure) => tracing::error!("{}", failure.message),
                 }
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = agent.stopped() => break,
+            _ = terminate.recv() => break true,
+            _ = interrupt.recv() => break true,
+            // It was disarmed, which it has told.
+            () = agent.stopped() => break false,
         }
+    };
+    if by_signal {
+        agent.tell("agent stops; enforcement stays in force".into());
     }
-    agent.tell("agent stops; enforcement stays in force".into());
     agent.stop();
     for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {

@@ -102,6 +102,19 @@ fn put_one(
     Ok(Change::Replaced)
 }
 
+/// Attaches a program that somebody took out; returns its id.
+pub(super) fn put_back(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    loaded: &Loaded,
+    hook: &HookPoint,
+) -> Result<u32, EnforcerError> {
+    put_one(root, path, loaded, None, hook)?;
+    let info = loaded.program(hook.program)?.info();
+    info.map(|info| info.id())
+        .map_err(|error| EnforcerError::Object(error.to_string()))
+}
+
 /// Takes everything of ours out: the off switch. Returns how many programs were
 /// detached.
 pub fn disarm(root: BorrowedFd<'_>, path: &Path) -> Result<usize, EnforcerError> {

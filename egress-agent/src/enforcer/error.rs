@@ -6,9 +6,9 @@ use std::path::PathBuf;
 /// Why enforcement could not be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforcerError {
-    /// The process may not use `bpf(2)`.
+    /// The process may not use `bpf(2)`, or not end connections.
     #[error(
-        "the kernel refuses bpf(2) to this process: {0}; run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        "the kernel does not let this process enforce: {0}; run as root, with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
     )]
     NotPermitted(io::Error),
     /// The directory that is to become the governed root cannot be opened.

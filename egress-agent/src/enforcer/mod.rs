@@ -39,6 +39,7 @@ use std::fs::File;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The governed root: where the programs are attached.
 #[derive(Clone, Debug)]
@@ -71,7 +72,9 @@ pub struct Enforcer {
     place: Place,
     directory: File,
     maps: maps::Maps,
-    own: Vec<(HookPoint, u32)>,
+    /// Kept so that a program that somebody takes out can be put back.
+    loaded: Loaded,
+    own: Mutex<Vec<(HookPoint, u32)>>,
     started: Started,
 }
 
@@ -104,6 +107,17 @@ impl Enforcer {
     /// When this returns, everything below the root is judged; what is in no
     /// known sandbox is denied.
     pub fn start(place: Place, events_per_second: u64) -> Result<Self, EnforcerError> {
+        // CAP_SYS_ADMIN alone would attach the programs; without CAP_NET_ADMIN
+        // the connections that a policy takes back could not be ended.
+        let capabilities = rustix::thread::capabilities(None)
+            .map_err(|error| EnforcerError::NotPermitted(error.into()))?;
+        if !capabilities
+            .effective
+            .contains(rustix::thread::CapabilitySet::NET_ADMIN)
+        {
+            let missing = std::io::Error::other("CAP_NET_ADMIN is missing");
+            return Err(EnforcerError::NotPermitted(missing));
+        }
         let directory = File::open(&place.path).map_err(|error| EnforcerError::Root {
             path: place.path.clone(),
             error,
@@ -157,7 +171,8 @@ impl Enforcer {
             place,
             directory,
             maps,
-            own,
+            loaded,
+            own: Mutex::new(own),
             started,
         })
     }
@@ -270,10 +285,37 @@ impl Enforcer {
 
     /// Looks whether every program is still attached, and who came after them.
     pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
-        attach::inspect(self.directory.as_fd(), &self.own).map_err(|error| EnforcerError::Inspect {
+        self.findings(&self.own())
+    }
+
+    fn findings(&self, own: &[(HookPoint, u32)]) -> Result<Vec<Finding>, EnforcerError> {
+        attach::inspect(self.directory.as_fd(), own).map_err(|error| EnforcerError::Inspect {
             path: self.place.path.clone(),
             error: error.to_string(),
         })
+    }
+
+    /// Puts back what is missing, and returns the names of what it was. The
+    /// programs use the maps in force, so nothing is forgotten.
+    pub fn repair(&self) -> Result<Vec<&'static str>, EnforcerError> {
+        let mut own = self.own();
+        let mut repaired = Vec::new();
+        for finding in self.findings(&own)? {
+            let Finding::Missing { program } = finding else {
+                continue;
+            };
+            if let Some((hook, id)) = own.iter_mut().find(|(hook, _)| hook.program == program) {
+                *id =
+                    attach::put_back(self.directory.as_fd(), &self.place.path, &self.loaded, hook)?;
+                repaired.push(program);
+            }
+        }
+        Ok(repaired)
+    }
+
+    /// Ids stay right even if their holder panics.
+    fn own(&self) -> MutexGuard<'_, Vec<(HookPoint, u32)>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes everything out of force. The off switch's inner half.
@@ -288,6 +330,6 @@ impl Enforcer {
 
     /// Run time and count of each program, while statistics are switched on.
     pub fn statistics(&self) -> Vec<ProgramStatistics> {
-        statistics::read(&self.own)
+        statistics::read(&self.own())
     }
 }

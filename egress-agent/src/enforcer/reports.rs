@@ -3,8 +3,13 @@
 use super::error::EnforcerError;
 use aya::maps::{MapData, RingBuf};
 use egress_common::Event;
+use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::timeout;
+
+/// How long a report may stay unread for which nobody was woken.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// The stream of events. There is one per enforcer.
 pub struct Reports {
@@ -32,23 +37,27 @@ impl Reports {
     }
 
     /// Waits until something is there, then takes up to `most` reports at once.
+    ///
+    /// The programs wake the agent for denials; what was allowed waits in the
+    /// ring until then, at most for [`LOOK`].
     pub async fn next_batch(
         &mut self,
         most: usize,
         batch: &mut Vec<Report>,
     ) -> std::io::Result<()> {
         loop {
-            let mut guard = self.ring.readable_mut().await?;
-            let ring = guard.get_inner_mut();
+            let ring = self.ring.get_mut();
             while batch.len() < most {
                 let Some(item) = ring.next() else { break };
                 batch.push(parse(&item));
             }
-            if batch.len() < most {
-                guard.clear_ready();
-            }
             if !batch.is_empty() {
                 return Ok(());
+            }
+            // Cleared before the ring is looked into again, so that a wake-up
+            // in between is not lost.
+            if let Ok(guard) = timeout(LOOK, self.ring.readable_mut()).await {
+                guard?.clear_ready();
             }
         }
     }

@@ -70,7 +70,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
         .apply(&[Change::PutSandbox(CgroupId(42), sandbox)])
         .expect("a sandbox");
     let before = first.image().expect("an image");
-    let programs = first.own.clone();
+    let programs = first.own().clone();
     drop(first);
 
     let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
@@ -84,7 +84,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
     assert_eq!(second.image().expect("an image"), before);
     assert_eq!(second.resolver().expect("ports"), (Some(5300), Some(5301)));
     assert_eq!(
-        second.own.iter().map(|p| p.1).collect::<Vec<_>>(),
+        second.own().iter().map(|p| p.1).collect::<Vec<_>>(),
         programs.iter().map(|p| p.1).collect::<Vec<_>>()
     );
     assert_eq!(second.inspect().expect("findings"), []);
@@ -99,7 +99,7 @@ fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
         return;
     };
     let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
-    let (gate, id) = first.own[0];
+    let (gate, id) = first.own()[0];
     let program = sys::program_by_id(id).expect("the gate");
     sys::detach(first.directory.as_fd(), program.as_fd(), gate.point).expect("detached");
     assert_eq!(
@@ -115,6 +115,29 @@ fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
             added: 1
         }
     );
+}
+
+#[test]
+fn programs_that_were_taken_out_are_put_back_onto_the_same_maps() {
+    let Some(root) = Root::make("enforcer: repair") else {
+        return;
+    };
+    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let sandbox = egress_common::Sandbox {
+        id: SandboxId(7),
+        ..Default::default()
+    };
+    let change = Change::PutSandbox(CgroupId(42), sandbox);
+    enforcer.apply(&[change]).expect("a sandbox");
+    let before = enforcer.image().expect("an image");
+    assert_eq!(disarm_at(&root.place.path).expect("disarmed"), HOOKS.len());
+    assert_eq!(enforcer.inspect().expect("findings").len(), HOOKS.len());
+    assert_eq!(enforcer.repair().expect("repaired").len(), HOOKS.len());
+    assert_eq!(enforcer.inspect().expect("findings"), []);
+    drop(enforcer);
+    // What the programs in force use is what the next agent finds.
+    let next = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    assert_eq!(next.image().expect("an image"), before);
 }
 
 #[test]

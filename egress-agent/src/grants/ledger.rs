@@ -5,7 +5,7 @@ use super::names::Names;
 use super::offer::Offer;
 use super::quota::{Bounds, Full};
 use crate::model::DomainName;
-use egress_common::{Grant, GrantKey, NameId, Port, Protocol, RuleId, SandboxId};
+use egress_common::{Grant, GrantKey, NameId, RuleId, SandboxId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -132,28 +132,26 @@ impl Ledger {
     }
 
     /// Asks about every claim again, after policies changed. `rule_for` gives
-    /// the rule that now allows the sandbox to reach the name on the transport
-    /// and port ([`Port::ANY`] stands for all ports), or `None`. An entry stays
-    /// as long as one of its names is allowed.
+    /// the rule that now allows the name at the key's address, transport and
+    /// port ([`egress_common::Port::ANY`] stands for all ports), or `None`. An
+    /// entry stays as long as one of its names is allowed.
     pub fn revoke(
         &mut self,
-        mut rule_for: impl FnMut(SandboxId, &DomainName, Protocol, Port) -> Option<RuleId>,
+        mut rule_for: impl FnMut(&GrantKey, &DomainName) -> Option<RuleId>,
     ) -> Changes {
         let mut touched = Touched::default();
-        // A name has many addresses, and the question is the same for all of them.
-        let mut verdicts: BTreeMap<(SandboxId, NameId, u8, Port), Option<RuleId>> = BTreeMap::new();
         let keys: Vec<GrantKey> = self.order.iter().map(|(_, key)| *key).collect();
         for key in keys {
-            let about = |hold: &Hold| (key.sandbox, hold.name, key.protocol, key.port);
-            for hold in self.holds(&key) {
-                verdicts.entry(about(hold)).or_insert_with(|| {
-                    let name = self.names.name(hold.name)?;
-                    let protocol = Protocol::from_number(key.protocol)?;
-                    rule_for(key.sandbox, name, protocol, key.port)
-                });
-            }
+            let verdicts: BTreeMap<NameId, Option<RuleId>> = self
+                .holds(&key)
+                .iter()
+                .map(|hold| {
+                    let name = self.names.name(hold.name);
+                    (hold.name, name.and_then(|name| rule_for(&key, name)))
+                })
+                .collect();
             self.edit(key, &mut touched, |entry| {
-                let ended = entry.judge(|hold| verdicts.get(&about(hold)).copied().flatten());
+                let ended = entry.judge(|hold| verdicts.get(&hold.name).copied().flatten());
                 ended.iter().map(|hold| hold.name).collect()
             });
         }

@@ -137,7 +137,7 @@ impl World {
                 let names: BTreeSet<DomainName> = gone.iter().map(|n| name(*n)).collect();
                 let changes = self
                     .ledger
-                    .revoke(|_, name, _, _| (!names.contains(name)).then_some(RuleId(8)));
+                    .revoke(|_, name| (!names.contains(name)).then_some(RuleId(8)));
                 self.apply(changes);
                 self.model.retain(|(_, n), _| !gone.contains(n));
             }

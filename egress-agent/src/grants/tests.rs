@@ -120,7 +120,7 @@ fn two_names_on_one_address_keep_it_open_until_the_later_ends() {
     assert_ne!(short.name, long.name);
 
     // The long one is revoked: the address stays open for the other, as long as that was promised.
-    let changes = ledger.revoke(|_, n, _, _| (n == &name("b.example")).then_some(RuleId(2)));
+    let changes = ledger.revoke(|_, n| (n == &name("b.example")).then_some(RuleId(2)));
     let rest = Grant {
         expires: 160 * SECOND,
         ..short
@@ -128,7 +128,7 @@ fn two_names_on_one_address_keep_it_open_until_the_later_ends() {
     assert_eq!(changes.write, [(at, rest)]);
     assert!(changes.remove.is_empty());
 
-    let changes = ledger.revoke(|_, _, _, _| None);
+    let changes = ledger.revoke(|_, _| None);
     assert_eq!(changes.remove, [at]);
     assert!(ledger.is_empty());
 }
@@ -137,11 +137,8 @@ fn two_names_on_one_address_keep_it_open_until_the_later_ends() {
 fn a_renumbered_rule_rewrites_and_an_unchanged_one_does_not() {
     let mut ledger = Ledger::new(Bounds::default());
     let _ = offer(&mut ledger, 0, "a.example", &["192.0.2.1"], HTTPS, 60).expect("taken");
-    assert_eq!(
-        ledger.revoke(|_, _, _, _| Some(RuleId(1))),
-        Changes::default()
-    );
-    let changes = ledger.revoke(|_, _, _, _| Some(RuleId(9)));
+    assert_eq!(ledger.revoke(|_, _| Some(RuleId(1))), Changes::default());
+    let changes = ledger.revoke(|_, _| Some(RuleId(9)));
     assert_eq!(changes.write.len(), 1);
     assert_eq!(changes.write[0].1.rule, RuleId(9));
 }
@@ -254,7 +251,7 @@ fn what_an_earlier_agent_left_is_taken_over_and_its_ids_are_not_reused() {
     let fresh = offer(&mut ledger, 0, "b.example", &["192.0.2.3"], HTTPS, 60).expect("taken");
     assert_eq!(fresh.write[0].1.name, NameId(42));
     // Nothing can be asked about an unknown name, so it does not survive a reload.
-    let changes = ledger.revoke(|_, _, _, _| Some(RuleId(3)));
+    let changes = ledger.revoke(|_, _| Some(RuleId(3)));
     assert_eq!(changes.remove, [unknown]);
 }
 

@@ -1,6 +1,6 @@
 //! What would happen to a destination, and why: `egressctl policy explain`.
 //!
-//! Addresses are judged by the same [`egress_common::decide`] that runs in the
+//! Addresses are judged by the same [`egress_common::decide()`] that runs in the
 //! kernel, over the networks that the kernel would be given.
 
 use super::judge::{NameVerdict, Refusal};

@@ -34,7 +34,9 @@ pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     {
         // The first packet of a connection was judged here, under this sandbox.
         let goes_on = socket.is_some_and(|socket| socket.goes_on(packet.to.protocol));
-        if let Some(flow) = lookups::flow(socket)
+        // A TCP connection is remembered long after its handshake, if at all.
+        if (goes_on || packet.to.protocol == Protocol::Udp)
+            && let Some(flow) = lookups::flow(socket)
             // A connection can be judged in one sandbox on a socket of another.
             && flow.cgroup == cgroup
             && let Some(peer) = flow.peer(&packet.to.ip, packet.to.port)
@@ -117,7 +119,9 @@ fn judge(
     };
     match packet.to.protocol {
         Protocol::Tcp => {
-            if socket.has_sent_much() {
+            // Handshakes, acknowledgements and farewells come a few times in a
+            // connection's life, and asking costs them a helper call.
+            if skb.carries_data() && socket.has_sent_much() {
                 remember(packet, socket, sender, Peer::LASTS);
             }
             Ok(Passed::Quietly)

@@ -68,3 +68,28 @@ allowlist:
     - domain: "*.allowed.example"
       protocols: [https]
 "#;
+
+/// A policy `changing` that opens these names for HTTPS, with more text behind.
+pub fn changing(names: &[&str], more: &str) -> String {
+    let rules: String = names
+        .iter()
+        .map(|name| format!("    - domain: \"{name}\"\n      protocols: [https]\n"))
+        .collect();
+    format!(
+        "apiVersion: egress/v1\nname: changing\negress:\n  default_action: deny\n  \
+         mode: enforce\nallowlist:\n  web:\n{rules}{more}"
+    )
+}
+
+/// Grants that last two seconds: to be added to a policy.
+pub const SHORT_GRANTS: &str = "dns:\n  cache_ttl: 1s\n  min_ttl: 2s\n  max_ttl: 2s\n  grace: 0s\n";
+
+/// A time of the wall clock, as policies write it.
+pub fn seconds_from_now(seconds: u64) -> String {
+    let output = std::process::Command::new("date")
+        .args(["--utc", "--iso-8601=seconds", "--date"])
+        .arg(format!("+{seconds} seconds"))
+        .output()
+        .expect("every system has date");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}

@@ -1,6 +1,7 @@
 //! What the demo tries: real clients, against what is allowed and what is not.
 
-use egress_tests::address::{ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6, OTHER_RESOLVER_V4};
+use egress_tests::address::{FORBIDDEN_V4, FORBIDDEN_V6, OTHER_RESOLVER_V4};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// A client that tries something.
 pub struct Attempt {
@@ -41,11 +42,8 @@ const PYTHON: &str = "/usr/bin/python3";
 /// Against the servers of the small internet.
 pub fn in_the_small_internet() -> Vec<Attempt> {
     use Expectation::{Fails, Says, Works};
-    let v6_page = "import urllib.request as u; print(u.urlopen('http://allowed.example/').read())";
-    let on_v6 = format!(
-        "import socket; socket.getaddrinfo('allowed.example', 80); \
-         print(socket.create_connection(('{ALLOWED_V6}', 80), 5))"
-    );
+    let page = "import urllib.request as u; print(u.urlopen('http://allowed.example/').read())";
+    let other_resolver = format!("@{OTHER_RESOLVER_V4}");
     vec![
         Attempt::new(
             "getent: the allowed name",
@@ -53,19 +51,19 @@ pub fn in_the_small_internet() -> Vec<Attempt> {
             Works,
         ),
         Attempt::new(
-            "curl: the allowed name",
-            &curl("http://allowed.example/"),
-            Works,
-        ),
-        Attempt::new("python: the allowed name", &[PYTHON, "-c", v6_page], Works),
-        Attempt::new(
-            "python: the allowed name over IPv6",
-            &[PYTHON, "-c", &on_v6],
+            "curl: the allowed name over IPv4",
+            &curl("--ipv4", "http://allowed.example/"),
             Works,
         ),
         Attempt::new(
-            "curl: the allowed name, port 853",
-            &curl("http://allowed.example:853/"),
+            "curl: the allowed name over IPv6",
+            &curl("--ipv6", "http://allowed.example/"),
+            Works,
+        ),
+        Attempt::new("python: the allowed name", &[PYTHON, "-c", page], Works),
+        Attempt::new(
+            "curl: the allowed name, another port",
+            &curl("--ipv4", "http://allowed.example:853/"),
             Fails,
         ),
         Attempt::new(
@@ -75,30 +73,37 @@ pub fn in_the_small_internet() -> Vec<Attempt> {
         ),
         Attempt::new(
             "curl: another name",
-            &curl("http://forbidden.example/"),
+            &curl("--ipv4", "http://forbidden.example/"),
             Fails,
         ),
         Attempt::new(
-            "curl: a literal address",
-            &curl(&format!("http://{FORBIDDEN_V4}/")),
+            "curl: a literal IPv4 address",
+            &curl("--ipv4", &format!("http://{FORBIDDEN_V4}/")),
             Fails,
         ),
         Attempt::new(
-            "curl: IPv6",
-            &curl(&format!("http://[{FORBIDDEN_V6}]/")),
+            "curl: a literal IPv6 address",
+            &curl("--ipv6", &format!("http://[{FORBIDDEN_V6}]/")),
             Fails,
         ),
         Attempt::new(
-            "python: UDP",
-            &[PYTHON, "-c", &datagram(&FORBIDDEN_V4.to_string())],
+            "python: UDP over IPv4",
+            &[PYTHON, "-c", &datagram(FORBIDDEN_V4.into())],
             Fails,
         ),
         Attempt::new(
-            "dig: another name, at another DNS server",
+            "python: UDP over IPv6",
+            &[PYTHON, "-c", &datagram(FORBIDDEN_V6.into())],
+            Fails,
+        ),
+        Attempt::new(
+            "dig: another name, from another DNS server",
             &[
                 "dig",
+                "+noall",
+                "+comments",
                 "+tries=1",
-                &format!("@{OTHER_RESOLVER_V4}"),
+                &other_resolver,
                 "forbidden.example",
             ],
             Says("nxdomain"),
@@ -118,8 +123,15 @@ pub fn in_the_real_internet(names: &[String]) -> Vec<Attempt> {
             &["getent", "hosts", name],
             Works,
         ));
-        attempts.push(Attempt::new(format!("curl: {name}"), &curl(&url), Works));
-        let resolve = format!("import socket; print(socket.create_connection(('{name}', 443), 9))");
+        attempts.push(Attempt::new(
+            format!("curl: {name}"),
+            &curl("--head", &url),
+            Works,
+        ));
+        let resolve = format!(
+            "import socket; \
+             print('connected to', socket.create_connection(('{name}', 443), 9).getpeername()[0])"
+        );
         attempts.push(Attempt::new(
             format!("python: {name}"),
             &[PYTHON, "-c", &resolve],
@@ -128,29 +140,29 @@ pub fn in_the_real_internet(names: &[String]) -> Vec<Attempt> {
         let other = format!("http://{name}:8443/");
         attempts.push(Attempt::new(
             format!("curl: {name}, port 8443"),
-            &curl(&other),
+            &curl("--head", &other),
             Fails,
         ));
     }
     let other = ["getent", "hosts", "forbidden.example"];
     attempts.push(Attempt::new("getent: another name", &other, Fails));
     attempts.push(Attempt::new(
-        "curl: a literal address",
-        &curl("http://203.0.113.66/"),
+        "curl: a literal IPv4 address",
+        &curl("--ipv4", "http://203.0.113.66/"),
         Fails,
     ));
     attempts.push(Attempt::new(
-        "curl: IPv6",
-        &curl("http://[2001:db8::66]/"),
+        "curl: a literal IPv6 address",
+        &curl("--ipv6", "http://[2001:db8::66]/"),
         Fails,
     ));
-    let udp = datagram("203.0.113.66");
+    let udp = datagram(Ipv4Addr::new(203, 0, 113, 66).into());
     attempts.push(Attempt::new("python: UDP", &[PYTHON, "-c", &udp], Fails));
     attempts
 }
 
 /// Without a proxy from the environment, which would be a destination of its own.
-fn curl(url: &str) -> [&str; 8] {
+fn curl<'a>(option: &'a str, url: &'a str) -> [&'a str; 9] {
     [
         "curl",
         "--noproxy",
@@ -159,13 +171,19 @@ fn curl(url: &str) -> [&str; 8] {
         "--show-error",
         "--max-time",
         "10",
+        option,
         url,
     ]
 }
 
-fn datagram(address: &str) -> String {
+fn datagram(address: IpAddr) -> String {
+    let family = if address.is_ipv4() {
+        "AF_INET"
+    } else {
+        "AF_INET6"
+    };
     format!(
         "import socket; \
-         socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'secret', ('{address}', 443))"
+         socket.socket(socket.{family}, socket.SOCK_DGRAM).sendto(b'secret', ('{address}', 443))"
     )
 }

@@ -32,6 +32,20 @@ struct Stage {
     /// Everything that is written, removed at the end.
     directory: tempfile::TempDir,
     policy: PathBuf,
+    /// Which of [`KEPT`] were not there before.
+    made: Vec<&'static str>,
+}
+
+/// Directories that the product makes at its first run and keeps for the next.
+const KEPT: [&str; 2] = ["/run/egress/runs", "/run/egress"];
+
+impl Drop for Stage {
+    /// Leaves the machine as it was, unless somebody else uses them by now.
+    fn drop(&mut self) {
+        for directory in &self.made {
+            let _ = fs::remove_dir(directory);
+        }
+    }
 }
 
 /// Shows the product.
@@ -48,6 +62,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     shell::run(shell::cargo().args(packages))?;
     if !shell::is_root() {
         return run_again_as_root(options);
+    }
+    for name in &options.live {
+        check_live(name)?;
     }
     let stage = Stage::set(&options.live)
         .map_err(|error| Failure::new(format!("the demo cannot be set up: {error}")))?;
@@ -66,8 +83,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         "\nThe policy opens {} and nothing else:\n",
         names.join(", ")
     );
-    println!("{}", fs::read_to_string(&stage.policy).unwrap_or_default());
-    let mut report = Report::default();
+    println!("{}", policy_for(&names));
+    let mut report = Report::new(stage.world.is_some());
     for (number, attempt) in attempts.iter().enumerate() {
         report.add(stage.perform(number, attempt)?);
     }
@@ -82,6 +99,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 impl Stage {
     fn set(live: &[String]) -> std::io::Result<Self> {
+        let made = KEPT
+            .into_iter()
+            .filter(|directory| !Path::new(directory).exists())
+            .collect();
         let directory = tempfile::Builder::new().prefix("egress-demo-").tempdir()?;
         let policy = directory.path().join("demo.yaml");
         let (world, names) = if live.is_empty() {
@@ -102,6 +123,7 @@ impl Stage {
             world,
             directory,
             policy,
+            made,
         })
     }
 
@@ -143,7 +165,7 @@ impl Stage {
     fn egressctl(&self, state: &Path, attempt: &Attempt) -> Command {
         let mut command = Command::new(product::binary("egressctl"));
         command
-            .args(["run", "--ephemeral", "--policy"])
+            .args(["run", "--ephemeral", "--quiet", "--policy"])
             .arg(&self.policy);
         command.arg("--state").arg(state);
         if self.world.is_some() {
@@ -151,6 +173,18 @@ impl Stage {
         }
         command.arg("--").args(&attempt.command);
         command
+    }
+}
+
+/// A name that nobody can reach would show nothing about the product.
+fn check_live(name: &str) -> Result<(), Failure> {
+    let found = Command::new("getent").args(["ahosts", name]).output();
+    match found {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => Err(Failure::new(format!(
+            "this machine cannot resolve `{name}`, with no sandbox involved; connect it to the \
+             internet, name something else, or leave out `--live` to use networks of the demo's own"
+        ))),
     }
 }
 

@@ -2,9 +2,14 @@
 
 use super::attempts::{Attempt, Expectation};
 use comfy_table::{ContentArrangement, Table, presets};
+use egress_common::Reason;
 use serde_json::Value;
 use std::fmt;
+use std::path::Path;
 use std::process::Output;
+
+/// How wide the table is where no terminal says how wide it may be.
+const WIDTH: u16 = 100;
 
 /// One attempt, as the table shows it.
 pub struct Row {
@@ -15,9 +20,10 @@ pub struct Row {
 }
 
 /// All attempts.
-#[derive(Default)]
 pub struct Report {
     rows: Vec<Row>,
+    /// Whether a sniffer judged.
+    judged: bool,
 }
 
 impl Row {
@@ -30,40 +36,47 @@ impl Row {
         escaped: Option<usize>,
         records: &[Value],
     ) -> Self {
-        let said = last_line(&output.stderr).or_else(|| last_line(&output.stdout));
-        let outcome = match (attempt.expectation, as_expected) {
-            (Expectation::Works, true) => "reached",
-            (Expectation::Works, false) => "NOT REACHED",
-            (Expectation::Fails | Expectation::Says(_), true) => "refused",
-            (Expectation::Fails | Expectation::Says(_), false) => "NOT REFUSED",
-        };
-        let leak = escaped.filter(|&count| count > 0);
-        let mut happened = outcome.to_owned();
-        if let Some(said) = said.filter(|_| attempt.expectation != Expectation::Works) {
-            happened.push_str(&format!(": {said}"));
-        }
-        if let Some(count) = leak {
-            happened.push_str(&format!("; {count} PACKETS ESCAPED"));
-        }
         let wanted = if attempt.expectation == Expectation::Works {
             "allow"
         } else {
             "deny"
         };
+        // What failed without a record of it failed for another reason.
+        let why = why(records, wanted);
+        let outcome = match (attempt.expectation, as_expected, &why) {
+            (Expectation::Works, true, _) => "reached",
+            (Expectation::Works, false, _) => "NOT REACHED",
+            (Expectation::Fails | Expectation::Says(_), false, _) => "NOT REFUSED",
+            (Expectation::Fails | Expectation::Says(_), true, Some(_)) => "refused",
+            (Expectation::Fails | Expectation::Says(_), true, None) => "NOT JUDGED",
+        };
+        let leak = escaped.filter(|&count| count > 0);
+        let mut happened = format!("{outcome}: {}", said(attempt, output));
+        if let Some(count) = leak {
+            happened.push_str(&format!("; {count} PACKETS ESCAPED"));
+        }
         Self {
             tried: attempt.what.clone(),
             happened,
-            why: reason(records, wanted),
-            as_expected: as_expected && leak.is_none(),
+            as_expected: as_expected && leak.is_none() && why.is_some(),
+            why: why.unwrap_or_else(|| "no record".to_owned()),
         }
     }
 }
 
 impl Report {
+    /// A report in which a sniffer judges, or not.
+    pub fn new(judged: bool) -> Self {
+        Self {
+            rows: Vec::new(),
+            judged,
+        }
+    }
+
     /// Adds the next attempt, and shows that it is done.
     pub fn add(&mut self, row: Row) {
         let mark = if row.as_expected { "✓" } else { "✗" };
-        println!("{mark} {}", row.tried);
+        eprintln!("{mark} {}", row.tried);
         self.rows.push(row);
     }
 
@@ -79,56 +92,78 @@ impl fmt::Display for Report {
         table
             .load_style(presets::UTF8_FULL_CONDENSED)
             .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(terminal_width().unwrap_or(WIDTH))
             .set_header(["tried", "what happened", "why (from the audit store)"]);
         for row in &self.rows {
             table.add_row([&row.tried, &row.happened, &row.why]);
         }
-        write!(f, "\n{table}")
+        writeln!(f, "\n{table}\n")?;
+        if self.judged && self.surprises() == 0 {
+            writeln!(
+                f,
+                "A sniffer on the far side saw no packet to anything but the allowed server\n\
+                 and the agent's own upstream resolver."
+            )?;
+        }
+        Ok(())
     }
 }
 
-/// The explanation in the newest record whose verdict is the wanted one, or in
-/// the newest that explains anything.
-fn reason(records: &[Value], wanted: &str) -> String {
-    let decided: Vec<&Value> = records
-        .iter()
-        .filter(|record| record["verdict"].is_string())
-        .collect();
-    let of_verdict = |record: &&&Value| {
-        record["verdict"]
-            .as_str()
-            .is_some_and(|verdict| verdict == wanted)
-    };
-    let Some(record) = decided.iter().rev().find(of_verdict).or(decided.last()) else {
-        return "no record".to_owned();
-    };
-    let text = |key: &str| record[key].as_str().map(str::to_owned);
-    let rule = match &record["rule"] {
-        Value::Null => None,
-        Value::String(rule) => Some(rule.clone()),
-        rule => Some(format!(
-            "{}:{}",
-            rule["file"].as_str().unwrap_or("?"),
-            rule["line"]
-        )),
-    };
-    let parts = [
-        text("reason"),
-        text("name"),
-        text("address").map(|address| match record["port"].as_u64() {
-            Some(port) => format!("{address} port {port}"),
-            None => address,
-        }),
-        rule.map(|rule| format!("rule {rule}")),
-        text("detail"),
-    ];
-    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+/// The width of the terminal behind standard output.
+fn terminal_width() -> Option<u16> {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok()?;
+    Some(size.ws_col).filter(|&columns| columns > 0)
 }
 
-fn last_line(bytes: &[u8]) -> Option<String> {
-    let text = String::from_utf8_lossy(bytes);
-    let line = text.lines().rev().find(|line| !line.trim().is_empty())?;
-    Some(line.trim().to_owned())
+/// What the client said: the words that were waited for, else its last line,
+/// else its exit status.
+fn said(attempt: &Attempt, output: &Output) -> String {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let expected = match attempt.expectation {
+        Expectation::Says(text) => stdout
+            .split([',', '\n'])
+            .find(|part| part.to_lowercase().contains(text)),
+        Expectation::Works | Expectation::Fails => None,
+    };
+    let line = expected
+        .or_else(|| last_line(&stderr))
+        .or_else(|| last_line(&stdout));
+    line.map_or_else(|| output.status.to_string(), |line| line.trim().to_owned())
+}
+
+fn last_line(text: &str) -> Option<&str> {
+    text.lines()
+        .map(str::trim)
+        .rev()
+        .find(|line| !line.is_empty())
+}
+
+/// The reason in the newest record whose verdict is the wanted one. What a
+/// packet met tells more than what a name did.
+fn why(records: &[Value], wanted: &str) -> Option<String> {
+    let decided = |kind: &str| {
+        let of_kind = |record: &&Value| record["kind"] == kind && record["verdict"] == wanted;
+        records.iter().rfind(of_kind)
+    };
+    let record = decided("flow").or_else(|| decided("dns"))?;
+    let text = |key: &str| record[key].as_str();
+    if let Some(reason) = text("reason") {
+        let known = Reason::ALL.iter().find(|known| known.name() == reason);
+        return Some(match known {
+            Some(known) => format!("{} ({reason})", known.sentence()),
+            None => reason.to_owned(),
+        });
+    }
+    let rule = &record["rule"];
+    let file = rule["file"].as_str().unwrap_or("?");
+    let file = Path::new(file).file_name().unwrap_or_default();
+    Some(format!(
+        "{}:{} allows {}",
+        file.to_string_lossy(),
+        rule["line"],
+        text("name").or(text("address")).unwrap_or("it")
+    ))
 }
 
 #[cfg(test)]
@@ -137,24 +172,32 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn the_reason_is_the_newest_record_of_the_wanted_verdict() {
+    fn what_a_packet_met_is_told_before_what_a_name_did() {
         let records = [
-            json!({"kind": "dns", "verdict": "deny", "reason": "name_not_allowed",
-                   "name": "forbidden.example"}),
-            json!({"kind": "flow", "verdict": "allow", "address": "203.0.113.10", "port": 80}),
-            json!({"kind": "sandbox"}),
+            json!({"kind": "flow", "verdict": "deny", "reason": "lapsed_grant"}),
+            json!({"kind": "flow", "verdict": "deny", "reason": "no_rule"}),
+            json!({"kind": "dns", "verdict": "deny", "reason": "name_not_allowed"}),
+            json!({"kind": "sandbox", "verdict": null}),
         ];
         assert_eq!(
-            reason(&records, "deny"),
-            "name_not_allowed, forbidden.example"
+            why(&records, "deny"),
+            Some(format!("{} (no_rule)", Reason::NoRule.sentence()))
         );
-        assert_eq!(reason(&records, "allow"), "203.0.113.10 port 80");
-        assert_eq!(reason(&[], "deny"), "no record");
+        assert_eq!(
+            why(&records[2..], "deny"),
+            Some(format!(
+                "{} (name_not_allowed)",
+                Reason::NameNotAllowed.sentence()
+            ))
+        );
+        assert_eq!(why(&records, "allow"), None);
     }
 
     #[test]
     fn a_rule_shows_as_file_and_line() {
-        let record = json!({"verdict": "allow", "rule": {"file": "demo.yaml", "line": 8}});
-        assert_eq!(reason(&[record], "allow"), "rule demo.yaml:8");
+        let record = json!({"kind": "flow", "verdict": "allow", "name": "a.example",
+                            "rule": {"file": "/tmp/x/demo.yaml", "line": 8}});
+        let told = why(&[record], "allow");
+        assert_eq!(told.as_deref(), Some("demo.yaml:8 allows a.example"));
     }
 }

@@ -21,6 +21,7 @@ pub struct GovernedRoot {
     path: PathBuf,
     level: u32,
     id: CgroupId,
+    made: bool,
 }
 
 impl GovernedRoot {
@@ -42,11 +43,12 @@ impl GovernedRoot {
         let mut path = hierarchy.path().to_owned();
         let mut dir: Option<OwnedFd> = None;
         let mut id = CgroupId(0);
+        let mut made = false;
         for part in &parts {
             let above = dir.as_ref().map_or(hierarchy.as_fd(), AsFd::as_fd);
             path.push(part);
             if make {
-                make_directory(above, part, &path)?;
+                made = make_directory(above, part, &path)?;
             }
             let below = open_directory(above, part, &path)?;
             id = check_owner(&below, &path)?;
@@ -60,7 +62,13 @@ impl GovernedRoot {
             path,
             level,
             id,
+            made,
         })
+    }
+
+    /// Whether it was not there before this value.
+    pub fn was_made(&self) -> bool {
+        self.made
     }
 
     /// The directory.
@@ -116,8 +124,8 @@ fn parts(name: &str) -> Result<Vec<&str>, CgroupError> {
     }
 }
 
-/// Makes one directory; that it is there already is fine.
-fn make_directory(above: BorrowedFd<'_>, name: &str, path: &Path) -> Result<(), CgroupError> {
+/// Makes one directory; that it is there already is fine. Whether it was made.
+fn make_directory(above: BorrowedFd<'_>, name: &str, path: &Path) -> Result<bool, CgroupError> {
     match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(MODE)) {
         // The process's umask may have taken bits away.
         Ok(()) => rustix::fs::chmodat(
@@ -126,8 +134,9 @@ fn make_directory(above: BorrowedFd<'_>, name: &str, path: &Path) -> Result<(), 
             Mode::from_raw_mode(MODE),
             rustix::fs::AtFlags::empty(),
         )
+        .map(|()| true)
         .map_err(|e| CgroupError::from_errno("set the mode of", path, e)),
-        Err(Errno::EXIST) => Ok(()),
+        Err(Errno::EXIST) => Ok(false),
         Err(e) => Err(CgroupError::from_errno("make", path, e)),
     }
 }

@@ -34,6 +34,7 @@
 //! | `device NAME` | the index of a network device |
 //! | `listen AS ADDR`, `accept AS NEW` | the server's side |
 //! | `give AS PATH`, `take AS PATH` | passes a socket through a Unix socket |
+//! | `attempts` | tries what it is told on its input, a line each |
 //! | `pause` | reports, then waits for a line |
 //! | `sleep MILLISECONDS` | waits |
 //! | `status FIELD` | a field of `/proc/self/status` |
@@ -41,6 +42,7 @@
 //! | `environment` | the names of the environment variables |
 //! | `read PATH`, `write PATH` | opens a file to read, to write |
 
+mod attempts;
 mod calls;
 mod exchange;
 mod named;
@@ -126,6 +128,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["accept", name, accepted] => sockets.accept(name, accepted),
         ["give", name, path] => sockets.give(name, path),
         ["take", name, path] => sockets.take(name, path),
+        ["attempts"] => attempts::answer_all(),
         ["pause"] => Ok(String::new()),
         ["sleep", milliseconds] => process::sleep(milliseconds),
         ["status", field] => process::status(field),

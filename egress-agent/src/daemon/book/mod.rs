@@ -2,39 +2,22 @@
 //! it, and every change of the kernel maps is made under that lock, so that the
 //! book and the maps tell the same.
 
+mod compiled;
+
+pub use compiled::Compiled;
+
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
 use crate::model::{DomainName, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
+use compiled::rule_for;
 use egress_common::{
-    CgroupId, Destination, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId, Settings,
-    Standing, Verdict,
+    CgroupId, Destination, PolicyId, RuleId, Sandbox, SandboxId, Settings, Standing, Verdict,
 };
 use jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// A policy with the numbers under which the kernel knows it. Each version of a
-/// policy gets numbers of its own.
-#[derive(Clone, Debug)]
-pub struct Compiled {
-    /// Whose networks.
-    pub id: PolicyId,
-    /// The meaning.
-    pub policy: Arc<Policy>,
-    /// The id of the rule at position 0.
-    first_rule: u32,
-    /// When the next rule expires.
-    next_expiry: Option<Timestamp>,
-}
-
-impl Compiled {
-    /// The id of the rule at `position`.
-    pub fn rule(&self, position: usize) -> RuleId {
-        RuleId(self.first_rule + position as u32)
-    }
-}
 
 /// A sandbox.
 #[derive(Clone, Debug)]
@@ -79,7 +62,9 @@ pub enum BookError {
 pub struct Book {
     policies: PolicySet,
     compiled: BTreeMap<String, Compiled>,
-    rules: BTreeMap<RuleId, RuleOrigin>,
+    /// Versions of policies by the id of their first rule, also those that late
+    /// reports may still name.
+    versions: BTreeMap<u32, Arc<Policy>>,
     members: BTreeMap<SandboxId, Member>,
     /// What was ended lately, so that late reports still find words.
     ended: BTreeMap<SandboxId, Member>,
@@ -95,8 +80,8 @@ pub struct Book {
 
 /// How many ended sandboxes keep their words.
 const REMEMBERED_ENDED: usize = 1024;
-/// How many rules of policies that are no longer in force keep their words.
-const REMEMBERED_RULES: usize = 100_000;
+/// How many versions of policies that are no longer in force keep their words.
+const REMEMBERED_VERSIONS: usize = 64;
 
 impl Book {
     /// A book over what the kernel holds already: nothing is known about its
@@ -126,7 +111,7 @@ impl Book {
         Self {
             policies: PolicySet::default(),
             compiled: BTreeMap::new(),
-            rules: BTreeMap::new(),
+            versions: BTreeMap::new(),
             members: BTreeMap::new(),
             ended: BTreeMap::new(),
             ledger: Ledger::new(Bounds {
@@ -171,7 +156,11 @@ impl Book {
 
     /// Where a rule stands.
     pub fn rule(&self, id: RuleId) -> Option<&RuleOrigin> {
-        self.rules.get(&id)
+        let (first, policy) = self.versions.range(..=id.0).next_back()?;
+        policy
+            .rules
+            .get((id.0 - first) as usize)
+            .map(|rule| &rule.origin)
     }
 
     /// The grants.
@@ -227,7 +216,7 @@ impl Book {
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;
-        match self.replan(now) {
+        match self.replan() {
             Ok(changes) => {
                 self.next_sandbox += 1;
                 Ok((member, changes))
@@ -246,7 +235,7 @@ impl Book {
     }
 
     /// Ends a sandbox: its grants go with it.
-    pub fn end(&mut self, id: SandboxId, now: Timestamp) -> Result<Vec<Change>, BookError> {
+    pub fn end(&mut self, id: SandboxId) -> Result<Vec<Change>, BookError> {
         let member = self
             .members
             .remove(&id)
@@ -255,7 +244,7 @@ impl Book {
         while self.ended.len() > REMEMBERED_ENDED {
             self.ended.pop_first();
         }
-        let mut changes = self.replan(now)?;
+        let mut changes = self.replan()?;
         changes.extend(
             self.ledger
                 .drop_sandbox(id)
@@ -273,8 +262,7 @@ impl Book {
             self.compiled.clone(),
             self.image.clone(),
         );
-        self.recompile(now);
-        match self.replan(now) {
+        match self.recompile(now).and_then(|()| self.replan()) {
             Ok(opening) => {
                 // Grants that lost their rule go first: closing before opening.
                 let revoked = self.revoke(now);
@@ -304,8 +292,9 @@ impl Book {
         self.load(self.policies.clone(), now)
     }
 
-    /// Gives numbers to every policy that is new, has changed or has rules that expired.
-    fn recompile(&mut self, now: Timestamp) {
+    /// Gives numbers to every policy that is new, has changed or has rules that
+    /// expired. Numbers of a version that is then refused are not used again.
+    fn recompile(&mut self, now: Timestamp) -> Result<(), BookError> {
         let mut compiled = BTreeMap::new();
         for policy in self.policies.iter() {
             let kept = self.compiled.get(&policy.name).filter(|old| {
@@ -313,39 +302,45 @@ impl Book {
                     && old.policy.file == policy.file
                     && old.next_expiry.is_none_or(|end| now < end)
             });
-            let entry = kept.cloned().unwrap_or_else(|| {
-                let first_rule = self.next_rule;
-                self.next_rule += policy.rules.len() as u32;
-                let id = PolicyId(self.next_policy);
-                self.next_policy += 1;
-                for (position, rule) in policy.rules.iter().enumerate() {
-                    self.rules
-                        .insert(RuleId(first_rule + position as u32), rule.origin.clone());
+            let entry = match kept {
+                Some(kept) => kept.clone(),
+                None => {
+                    let (id, first_rule) = (PolicyId(self.next_policy), self.next_rule);
+                    self.next_policy += 1;
+                    // One at least: the first id is also the version's key.
+                    self.next_rule += policy.rules.len().max(1) as u32;
+                    Compiled::new(id, policy, first_rule, now)?
                 }
-                let next_expiry = policy
-                    .rules
-                    .iter()
-                    .filter_map(|rule| rule.expires)
-                    .filter(|end| now < *end)
-                    .min();
-                Compiled {
-                    id,
-                    policy: Arc::clone(policy),
-                    first_rule,
-                    next_expiry,
-                }
-            });
+            };
+            self.versions.insert(entry.first_rule, Arc::clone(policy));
             compiled.insert(policy.name.clone(), entry);
         }
         self.compiled = compiled;
-        while self.rules.len() > REMEMBERED_RULES {
-            self.rules.pop_first();
+        self.forget_old_versions();
+        Ok(())
+    }
+
+    fn forget_old_versions(&mut self) {
+        let in_force: BTreeSet<u32> = self
+            .compiled
+            .values()
+            .map(|entry| entry.first_rule)
+            .collect();
+        let retired: Vec<u32> = self
+            .versions
+            .keys()
+            .filter(|first| !in_force.contains(first))
+            .copied()
+            .collect();
+        let surplus = retired.len().saturating_sub(REMEMBERED_VERSIONS);
+        for first in retired.into_iter().take(surplus) {
+            self.versions.remove(&first);
         }
     }
 
     /// The changes from what the kernel holds to what it should, grants left
     /// out. A sandbox whose policy is gone is left out too: unknown, so denied.
-    fn replan(&mut self, now: Timestamp) -> Result<Vec<Change>, BookError> {
+    fn replan(&mut self) -> Result<Vec<Change>, BookError> {
         let mut wanted = Image {
             settings: self.image.settings,
             ..Image::default()
@@ -363,17 +358,13 @@ impl Book {
                 wanted.sandboxes.insert(member.cgroup, sandbox);
             }
         }
-        for (id, compiled) in used {
-            for network in compiled.policy.networks(now) {
-                let services: Vec<_> = network
-                    .services
+        for compiled in used.values() {
+            wanted.networks.extend(
+                compiled
+                    .networks
                     .iter()
-                    .map(|service| (service.transport, compiled.rule(service.rule)))
-                    .collect();
-                if image::flatten_into(&mut wanted.networks, id, &network.net, &services) > 0 {
-                    return Err(BookError::TooManyServices(compiled.policy.name.clone()));
-                }
-            }
+                    .map(|(prefix, network)| (*prefix, *network)),
+            );
         }
         image::check(&self.image, &wanted)?;
         // Whatever ended or moved to another policy is judged again.
@@ -393,9 +384,19 @@ impl Book {
     /// Asks every grant again under the policies in force.
     fn revoke(&mut self, now: Timestamp) -> Changes {
         let (members, compiled) = (&self.members, &self.compiled);
-        self.ledger.revoke(|sandbox, name, protocol, port| {
-            let compiled = compiled.get(&members.get(&sandbox)?.policy)?;
-            rule_for(compiled, name, protocol, port, now)
+        // A name has many addresses, and what it is allowed is the same for all
+        // of them; where it may lead is asked for each.
+        let mut judged: BTreeMap<PolicyId, BTreeMap<DomainName, NameVerdict>> = BTreeMap::new();
+        self.ledger.revoke(|key, name| {
+            let compiled = compiled.get(&members.get(&key.sandbox)?.policy)?;
+            let names = judged.entry(compiled.id).or_default();
+            let verdict = match names.get(name) {
+                Some(verdict) => verdict,
+                None => names
+                    .entry(name.clone())
+                    .or_insert_with(|| compiled.policy.judge_name(name, now)),
+            };
+            rule_for(compiled, verdict, key)
         })
     }
 
@@ -420,8 +421,10 @@ impl Book {
 
     /// Whether a live connection may go on.
     pub fn may_go_on(image: &Image, cgroup: CgroupId, to: &Destination) -> bool {
-        // Whose a loopback peer is only the kernel knows; the gate judges it.
-        to.ip.is_loopback()
+        // Shadow mode refuses nothing. Whose a loopback peer is only the kernel
+        // knows; the gate judges it.
+        image.sandboxes.get(&cgroup).is_some_and(Sandbox::is_shadow)
+            || to.ip.is_loopback()
             || matches!(
                 image::View::new(image, boot_now()).decide(cgroup, to, Standing::Live),
                 Ok(Verdict::Allow(_))
@@ -429,44 +432,5 @@ impl Book {
     }
 }
 
-/// The rule that lets a name be reached on a port. [`Port::ANY`] asks for a rule
-/// that opens all of them.
-fn rule_for(
-    compiled: &Compiled,
-    name: &DomainName,
-    protocol: Protocol,
-    port: Port,
-    now: Timestamp,
-) -> Option<RuleId> {
-    let NameVerdict::Allow(permit) = compiled.policy.judge_name(name, now) else {
-        return None;
-    };
-    permit
-        .services
-        .iter()
-        .filter(|service| service.transport.protocol == protocol)
-        .find(|service| {
-            if port == Port::ANY {
-                service.transport.ports == crate::model::PortRange::ANY
-            } else {
-                service.transport.ports.holds(port.host())
-            }
-        })
-        .map(|service| compiled.rule(service.rule))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_kernel_did_not_take_is_to_be_closed_again_until_it_did() {
-        let mut book = Book::new(&Image::default());
-        let now = Timestamp::UNIX_EPOCH;
-        assert!(!book.has_to_close(now));
-        book.resynchronise(&Image::default());
-        assert!(book.has_to_close(now));
-        book.note_carried_out();
-        assert!(!book.has_to_close(now));
-    }
-}
+mod tests;

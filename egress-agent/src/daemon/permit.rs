@@ -1,0 +1,168 @@
+//! What the book says about names, and opening what they lead to. Pure: both
+//! clocks are arguments, and the caller brings the kernel map in step.
+
+use super::book::{Book, Compiled};
+use crate::dns::{Judgement, OpenError, Opening, Refusal};
+use crate::grants::{Changes, Clamp, Offer};
+use crate::model::{DomainName, Transport};
+use crate::policy::{NamePermit, NameVerdict, PermittedService};
+use egress_common::{Mode, PolicyId, Reason, RuleId, SandboxId};
+use jiff::Timestamp;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// What a policy allows about a name, with the version of the policy that said so.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    policy: PolicyId,
+    /// `None` in shadow mode for a name that no rule allows: nothing is opened,
+    /// because nothing is closed.
+    name: Option<Arc<NamePermit>>,
+}
+
+impl Book {
+    /// Whether the sandbox may resolve the name.
+    pub fn judge(
+        &self,
+        sandbox: SandboxId,
+        name: &DomainName,
+        now: Timestamp,
+    ) -> Judgement<Permit> {
+        let Some(compiled) = self.policy_of(sandbox) else {
+            return Judgement::Refuse(Refusal {
+                reason: Reason::UnknownAsker,
+                rule: None,
+                help: None,
+            });
+        };
+        match compiled.policy.judge_name(name, now) {
+            NameVerdict::Allow(permit) => {
+                let first = permit.services.first().map(|service| service.rule);
+                let rule = first
+                    .and_then(|at| compiled.policy.rules.get(at))
+                    .map(|rule| rule.origin.clone());
+                Judgement::Allow {
+                    permit: Permit {
+                        policy: compiled.id,
+                        name: Some(Arc::new(permit)),
+                    },
+                    rule,
+                }
+            }
+            NameVerdict::Refuse(refusal) => {
+                let refusal = Refusal {
+                    reason: refusal.reason,
+                    rule: refusal.rule,
+                    help: Some(refusal.help).filter(|help| !help.is_empty()),
+                };
+                match compiled.policy.mode {
+                    Mode::Enforce => Judgement::Refuse(refusal),
+                    Mode::Shadow => Judgement::Shadow {
+                        permit: Permit {
+                            policy: compiled.id,
+                            name: None,
+                        },
+                        refusal,
+                    },
+                }
+            }
+        }
+    }
+
+    /// Whether the permit covers an address that an answer holds.
+    pub fn screen(
+        &self,
+        sandbox: SandboxId,
+        permit: &Permit,
+        address: IpAddr,
+    ) -> Result<(), Reason> {
+        let compiled = self.current(sandbox, permit).ok_or(Reason::UnknownAsker)?;
+        match &permit.name {
+            Some(name) => compiled.policy.screen(name, address).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Opens the addresses for the sandbox from boot-time nanoseconds `now` on:
+    /// what the kernel map must then hold, in this order.
+    pub fn open(
+        &mut self,
+        now: u64,
+        sandbox: SandboxId,
+        permit: &Permit,
+        opening: Opening<'_>,
+    ) -> Result<Vec<Changes>, OpenError> {
+        let compiled = self.current(sandbox, permit).ok_or_else(|| OpenError {
+            reason: Reason::GrantFailed,
+            detail: "the policy changed while the name was resolved; ask again".into(),
+        })?;
+        let Some(name) = &permit.name else {
+            return Ok(Vec::new());
+        };
+        let clamp = Clamp {
+            min: compiled.policy.dns.min_ttl,
+            max: compiled.policy.dns.max_ttl,
+            grace: compiled.policy.dns.grace,
+        };
+        let offers = by_services(compiled, name, opening.addresses)?;
+        let mut changes = Vec::with_capacity(offers.len());
+        for (services, addresses) in offers {
+            let offer = Offer {
+                sandbox,
+                name: opening.name,
+                addresses: &addresses,
+                services: &services,
+                ttl: opening.ttl,
+                answer_ttl: opening.answer_ttl,
+                clamp,
+            };
+            let change = self
+                .ledger_mut()
+                .offer(now, &offer)
+                .map_err(|full| OpenError {
+                    reason: Reason::TooManyAddresses,
+                    detail: full.to_string(),
+                })?;
+            changes.push(change);
+        }
+        Ok(changes)
+    }
+
+    /// The sandbox's policy, if it is still the version that gave the permit.
+    fn current(&self, sandbox: SandboxId, permit: &Permit) -> Option<&Compiled> {
+        self.policy_of(sandbox)
+            .filter(|compiled| compiled.id == permit.policy)
+    }
+}
+
+/// Addresses that are open for the same services, together: rules differ in
+/// where they may lead.
+type Offers = BTreeMap<Vec<(Transport, RuleId)>, Vec<IpAddr>>;
+
+fn by_services(
+    compiled: &Compiled,
+    permit: &NamePermit,
+    addresses: &[IpAddr],
+) -> Result<Offers, OpenError> {
+    let mut offers = Offers::new();
+    for address in addresses {
+        let services: Vec<PermittedService> =
+            compiled
+                .policy
+                .screen(permit, *address)
+                .map_err(|reason| OpenError {
+                    reason,
+                    detail: format!(
+                        "an address of the answer may not be opened: {}",
+                        reason.sentence()
+                    ),
+                })?;
+        let key = services
+            .iter()
+            .map(|service| (service.transport, compiled.rule(service.rule)))
+            .collect();
+        offers.entry(key).or_default().push(*address);
+    }
+    Ok(offers)
+}

@@ -1,0 +1,150 @@
+//! Operating an agent: what a person, a script or systemd does to one that runs.
+
+use crate::cgroup;
+use crate::process::Running;
+use crate::product::{Agent, audit};
+use rustix::process::Signal;
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+/// How a command ended, and what it said.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+impl Said {
+    /// Waits for the end of a command.
+    pub fn by(running: Running) -> Self {
+        let (status, lines, errors) = running.finish();
+        Self {
+            status,
+            out: lines.join("\n"),
+            errors,
+        }
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    ///
+    /// If it cannot be started or hangs.
+    pub fn of(command: &mut Command) -> Self {
+        Self::by(Running::start(command).expect("it starts"))
+    }
+
+    /// Asserts that it did what was asked; returns what it printed.
+    #[track_caller]
+    pub fn succeeded(&self) -> &str {
+        assert!(self.status.success(), "should succeed: {self:#?}");
+        &self.out
+    }
+
+    /// Asserts that it ended with this code, and that every one of these words
+    /// stands in what it said on standard error.
+    #[track_caller]
+    pub fn failed_with(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        for word in words {
+            assert!(self.errors.contains(word), "`{word}` is missing: {self:#?}");
+        }
+    }
+
+    /// What it printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(self.succeeded()).expect("it prints JSON")
+    }
+}
+
+impl Agent<'_> {
+    /// Runs `egressctl` against this agent to its end.
+    pub fn ask(&self, arguments: &[&str]) -> Said {
+        Said::by(self.egressctl(arguments).expect("egressctl starts"))
+    }
+
+    /// `egressctl status`.
+    pub fn status(&self) -> Value {
+        self.ask(&["status", "-o", "json"]).json()
+    }
+
+    /// `egressctl reload --wait`, which has to succeed.
+    #[track_caller]
+    pub fn reload(&self) -> Value {
+        self.ask(&["reload", "--wait", "-o", "json"]).json()
+    }
+
+    /// Ends the agent as systemd does, and waits for its end.
+    pub fn terminate(&mut self) -> Said {
+        let running = self.take_running();
+        running.signal(Signal::TERM).expect("the agent runs");
+        Said::by(running)
+    }
+
+    /// What stands in its audit store, oldest first.
+    pub fn audit(&self) -> Vec<Value> {
+        audit(&self.state())
+    }
+
+    /// Whether a record has all of these words in it, in whatever field.
+    pub fn recorded(&self, words: &[&str]) -> bool {
+        self.awaits_record(|record| {
+            let text = record.to_string();
+            words.iter().all(|word| text.contains(word))
+        })
+    }
+
+    /// Whether there is such a record. Records are written in batches and
+    /// denials are folded, so it looks until one is there or patience ends.
+    pub fn awaits_record(&self, is_it: impl Fn(&Value) -> bool) -> bool {
+        for _ in 0..50 {
+            if self.audit().iter().any(&is_it) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        false
+    }
+
+    /// Its state directory.
+    pub fn state(&self) -> PathBuf {
+        self.directory().join("state")
+    }
+
+    /// Its governed root.
+    pub fn root_directory(&self) -> PathBuf {
+        cgroup::mount()
+            .expect("an agent needs cgroup2")
+            .join(self.root())
+    }
+}
+
+/// The names of the programs that are attached to a cgroup, as `bpftool` tells.
+///
+/// # Panics
+///
+/// If `bpftool` is not there or fails.
+pub fn attached(cgroup: &std::path::Path) -> Vec<String> {
+    let said = Said::of(
+        Command::new("bpftool")
+            .args(["--json", "cgroup", "show"])
+            .arg(cgroup),
+    );
+    if said.succeeded().is_empty() {
+        return Vec::new();
+    }
+    let Value::Array(programs) = said.json() else {
+        panic!("no list of programs: {said:#?}");
+    };
+    programs
+        .iter()
+        .filter_map(|program| Some(program["name"].as_str()?.to_owned()))
+        .collect()
+}

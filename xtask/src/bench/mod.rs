@@ -1,0 +1,105 @@
+//! `cargo xtask bench`: what enforcement costs, beside what it is measured
+//! against and what it may cost.
+//!
+//! The measuring is done by `tests/benches/connect`, a program that needs the
+//! agent's library; here its samples become medians, ratios and verdicts.
+
+mod samples;
+mod summary;
+mod table;
+mod targets;
+
+use crate::{Failure, setup, shell};
+use samples::Run;
+use std::process::Stdio;
+use summary::Summary;
+
+/// What can be chosen.
+#[derive(clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    what: What,
+}
+
+/// The benchmarks.
+#[derive(clap::Subcommand)]
+enum What {
+    /// What sockets, connections, datagrams and bulk data cost: bare, under
+    /// empty programs, enforced, and with nftables.
+    Connect(Connect),
+}
+
+/// What can be chosen about [`What::Connect`].
+#[derive(clap::Args)]
+struct Connect {
+    /// How many times everything is measured; one round takes about 1.5 seconds.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Measure only this; can be given several times.
+    #[arg(long = "operation", value_name = "NAME")]
+    operations: Vec<String>,
+    /// How to print the result.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+    /// Fail if something costs more than it may.
+    #[arg(long)]
+    check: bool,
+}
+
+/// How the result is printed.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Format {
+    /// A table for people.
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// Measures and reports.
+pub fn run(options: &Options) -> Result<(), Failure> {
+    let What::Connect(options) = &options.what;
+    setup::run_first()?;
+    let summary = Summary::of(measure(options)?);
+    match options.output {
+        Format::Text => println!("{}", table::text(&summary)),
+        Format::Json => println!("{:#}", table::json(&summary)),
+    }
+    let missed = summary.missed();
+    if options.check && !missed.is_empty() {
+        return Err(Failure::new(format!(
+            "too slow: {}; docs/performance.md says what was measured when",
+            missed.join(", ")
+        )));
+    }
+    Ok(())
+}
+
+/// Builds and runs the measuring program as root; its progress goes to stderr.
+fn measure(options: &Connect) -> Result<Run, Failure> {
+    let mut cargo = shell::cargo();
+    if !shell::is_root() {
+        shell::run_programs_as_root(&mut cargo);
+    }
+    // The debug profile: the workspace optimises this program and the contract
+    // in it, and a release build of everything else would be for nothing.
+    let target = ["bench", "--profile", "dev", "--package", "egress-tests"];
+    cargo.args(target).args(["--bench", "connect", "--"]);
+    cargo.args(["--rounds", &options.rounds.to_string()]);
+    for operation in &options.operations {
+        cargo.args(["--operation", operation]);
+    }
+    let line = shell::line(&cargo);
+    eprintln!("+ {line}");
+    let output = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::new(format!("`{line}` cannot be started: {error}")))?;
+    if !output.status.success() {
+        return Err(Failure::new(format!(
+            "`{line}` ended with {}",
+            output.status
+        )));
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(format!("the samples cannot be read: {error}")))
+}
