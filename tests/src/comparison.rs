@@ -115,7 +115,7 @@ impl World {
             Step::Wait(seconds) => {
                 self.model.wait(*seconds);
                 let now = self.now();
-                if self.book.has_expired_rules(now) {
+                if self.book.has_to_close(now) {
                     let changes = self.book.expire_rules(now);
                     self.replace(changes.map_err(|e| Stop::Disagreement(e.to_string()))?)?;
                 }
@@ -173,8 +173,11 @@ impl World {
             // What is in no sandbox is denied before anything else is asked.
             (Fate::Denied | Fate::Resolver, Err(_)) => self.model.policy(packet.sandbox).is_none(),
             (Fate::Resolver, Ok(Verdict::Redirect)) | (Fate::Denied, Ok(Verdict::Deny(_))) => true,
-            (Fate::Allowed(rules), Ok(Verdict::Allow(because))) => {
-                self.names_one_of(packet.sandbox, rules, because.rule())
+            (Fate::Allowed(_), Ok(Verdict::Allow(because))) => {
+                // Of several names on one place the last that was asked for is
+                // told, also after its own time was over.
+                let ever = self.model.fate(packet.sandbox, &packet.to, true);
+                self.names_one_of(packet.sandbox, &ever, because.rule())
             }
             _ => false,
         };
@@ -185,6 +188,11 @@ impl World {
             ));
         }
         Ok(matches!(wanted, Fate::Allowed(_)))
+    }
+
+    /// What the kernel is to hold.
+    pub fn image(&self) -> &Image {
+        &self.image
     }
 
     /// The model, to ask it something else.
@@ -367,7 +375,10 @@ impl World {
     }
 
     /// Whether the rule that the product names is one of those, by its line.
-    fn names_one_of(&self, sandbox: usize, rules: &[usize], named: egress_common::RuleId) -> bool {
+    fn names_one_of(&self, sandbox: usize, fate: &Fate, named: egress_common::RuleId) -> bool {
+        let Fate::Allowed(rules) = fate else {
+            return false;
+        };
         let lines = self
             .model
             .policy(sandbox)
@@ -380,7 +391,7 @@ impl World {
 
     /// The packets of a history, those that the step makes interesting, and some
     /// for what the kernel holds.
-    fn packets(&self, history: &History, step: &Step) -> Vec<Packet> {
+    pub fn packets(&self, history: &History, step: &Step) -> Vec<Packet> {
         let mut packets = history.packets.clone();
         if let Step::Answer {
             sandbox, addresses, ..

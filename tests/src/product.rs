@@ -10,6 +10,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 /// Finds a binary of this workspace beside the running program.
 ///
@@ -319,14 +320,15 @@ impl<'w> Agent<'w> {
     }
 
     fn await_socket(&mut self) {
-        for _ in 0..500 {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
             if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
                 return;
             }
             let ended = self
                 .running
                 .as_mut()
-                .and_then(|agent| agent.wait(std::time::Duration::from_millis(10)).map(|_| ()));
+                .and_then(|agent| agent.wait(Duration::from_millis(10)).map(|_| ()));
             if ended.is_some() {
                 break;
             }

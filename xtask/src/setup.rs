@@ -1,8 +1,9 @@
 //! `cargo xtask setup`: installs what is missing, says what and why, and does
 //! nothing when nothing is missing.
 
+use crate::debian::Archive;
 use crate::toolchain::{Incomplete, LINKER, Machine, Missing, Toolchain};
-use crate::{Failure, debian, shell};
+use crate::{Failure, shell};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -215,7 +216,7 @@ fn install_from_backports(packages: &[&str]) -> Result<(), Failure> {
         .tempfile()
         .map_err(unwritable)?;
     let own = fs::read_to_string("/etc/apt/sources.list").unwrap_or_default();
-    let line = debian::source(&debian::mirror(), RELEASE);
+    let line = Archive::Releases.source(RELEASE);
     fs::write(sources.path(), format!("{own}\n{line}")).map_err(unwritable)?;
     let option = format!("Dir::Etc::sourcelist={}", sources.path().display());
     apt_get(&["--option", &option, "update"])?;

@@ -26,7 +26,7 @@ pub struct AgentArguments {
     /// Check the configuration and the policies, and do nothing else.
     #[arg(long)]
     check_config: bool,
-    /// How log lines look.
+    /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
     #[arg(long, value_name = "human|json", default_value = "human")]
     log_format: LogFormat,
 }
@@ -72,6 +72,9 @@ fn check(config: &Config) -> Result<Exit, Problem> {
     match PolicySet::load(&config.policies, Timestamp::now()) {
         Ok((set, warnings)) => {
             eprint!("{}", diagnostics_text(&warnings, Colour::No));
+            if set.iter().next().is_none() {
+                eprintln!("egress-agent: there is no policy yet, so no sandbox can be started");
+            }
             println!(
                 "the configuration and {} are good",
                 counted(set.iter().count(), "policy", "policies")

@@ -45,7 +45,7 @@ pub struct Arguments {
         env = "EGRESS_SOCKET"
     )]
     socket: PathBuf,
-    /// How log lines look.
+    /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
     #[arg(
         long,
         global = true,

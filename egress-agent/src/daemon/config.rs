@@ -192,6 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn the_documentation_has_every_key() {
+        let documented = include_str!("../../../docs/operations.md");
+        let error = parse("nonsense = 1").expect_err("no such key");
+        let (_, known) = error.split_once("expected one of").expect("the keys");
+        let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        assert!(keys.contains(&"root"), "{error}");
+        for key in keys {
+            assert!(
+                documented.contains(&format!("| `{key}` |")),
+                "docs/operations.md lacks `{key}`"
+            );
+        }
+    }
+
+    #[test]
     fn upstreams_may_leave_out_the_port() {
         assert_eq!(
             upstream("10.0.0.53"),

@@ -2,7 +2,7 @@
 
 use super::meaning::Policy;
 use super::rule::{PermittedService, Rule, Subject, without_covered};
-use crate::model::{DomainName, RuleOrigin};
+use crate::model::{DomainName, PortRange, RuleOrigin};
 use egress_common::{Ip, Reason};
 use jiff::Timestamp;
 use std::net::IpAddr;
@@ -87,7 +87,12 @@ impl Policy {
         if services.is_empty() {
             return Err(Reason::Rebinding);
         }
-        Ok(without_covered(services))
+        // Single ports stay beside `any`: when the rule that says `any` ends, what
+        // another rule opened on them must not end with it.
+        let (any, single): (Vec<_>, Vec<_>) = services
+            .into_iter()
+            .partition(|service| service.transport.ports == PortRange::ANY);
+        Ok([without_covered(single), without_covered(any)].concat())
     }
 
     /// The blocklist entry that refuses an address.
@@ -323,7 +328,7 @@ mod tests {
         );
         assert_eq!(
             opened(&policy, "db.example.com", "203.0.113.1"),
-            Ok(vec!["any/tcp".to_owned()])
+            Ok(vec!["5432/tcp".to_owned(), "any/tcp".to_owned()])
         );
     }
 

@@ -2,7 +2,8 @@
 //! and the share that carries the work in.
 
 use super::kernel::unwritable;
-use crate::{Failure, debian, shell};
+use crate::debian::Archive;
+use crate::{Failure, shell};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,7 +87,7 @@ pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
         )
         .arg(SUITE)
         .arg(&building)
-        .arg(debian::mirror());
+        .arg(Archive::Releases.mirror());
     shell::run(&mut bootstrap)?;
     let unfinished = cache.join("root.img.building");
     let mut disk = shell::as_root("mke2fs")?;
@@ -94,7 +95,8 @@ pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
         .arg(&building)
         .arg(&unfinished)
         // Room for what the work writes; unused blocks take none here.
-        .arg("1G");
+        .arg("1G")
+        .stdout(Stdio::null());
     shell::run(&mut disk)?;
     remove_as_root(&building)?;
     fs::rename(&unfinished, &image).map_err(unwritable(&image))?;
@@ -198,7 +200,9 @@ pub fn make_disk(content: &Path, image: &Path, spare: u64) -> Result<(), Failure
         .args(["-E", "root_owner=0:0", "-d"])
         .arg(content)
         .arg(image)
-        .arg(format!("{size}M"));
+        .arg(format!("{size}M"))
+        // It tells that it makes the file that it was told to make.
+        .stdout(Stdio::null());
     shell::run(&mut disk)
 }
 

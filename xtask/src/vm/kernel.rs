@@ -2,7 +2,8 @@
 //! QEMU boots.
 
 use super::guest;
-use crate::{Failure, debian, shell};
+use crate::debian::Archive;
+use crate::{Failure, shell};
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,9 @@ use std::process::Command;
 /// What the root disk, the module disk, the share and the ports need before
 /// systemd can load modules by itself.
 const EARLY_MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "virtio_console", "ext4"];
+
+/// The release that has no security archive: it is mended where it is.
+const UNSTABLE: &str = "sid";
 
 /// A kernel that the product is tested on, by the Debian release that keeps it
 /// up to date.
@@ -49,7 +53,7 @@ impl Kernel {
         match self {
             Self::V6_1 => "bookworm",
             Self::V6_12 => "trixie",
-            Self::Newest => "sid",
+            Self::Newest => UNSTABLE,
         }
     }
 }
@@ -123,7 +127,7 @@ fn fetch(suite: &str, work: &Path) -> Result<PathBuf, Failure> {
         fs::write(&path, text).map_err(unwritable(&path))
     };
     write("status", String::new())?;
-    write("sources.list", debian::source(&debian::mirror(), suite))?;
+    write("sources.list", sources(suite))?;
     write("apt.conf", configuration(work, suite))?;
     let apt = |program: &str| {
         let mut command = Command::new(program);
@@ -160,11 +164,19 @@ fn fetch(suite: &str, work: &Path) -> Result<PathBuf, Failure> {
     Ok(unpacked)
 }
 
+fn sources(suite: &str) -> String {
+    let releases = Archive::Releases.source(suite);
+    if suite == UNSTABLE {
+        return releases;
+    }
+    releases + &Archive::Security.source(&format!("{suite}-security"))
+}
+
 fn configuration(work: &Path, suite: &str) -> String {
     let work = work.display();
     // Unstable's release file is at times older than it says it may be. Its
     // signature is checked all the same.
-    let dates = if suite == "sid" {
+    let dates = if suite == UNSTABLE {
         "Acquire::Check-Valid-Until \"false\";\n"
     } else {
         ""
@@ -184,7 +196,8 @@ fn configuration(work: &Path, suite: &str) -> String {
 
 /// The packages that hold files of a kernel, among everything that its meta
 /// package depends on. Newer releases keep the kernel, its modules and their
-/// list of what is built in in packages of their own.
+/// list of what is built in in packages of their own. The unsigned twin of an
+/// image has the same files.
 fn kernel_packages(depends: &str) -> Vec<&str> {
     const PARTS: [&str; 4] = [
         "linux-image-",
@@ -194,6 +207,7 @@ fn kernel_packages(depends: &str) -> Vec<&str> {
     ];
     depends
         .lines()
+        .filter(|line| !line.ends_with("-unsigned"))
         .filter(|line| {
             PARTS
                 .iter()
@@ -282,7 +296,7 @@ mod tests {
     fn only_packages_with_files_of_a_kernel_are_fetched() {
         let depends = "linux-image-cloud-amd64\n  Depends: linux-base-cloud-amd64\n\
                        linux-base-cloud-amd64\nlinux-image-7.2.13+deb14-cloud-amd64\n\
-                       linux-base\ninitramfs-tools\nlinux-base-7.2.13+deb14-cloud-amd64\n\
+                       linux-base\nlinux-image-7.2.13+deb14-cloud-amd64-unsigned\ninitramfs-tools\nlinux-base-7.2.13+deb14-cloud-amd64\n\
                        linux-binary-7.2.13+deb14-cloud-amd64\n  Depends: linux-modules-7\n\
                        linux-modules-7.2.13+deb14-cloud-amd64\n";
         assert_eq!(

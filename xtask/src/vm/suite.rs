@@ -25,8 +25,9 @@ const GROUPS: [(&str, &[&str]); 3] = [
     ("reload", &["reload", "restart", "expiry"]),
 ];
 
-/// What `--all` runs.
-pub const ALL: [&str; 5] = ["unit", "enforcement", "equivalence", "reload", "bypasses"];
+/// What `--all` runs of these. The other programs of `tests/` do not depend on
+/// the kernel.
+const ALL: [&str; 5] = ["unit", "enforcement", "reload", "lifecycle", "bypasses"];
 
 /// Test programs that were built.
 #[derive(Debug)]
@@ -40,12 +41,12 @@ pub struct Built {
 impl Built {
     /// Builds them, and the product.
     pub fn build() -> Result<Self, Failure> {
-        shell::run(shell::cargo().args(["build", "--package", "egress-agent"]))?;
-        shell::run(shell::cargo().args(["build", "--package", "egress-tests"]))?;
+        // As `cargo xtask test` does it, so that nothing is built twice.
+        shell::run(shell::cargo().arg("build"))?;
         let mut programs = Vec::new();
         for selection in [
-            ["--package", "egress-agent", "--lib"],
-            ["--package", "egress-tests", "--tests"],
+            &["--package", "egress-agent", "--lib"][..],
+            &["--package", "egress-tests"],
         ] {
             let mut cargo = shell::cargo();
             cargo
@@ -72,6 +73,12 @@ impl Built {
         found
             .map(|(program, path)| (program.as_str(), path.as_path()))
             .collect()
+    }
+
+    /// The suites that there are.
+    pub fn all_suites(&self) -> Vec<String> {
+        let exists = |suite: &&str| !self.suite(suite).is_empty();
+        ALL.into_iter().filter(exists).map(str::to_owned).collect()
     }
 
     /// A share with these programs and a script that runs them, one after the
@@ -184,6 +191,7 @@ mod tests {
         assert_eq!(names(&built, "enforcement"), ["harness", "resolver"]);
         assert_eq!(names(&built, "resolver"), ["resolver"]);
         assert_eq!(names(&built, "nothing"), [""; 0]);
+        assert_eq!(built.all_suites(), ["unit", "enforcement"]);
     }
 
     #[test]

@@ -24,6 +24,7 @@
 //! | `make AS FAMILY TYPE PROTOCOL` | makes a socket `AS`, all as numbers |
 //! | `inherited AS NUMBER` | calls an inherited standard stream `AS` |
 //! | `bind AS ADDR`, `disconnect AS`, `close AS` | what it says |
+//! | `flood AS MILLISECONDS` | sends DNS queries as fast as it can |
 //! | `option AS LEVEL NAME HEX` | sets a socket option |
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
@@ -33,6 +34,7 @@
 //! | `device NAME` | the index of a network device |
 //! | `listen AS ADDR`, `accept AS NEW` | the server's side |
 //! | `give AS PATH`, `take AS PATH` | passes a socket through a Unix socket |
+//! | `attempts` | tries what it is told on its input, a line each |
 //! | `pause` | reports, then waits for a line |
 //! | `sleep MILLISECONDS` | waits |
 //! | `status FIELD` | a field of `/proc/self/status` |
@@ -40,6 +42,7 @@
 //! | `environment` | the names of the environment variables |
 //! | `read PATH`, `write PATH` | opens a file to read, to write |
 
+mod attempts;
 mod calls;
 mod exchange;
 mod named;
@@ -98,6 +101,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["inherited", name, number] => sockets.inherited(name, number),
         ["bind", name, address] => sockets.bind(name, address),
         ["close", name] => sockets.close(name),
+        ["flood", name, milliseconds] => sockets.flood(name, milliseconds),
         ["disconnect", name] => sockets.named(name).and_then(calls::disconnect),
         ["option", name, level, option, value] => sockets
             .named(name)
@@ -125,6 +129,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["accept", name, accepted] => sockets.accept(name, accepted),
         ["give", name, path] => sockets.give(name, path),
         ["take", name, path] => sockets.take(name, path),
+        ["attempts"] => attempts::answer_all(),
         ["pause"] => Ok(String::new()),
         ["sleep", milliseconds] => process::sleep(milliseconds),
         ["status", field] => process::status(field),
