@@ -12,6 +12,7 @@
 //! | `udp-connect-send ADDR TEXT` | connects, then sends |
 //! | `resolve NAME` | asks the C library |
 //! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
+//! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
 //! | `dns-udp SERVER TYPE NAME` | asks with a datagram |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
@@ -48,6 +49,7 @@ mod exchange;
 mod named;
 mod process;
 mod resolve;
+mod rounds;
 
 use named::Sockets;
 use serde_json::json;
@@ -83,6 +85,9 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["self-udp", address, text] => exchange::udp_with_self(address, text),
         ["resolve", name] => resolve::by_library(name),
         ["named-exchange", name, port, text] => resolve::then_exchange(name, port, text),
+        ["rounds", first, count, at_once, port, suffix] => {
+            rounds::run(first, count, at_once, port, suffix)
+        }
         ["dns-udp", server, kind, name] => resolve::by_datagram(server, kind, name),
         ["dns-tcp", server, kind, ref names @ ..] => resolve::by_stream(server, kind, names),
         ["socket", family, kind, protocol] => exchange::make_socket(family, kind, protocol),
