@@ -79,15 +79,18 @@ pub struct Settings {
     pub resolver_port4: u16,
     /// Where the resolver listens on `::1`, network order; 0 if nowhere.
     pub resolver_port6: u16,
-    /// The governed root. A "resolver" that runs below it is an impostor.
-    pub root: CgroupId,
+    /// The cgroup in which the agent runs. A "resolver" in any other is an
+    /// impostor that took the port while the agent was away.
+    pub agent: CgroupId,
     /// Events a sandbox may report per second before they are only counted.
     pub events_per_second: u64,
 }
 
-/// How many events a sandbox may still report, and what it lost; per sandbox.
+/// How many events a sandbox may still report, what it lost, and how many
+/// queries it may still send; per sandbox.
 ///
-/// Without it one sandbox could hide what another does by filling the ring.
+/// Without it one sandbox could hide what another does by filling the ring, or
+/// keep another from resolving by filling the resolver's receive queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
 pub struct Meter {
@@ -97,7 +100,17 @@ pub struct Meter {
     pub refilled: u64,
     /// Events that were not reported, since the sandbox began. Only ever grows.
     pub lost: u64,
+    /// DNS datagrams that may be sent before the next refill.
+    pub queries: u64,
+    /// Boot-time nanoseconds of that one's last refill.
+    pub queries_refilled: u64,
 }
+
+/// DNS datagrams of one sandbox in each [`QUERY_PERIOD`]: far more than any
+/// program asks, and far fewer than the resolver's queue holds.
+pub const QUERIES_PER_PERIOD: u64 = 500;
+/// In nanoseconds.
+pub const QUERY_PERIOD: u64 = 100_000_000;
 
 shared! {
     CgroupId: 8 = { 0: u64 }
@@ -106,6 +119,6 @@ shared! {
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
     Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
-    Settings: 24 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, root: u64, events_per_second: u64 }
-    Meter: 24 = { tokens: u64, refilled: u64, lost: u64 }
+    Settings: 24 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64 }
+    Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
 }

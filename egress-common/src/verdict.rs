@@ -115,6 +115,8 @@ reasons! {
     HelperFailed = 14, "kernel_helper_failed", "a kernel helper failed, so nothing could be proved";
     /// A loopback destination on its way to a real device.
     Misrouted = 15, "misrouted", "a loopback address does not leave through another device";
+    /// More DNS datagrams than the resolver takes from one sandbox.
+    TooManyQueries = 16, "too_many_queries", "the sandbox sends DNS queries faster than the resolver takes them from one sandbox";
 
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";

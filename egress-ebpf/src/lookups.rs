@@ -10,8 +10,8 @@ use aya_ebpf::{
     },
     btf_maps::{SkStorage, lpm_trie},
     helpers::generated::{
-        bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp,
-        bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
+        bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id,
+        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
     },
 };
 use core::ffi::c_void;
@@ -35,7 +35,7 @@ pub fn settings() -> &'static Settings {
         epoch: 0,
         resolver_port4: 0,
         resolver_port6: 0,
-        root: CgroupId(0),
+        agent: CgroupId(0),
         events_per_second: 0,
     };
     maps::SETTINGS.get(0).unwrap_or(&NONE)
@@ -196,17 +196,15 @@ pub fn receiver(
     let is_resolver = is_resolver(to.0, to.1);
     let found = with_receiver(context, from, to, protocol, |sk| {
         // SAFETY: `sk` is the socket that was just found and is still held.
-        let (sandbox, root) = unsafe {
+        let (sandbox, exact) = unsafe {
             (
                 bpf_sk_ancestor_cgroup_id(sk.cast(), sandbox_level()),
-                bpf_sk_ancestor_cgroup_id(sk.cast(), sandbox_level() - 1),
+                bpf_sk_cgroup_id(sk.cast()),
             )
         };
         if sandbox == own.0 {
             Neighbour::Own
-        } else if is_resolver && root != settings().root.0 {
-            // Below the governed root it would be a sandbox that took the
-            // resolver's port while the agent was away.
+        } else if is_resolver && exact != 0 && exact == settings().agent.0 {
             Neighbour::Resolver
         } else {
             Neighbour::Other

@@ -124,10 +124,3 @@ pub enum AuditError {
         last_error: Option<String>,
     },
 }
-
-impl AuditError {
-    /// Whether the caller lacks the right to read or write the file.
-    pub fn is_not_permitted(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
-    }
-}

@@ -329,11 +329,13 @@ impl Agent {
         changes: &[Change],
     ) -> Result<(), EnforcerError> {
         let result = self.enforcer.apply(changes);
-        if result.is_err() {
-            match self.enforcer.image() {
-                Ok(image) => book.resynchronise(&image),
-                Err(error) => tracing::error!(%error, "the kernel maps cannot be read back"),
-            }
+        if result.is_ok() {
+            book.note_carried_out();
+            return result;
+        }
+        match self.enforcer.image() {
+            Ok(image) => book.resynchronise(&image),
+            Err(error) => tracing::error!(%error, "the kernel maps cannot be read back"),
         }
         result
     }
@@ -353,6 +355,11 @@ impl Agent {
         let mut removals = Vec::new();
         {
             let mut runtime = self.runtime();
+            if runtime.names_overflow(book.ledger().names()) {
+                runtime
+                    .rewrite_names(book.ledger().known_names())
+                    .map_err(|error| failed(error.to_string()))?;
+            }
             for change in changes {
                 for (_, grant) in &change.write {
                     if let Some(name) = book.ledger().name(grant.name) {

@@ -96,7 +96,8 @@ impl Ephemeral {
     }
 }
 
-/// Takes away a governed root in which nothing runs any more.
+/// Takes away a governed root in which nothing runs any more. Where that is not
+/// certain it stays, with everything in it judged as before.
 fn remove_root(name: &str) {
     let Ok(hierarchy) = Hierarchy::find() else {
         return;
@@ -104,13 +105,16 @@ fn remove_root(name: &str) {
     let Ok(root) = GovernedRoot::open(&hierarchy, name) else {
         return;
     };
-    for sandbox in root.sandboxes().unwrap_or_default() {
-        if let Ok(cgroup) = SandboxCgroup::open(&root, &sandbox)
-            && let Err(error) = cgroup.kill(PATIENCE).and_then(|()| cgroup.remove(PATIENCE))
-        {
-            tracing::warn!(%error, "a sandbox of an ephemeral agent stays behind");
-            return;
-        }
+    let emptied = root.sandboxes().and_then(|sandboxes| {
+        sandboxes.iter().try_for_each(|sandbox| {
+            let cgroup = SandboxCgroup::open(&root, sandbox)?;
+            cgroup.kill(PATIENCE)?;
+            cgroup.remove(PATIENCE)
+        })
+    });
+    if let Err(error) = emptied {
+        tracing::warn!(%error, "a sandbox of an ephemeral agent stays behind");
+        return;
     }
     let disarmed = disarm_at(root.path());
     if let Err(error) = root.remove() {

@@ -140,7 +140,7 @@ impl Agent {
     fn close_expired_rules(&self) {
         let now = Timestamp::now();
         let mut book = self.book();
-        if !book.has_expired_rules(now) {
+        if !book.has_to_close(now) {
             return;
         }
         let result = book
@@ -153,7 +153,9 @@ impl Agent {
         drop(book);
         match result {
             Ok(()) => {
-                self.tell("rules that reached their expiry date were closed".into());
+                self.tell(
+                    "rules that have expired, or that were to be closed before, were closed".into(),
+                );
                 if let Err(error) = self.end_revoked() {
                     tracing::warn!(%error, "connections under expired rules were not ended at once");
                 }

@@ -55,8 +55,10 @@ pub struct Runtime {
     names_path: PathBuf,
     /// Held as long as the agent lives.
     _lock: File,
-    /// Names that stand in the file.
+    /// The last id that stands in the file.
     written: u32,
+    /// Lines in the file.
+    lines: usize,
 }
 
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RuntimeError {
@@ -101,6 +103,7 @@ impl Runtime {
             names_path,
             _lock: lock,
             written: 0,
+            lines: 0,
         })
     }
 
@@ -186,7 +189,15 @@ impl Runtime {
             .write_all(line.as_bytes())
             .map_err(io_error("write", &self.names_path))?;
         self.written = id.0;
+        self.lines += 1;
         Ok(())
+    }
+
+    /// Whether the list of names holds much more than the `in_use` that are
+    /// needed. A sandbox with a wildcard rule makes names as fast as it can ask,
+    /// and the directory is in memory.
+    pub const fn names_overflow(&self, in_use: usize) -> bool {
+        self.lines > 2 * in_use + SPARE_NAMES
     }
 
     /// How much of each loss counter is recorded already, by the counter's key.
@@ -215,7 +226,9 @@ impl Runtime {
     ) -> Result<(), RuntimeError> {
         let temporary = self.names_path.with_extension("new");
         let mut text = String::new();
+        self.lines = 0;
         for (id, name) in names {
+            self.lines += 1;
             text.push_str(&format!("{} {name}\n", id.0));
             self.written = self.written.max(id.0);
         }
@@ -233,6 +246,9 @@ impl Runtime {
         Ok(())
     }
 }
+
+/// Lines that the list of names may hold beside twice those in use.
+const SPARE_NAMES: usize = 10_000;
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
@@ -317,6 +333,24 @@ mod tests {
                 .collect::<Vec<_>>(),
             [NameId(1)]
         );
+    }
+
+    #[test]
+    fn a_list_of_names_that_grew_is_told_and_starts_over() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut runtime = Runtime::open(directory.path()).expect("a runtime");
+        let name = DomainName::parse("a.example").expect("a name");
+        for id in 1..=SPARE_NAMES as u32 + 3 {
+            runtime.remember_name(NameId(id), &name).expect("written");
+        }
+        assert!(!runtime.names_overflow(2));
+        assert!(runtime.names_overflow(1));
+        let last = NameId(SPARE_NAMES as u32 + 3);
+        runtime
+            .rewrite_names([(last, &name)].into_iter())
+            .expect("written");
+        assert!(!runtime.names_overflow(1));
+        assert_eq!(runtime.names().expect("names").len(), 1);
     }
 
     #[test]

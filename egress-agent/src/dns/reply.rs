@@ -227,6 +227,7 @@ fn extended_code(reason: Reason) -> u16 {
         | Reason::Revoked
         | Reason::HelperFailed
         | Reason::Misrouted
+        | Reason::TooManyQueries
         | Reason::UpstreamFailed
         | Reason::GrantFailed
         | Reason::MalformedQuery => 0,

@@ -78,6 +78,23 @@ pub struct Enforcer {
     started: Started,
 }
 
+/// The cgroup of this process, by which the programs know the resolver's sockets.
+fn own_cgroup(place: &Place) -> Result<CgroupId, EnforcerError> {
+    use std::os::unix::fs::MetadataExt;
+    let memberships = std::fs::read_to_string("/proc/self/cgroup");
+    let found = memberships.and_then(|text| {
+        let path = text.lines().find_map(|line| line.strip_prefix("0::/"));
+        let path = path.ok_or(std::io::ErrorKind::NotFound)?;
+        let mount = place.path.ancestors().nth(place.level as usize);
+        let mount = mount.ok_or(std::io::ErrorKind::NotFound)?;
+        Ok(CgroupId(std::fs::metadata(mount.join(path))?.ino()))
+    });
+    found.map_err(|error| EnforcerError::Root {
+        path: "/proc/self/cgroup".into(),
+        error,
+    })
+}
+
 /// Proof that grants stand in the kernel map. Only [`Enforcer::grant`] makes it.
 #[derive(Debug)]
 #[must_use = "an answer may only leave with its receipt"]
@@ -114,7 +131,7 @@ impl Enforcer {
         maps.set_settings(Settings {
             // Zero is what a socket storage that was never written holds.
             epoch: before.epoch.max(1),
-            root: place.cgroup,
+            agent: own_cgroup(&place)?,
             events_per_second,
             ..before
         })?;

@@ -248,6 +248,11 @@ impl Ledger {
         self.order.is_empty()
     }
 
+    /// Every name that is remembered, by its id.
+    pub fn known_names(&self) -> impl Iterator<Item = (NameId, &DomainName)> {
+        self.names.all()
+    }
+
     /// How many names are remembered.
     pub fn names(&self) -> usize {
         self.names.len()

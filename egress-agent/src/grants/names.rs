@@ -37,6 +37,12 @@ impl Names {
         self.by_id.get(&id).map(|interned| &interned.name)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = (NameId, &DomainName)> {
+        self.by_id
+            .iter()
+            .map(|(id, interned)| (*id, &interned.name))
+    }
+
     pub(super) fn id(&self, name: &DomainName) -> Option<NameId> {
         self.by_name.get(name).copied()
     }

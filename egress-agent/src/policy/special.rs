@@ -46,6 +46,8 @@ const RANGES: &[(&str, Class, &str)] = &[
         "a cloud metadata service",
     ),
     ("127.0.0.0/8", Class::Loopback, "loopback"),
+    ("127.0.0.0/32", Class::Never, "broadcast on loopback"),
+    ("127.255.255.255/32", Class::Never, "broadcast on loopback"),
     (
         "168.63.129.16/32",
         Class::Metadata,
@@ -157,9 +159,10 @@ mod tests {
             Ip::from(ip).is_never_allowed(),
             "{ip}"
         );
+        // Broadcast on loopback is both to the kernel, and judged as the first.
         assert_eq!(
             class == Some(Class::Loopback),
-            Ip::from(ip).is_loopback(),
+            Ip::from(ip).is_loopback() && !Ip::from(ip).is_never_allowed(),
             "{ip}"
         );
     }

@@ -22,6 +22,9 @@ enum When {
     /// When its first argument is no socket family that the programs judge or
     /// that stays on this host.
     Family,
+    /// When its first argument is netlink and its third no protocol of
+    /// [`NETLINK_PROTOCOLS`].
+    NetlinkProtocol,
     /// When its first argument asks for a user namespace.
     UserNamespace,
     /// When its second argument is this request.
@@ -46,6 +49,14 @@ const FAMILIES: [i32; 4] = [
     libc::AF_NETLINK,
 ];
 
+/// Netlink protocols that only ask the kernel: routes and addresses, sockets,
+/// devices. Others carry messages between processes.
+const NETLINK_PROTOCOLS: [i32; 3] = [
+    libc::NETLINK_ROUTE,
+    libc::NETLINK_SOCK_DIAG,
+    libc::NETLINK_KOBJECT_UEVENT,
+];
+
 const fn refused(call: c_long, when: When, why: &'static str) -> Refused {
     Refused { call, when, why }
 }
@@ -54,6 +65,7 @@ const fn refused(call: c_long, when: When, why: &'static str) -> Refused {
 #[rustfmt::skip]
 const REFUSED: &[Refused] = &[
     refused(libc::SYS_socket, When::Family, "packet, vsock, TIPC, SMC, Bluetooth and others have no cgroup hook"),
+    refused(libc::SYS_socket, When::NetlinkProtocol, "NETLINK_USERSOCK carries messages to any process outside"),
     refused(libc::SYS_socketpair, When::Family, "as socket(2)"),
     refused(libc::SYS_io_uring_setup, When::Always, "a ring makes sockets that no filter of socket(2) sees"),
     refused(libc::SYS_io_uring_enter, When::Always, "a ring that was passed in is no better"),
@@ -139,6 +151,16 @@ fn rule(when: When) -> Result<Option<SeccompRule>, seccompiler::BackendError> {
             .iter()
             .map(|family| word(0, SeccompCmpOp::Ne, u64::from(family.unsigned_abs())))
             .collect::<Result<_, _>>()?,
+        When::NetlinkProtocol => {
+            let netlink = u64::from(libc::AF_NETLINK.unsigned_abs());
+            let is_netlink = word(0, SeccompCmpOp::Eq, netlink);
+            let is_other = NETLINK_PROTOCOLS
+                .iter()
+                .map(|protocol| word(2, SeccompCmpOp::Ne, u64::from(protocol.unsigned_abs())));
+            std::iter::once(is_netlink)
+                .chain(is_other)
+                .collect::<Result<_, _>>()?
+        }
         When::UserNamespace => {
             let flag = u64::from(libc::CLONE_NEWUSER.unsigned_abs());
             vec![word(0, SeccompCmpOp::MaskedEq(flag), flag)?]

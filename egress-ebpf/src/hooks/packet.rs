@@ -6,6 +6,7 @@ use crate::emit::{Seen, count};
 use crate::lookups::{self, AtPacket};
 use crate::maps;
 use egress_common::flow::ASKER_LIFETIME;
+use egress_common::sandbox::{QUERIES_PER_PERIOD, QUERY_PERIOD};
 use egress_common::{
     Asker, AskerKey, Because, CgroupId, Counter, Neighbour, Peer, Protocol, Reason, Sandbox,
     Standing, decide,
@@ -174,6 +175,10 @@ fn remember(packet: &Packet, socket: Socket, sender: &Sender, expires: u64) {
 /// the resolver refuses whom it does not know.
 #[inline(always)]
 fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
+    // Connections wait for the resolver by themselves; datagrams do not.
+    if packet.to.protocol == Protocol::Udp && !may_ask(sender.cgroup) {
+        return Err(Reason::TooManyQueries);
+    }
     let key = AskerKey {
         ip: packet.from,
         port: packet.from_port,
@@ -199,6 +204,25 @@ fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
         origin.asker = key;
     }
     Ok(())
+}
+
+/// Takes one query from the sandbox's budget. As for events, two CPUs that race
+/// may both take the last one.
+#[inline(always)]
+fn may_ask(cgroup: CgroupId) -> bool {
+    let Some(meter) = lookups::meter(cgroup) else {
+        return false;
+    };
+    if meter.queries == 0 {
+        let now = lookups::now();
+        if now.wrapping_sub(meter.queries_refilled) < QUERY_PERIOD {
+            return false;
+        }
+        meter.queries_refilled = now;
+        meter.queries = QUERIES_PER_PERIOD;
+    }
+    meter.queries = meter.queries.saturating_sub(1);
+    true
 }
 
 /// `cgroup_skb/ingress`: only what answers.

@@ -48,7 +48,7 @@ fn an_internet_socket_as_a_standard_stream_starts_nothing() {
     let sandbox = world.sandbox(ONE_NAME);
     let send = format!("send-to s {FORBIDDEN_V4}:443 secret");
     let steps = ["inherited s 0", send.as_str()];
-    let mut command = sandbox.command(std::iter::once(probe.to_str().unwrap()).chain(steps));
+    let mut command = sandbox.command(std::iter::once(probe.to_str().expect("text")).chain(steps));
     let outside: OwnedFd = world
         .near
         .run(|| UdpSocket::bind("0.0.0.0:0"))

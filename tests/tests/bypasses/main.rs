@@ -2,6 +2,7 @@
 //! inside a sandbox, and the sniffer on the far side of the link judges.
 
 mod behalf;
+mod identity;
 mod loopback;
 #[path = "../policy/mod.rs"]
 mod policy;

@@ -2,6 +2,8 @@
 
 use egress_tests::World;
 use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6};
+use egress_tests::probe::Attempt;
+use egress_tests::process::Running;
 use egress_tests::product::Outcome;
 
 /// A world in which the allowed and a forbidden name exist.
@@ -24,6 +26,31 @@ pub fn attempt(world: &World, policy: &str, steps: &[&str]) -> Outcome {
     let outcome = world.sandbox(policy).attempt(steps);
     assert_eq!(outcome.attempts.len(), steps.len(), "{outcome:#?}");
     outcome
+}
+
+/// Reads reports up to the one of the next `pause`.
+pub fn until_pause(run: &mut Running) -> Vec<Attempt> {
+    let mut attempts = Vec::new();
+    while let Some(line) = run.line() {
+        let Some(attempt) = Attempt::parse(&line) else {
+            continue;
+        };
+        if attempt.step == "pause" {
+            return attempts;
+        }
+        attempts.push(attempt);
+    }
+    panic!("the probe ended before its pause: {attempts:#?}");
+}
+
+/// Lets the probe go on to its end.
+pub fn rest(mut run: Running) -> Vec<Attempt> {
+    run.say("go on").expect("the probe waits");
+    let (_, lines, _) = run.finish();
+    lines
+        .iter()
+        .filter_map(|line| Attempt::parse(line))
+        .collect()
 }
 
 /// The index of the near side's device that leads to the far side.

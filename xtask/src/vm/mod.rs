@@ -49,6 +49,9 @@ pub struct Options {
     /// Seconds that one boot may take; then it is ended with status 124.
     #[arg(long, value_name = "SECONDS", default_value_t = 2400)]
     time_limit: u64,
+    /// Make the images anew, from the packages of today.
+    #[arg(long)]
+    refresh: bool,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -98,10 +101,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     } else {
         &options.kernel
     };
+    let ground = Ground::prepare(options.refresh)?;
     let cells = match &options.action {
-        Some(Action::Exec { command }) => return exec(kernels, command, limit),
-        Some(Action::Test { suites, arguments }) => test(kernels, suites, arguments, limit)?,
-        None if options.all => test(kernels, &[], &[], limit)?,
+        Some(Action::Exec { command }) => return exec(&ground, kernels, command, limit),
+        Some(Action::Test { suites, arguments }) => {
+            test(&ground, kernels, suites, arguments, limit)?
+        }
+        None if options.all => test(&ground, kernels, &[], &[], limit)?,
         None => {
             return Err(Failure::new(
                 "what for? `test SUITE`, `exec COMMAND`, or --all",
@@ -117,7 +123,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 pub fn count(kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
     const LIMIT: Duration = Duration::from_secs(900);
     let suites: Vec<String> = suites.iter().map(|&suite| suite.to_owned()).collect();
-    let cells = test(&[kernel], &suites, &[], LIMIT)?;
+    let cells = test(&Ground::prepare(false)?, &[kernel], &suites, &[], LIMIT)?;
     let mut sum = Tally::default();
     for cell in &cells {
         sum.add(cell.tally);
@@ -130,12 +136,12 @@ pub fn count(kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
 
 /// Runs suites on kernels; without any, all that there are.
 fn test(
+    ground: &Ground,
     kernels: &[Kernel],
     suites: &[String],
     arguments: &[String],
     limit: Duration,
 ) -> Result<Vec<Cell>, Failure> {
-    let ground = Ground::prepare()?;
     let built = Built::build()?;
     let suites = if suites.is_empty() {
         &built.all_suites()
@@ -170,8 +176,12 @@ fn test(
     Ok(cells)
 }
 
-fn exec(kernels: &[Kernel], command: &str, limit: Duration) -> Result<(), Failure> {
-    let ground = Ground::prepare()?;
+fn exec(
+    ground: &Ground,
+    kernels: &[Kernel],
+    command: &str,
+    limit: Duration,
+) -> Result<(), Failure> {
     let built = Built::build()?;
     for &kernel in kernels {
         let bootable = Bootable::prepare(kernel, &ground.cache)?;
@@ -220,13 +230,16 @@ struct Ground {
 }
 
 impl Ground {
-    fn prepare() -> Result<Self, Failure> {
+    fn prepare(refresh: bool) -> Result<Self, Failure> {
         setup::provide(&PROGRAMS)?;
         let cache = shell::workspace().join("target/vm");
         fs::create_dir_all(&cache).map_err(unwritable(&cache))?;
         let lock = cache.join("lock");
         let lock = fs::File::create(&lock).map_err(unwritable(&lock))?;
         lock.lock().map_err(unwritable(&cache))?;
+        if refresh {
+            forget(&cache)?;
+        }
         let root = guest::prepare_root(&cache)?;
         Ok(Self {
             cache,
@@ -251,6 +264,20 @@ impl Ground {
         let ending = machine::boot(bootable, &self.root, &disk, &streams, limit)?;
         Ok((ending, streams))
     }
+}
+
+/// Takes away what says of which recipe the images were made.
+fn forget(cache: &Path) -> Result<(), Failure> {
+    let kernels = Kernel::ALL.map(|kernel| cache.join(kernel.to_string()).join("recipe"));
+    for recipe in kernels.into_iter().chain([cache.join("root.recipe")]) {
+        match fs::remove_file(&recipe) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(unwritable(&recipe)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ const GROUPS: [(&str, &[&str]); 3] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 5] = ["unit", "enforcement", "equivalence", "reload", "bypasses"];
+const ALL: [&str; 5] = ["unit", "enforcement", "reload", "lifecycle", "bypasses"];
 
 /// Test programs that were built.
 #[derive(Debug)]

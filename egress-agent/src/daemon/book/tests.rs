@@ -116,3 +116,13 @@ fn a_rule_keeps_its_words_after_its_policy_was_replaced() {
     assert_eq!(book.rule(RuleId(0)), None);
     assert_eq!(book.ledger().name(NameId(0)), None);
 }
+
+#[test]
+fn what_the_kernel_did_not_take_is_to_be_closed_again_until_it_did() {
+    let mut book = Book::new(&Image::default());
+    assert!(!book.has_to_close(NOW));
+    book.resynchronise(&Image::default());
+    assert!(book.has_to_close(NOW));
+    book.note_carried_out();
+    assert!(!book.has_to_close(NOW));
+}

@@ -23,6 +23,7 @@
 //! | `make AS FAMILY TYPE PROTOCOL` | makes a socket `AS`, all as numbers |
 //! | `inherited AS NUMBER` | calls an inherited standard stream `AS` |
 //! | `bind AS ADDR`, `disconnect AS`, `close AS` | what it says |
+//! | `flood AS MILLISECONDS` | sends DNS queries as fast as it can |
 //! | `option AS LEVEL NAME HEX` | sets a socket option |
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
@@ -95,6 +96,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["inherited", name, number] => sockets.inherited(name, number),
         ["bind", name, address] => sockets.bind(name, address),
         ["close", name] => sockets.close(name),
+        ["flood", name, milliseconds] => sockets.flood(name, milliseconds),
         ["disconnect", name] => sockets.named(name).and_then(calls::disconnect),
         ["option", name, level, option, value] => sockets
             .named(name)

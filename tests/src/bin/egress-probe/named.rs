@@ -13,6 +13,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
 /// Sockets by the name that a step gave them.
 #[derive(Default)]
@@ -56,6 +57,21 @@ impl Sockets {
         socket.bind(&parse::<SocketAddr>(address)?.into())?;
         let bound = socket.local_addr()?.as_socket();
         Ok(bound.map(|address| address.to_string()).unwrap_or_default())
+    }
+
+    /// Sends one DNS query again and again, whether it is taken or not.
+    pub fn flood(&self, name: &str, milliseconds: &str) -> Result {
+        const QUERY: &[u8] = b"\x00\x01\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\
+            \x09forbidden\x07example\x00\x00\x01\x00\x01";
+        let socket = self.named(name)?;
+        let end = Instant::now() + Duration::from_millis(parse(milliseconds)?);
+        let mut taken = 0_u64;
+        while Instant::now() < end {
+            for _ in 0..64 {
+                taken += u64::from(socket.send(QUERY).is_ok());
+            }
+        }
+        Ok(taken.to_string())
     }
 
     pub fn close(&mut self, name: &str) -> Result {
