@@ -27,6 +27,7 @@
 //! | `flood AS MILLISECONDS` | sends DNS queries as fast as it can |
 //! | `option AS LEVEL NAME HEX` | sets a socket option |
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
+//! | `send-raw AS HEX TEXT` | `sendto` with these bytes as the address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
 //! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX` |
 //! | `connect-unix PATH` | connects to a Unix socket; `@NAME` for an abstract one |
@@ -106,6 +107,9 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["option", name, level, option, value] => sockets
             .named(name)
             .and_then(|socket| calls::set_option(socket, level, option, value)),
+        ["send-raw", name, address, text] => sockets
+            .named(name)
+            .and_then(|socket| calls::send_to_raw(socket, address, text)),
         ["send-flags", name, flags, address, text] => sockets
             .named(name)
             .and_then(|socket| calls::send_with_flags(socket, flags, address, text)),
