@@ -3,12 +3,14 @@
 //! Each fixture below `tests/policy/` has its expected text beside it.
 //! `UPDATE_GOLDEN=1 cargo test -p egress-agent --test policy_golden` rewrites them.
 
+mod golden;
+
 use egress_agent::policy::render::{self, Colour};
 use egress_agent::policy::{Diagnostic, Policy, Query, explain, json_schema};
+use golden::same_as_checked_in;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
-use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,24 +47,6 @@ fn check(path: &Path) -> String {
         }
         Err(problems) => render::check_text(std::iter::empty(), &problems, Colour::No),
     }
-}
-
-/// Compares with what is checked in, and names every file that differs.
-#[track_caller]
-fn same_as_checked_in(found: impl IntoIterator<Item = (PathBuf, String)>) {
-    let update = std::env::var_os("UPDATE_GOLDEN").is_some();
-    let mut differing = String::new();
-    for (path, text) in found {
-        if update {
-            fs::write(&path, &text).expect("the golden file is writable");
-        } else if fs::read_to_string(&path).ok().as_deref() != Some(&text) {
-            let _ = write!(differing, "--- {}\n{text}\n", path.display());
-        }
-    }
-    assert!(
-        differing.is_empty(),
-        "these differ from what is checked in (UPDATE_GOLDEN=1 rewrites them):\n{differing}"
-    );
 }
 
 fn checked(folder: &str) -> Vec<(PathBuf, String)> {

@@ -121,6 +121,14 @@ fn request(agent: &Agent<'_>, method: &str, path: &str, body: &Value) -> (u16, S
     (code.expect("a status code"), body.to_owned())
 }
 
+/// Asks for an idle sandbox that lives as long as this process.
+fn create(agent: &Agent<'_>, number: u32) -> (u16, String) {
+    let wanted = serde_json::json!({
+        "name": format!("idle-{number}"), "policy": "load", "owner": std::process::id(),
+    });
+    request(agent, "POST", "/v1/sandboxes", &wanted)
+}
+
 /// The memory that a process holds, in KiB.
 fn resident(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
@@ -144,13 +152,8 @@ fn a_thousand_idle_sandboxes_fit_into_64_mebibytes() {
     let agent = Agent::start(&world, &[("load", POLICY)]);
     let process = agent.pid().expect("it runs");
     let empty = resident(process);
-    // The sandboxes live as long as this process.
-    let owner = std::process::id();
     for number in 0..1000 {
-        let wanted = serde_json::json!({
-            "name": format!("idle-{number}"), "policy": "load", "owner": owner,
-        });
-        let (code, body) = request(&agent, "POST", "/v1/sandboxes", &wanted);
+        let (code, body) = create(&agent, number);
         assert_eq!(code, 200, "{body}");
     }
     assert_eq!(agent.status()["sandboxes"], 1000);
@@ -159,4 +162,33 @@ fn a_thousand_idle_sandboxes_fit_into_64_mebibytes() {
     let full = resident(process);
     eprintln!("resident: {empty} KiB with none, {full} KiB with 1000 sandboxes");
     assert!(full < 64 * 1024, "{full} KiB");
+}
+
+#[test]
+fn the_sandbox_that_does_not_fit_into_the_kernels_map_is_refused() {
+    /// One less than the map holds: one meter is for what is in no sandbox.
+    const BOUND: u32 = 4095;
+    let Some((world, _server)) = world("load: sandbox map") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("load", POLICY)]);
+    for number in 0..BOUND {
+        let (code, body) = create(&agent, number);
+        assert_eq!(code, 200, "{body}");
+    }
+    let (code, body) = create(&agent, BOUND);
+    assert_eq!(code, 500, "{body}");
+    assert!(body.contains("more than the 4095"), "{body}");
+    // Nothing is left of it, and those that are there go on.
+    assert!(
+        !agent
+            .root_directory()
+            .join(format!("idle-{BOUND}"))
+            .exists()
+    );
+    assert_eq!(agent.status()["sandboxes"], BOUND);
+    let (code, body) = request(&agent, "DELETE", "/v1/sandboxes/idle-0", &Value::Null);
+    assert_eq!(code, 200, "{body}");
+    let run = agent.probe("s", "load", &["rounds 0 1 1 8443 load.example"]);
+    reports(run)[0].succeeded();
 }

@@ -7,6 +7,7 @@ use egress_tests::World;
 use egress_tests::address::{ALLOWED_V4, SECOND_V4};
 use egress_tests::probe::{Attempt, go_on, rest, until_pause};
 use egress_tests::product::Agent;
+use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -80,6 +81,28 @@ fn an_added_rule_works_at_once() {
     go_on(&mut probe)[0].succeeded();
     rest(probe);
     assert!(agent.recorded(&["\"policy\"", "in force: changing", "\"allow\""]));
+}
+
+#[test]
+fn a_hangup_reloads_as_the_command_does() {
+    let Some(world) = world("reload: hangup") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("changing", &names(&["allowed.example"]))]);
+    let before = agent.status()["policies"].clone();
+    agent.write_policy("changing", &names(&["second.example"]));
+    let pid = agent
+        .pid()
+        .and_then(|pid| Pid::from_raw(pid.cast_signed()))
+        .expect("it runs");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    assert!(agent.recorded(&["\"policy\"", "in force: changing", "\"allow\""]));
+    assert_ne!(agent.status()["policies"], before);
+    // A bad file is refused, and the agent goes on.
+    agent.write_policy("changing", "no policy");
+    kill_process(pid, Signal::HUP).expect("it runs");
+    assert!(agent.recorded(&["refused; the policies in force stay"]));
+    assert_eq!(agent.status()["state"], "enforcing");
 }
 
 #[test]
