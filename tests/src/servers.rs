@@ -1,6 +1,7 @@
 //! Servers in a namespace: one thread for each address, ended with the guard.
 
 use crate::Namespace;
+use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
@@ -83,6 +84,29 @@ pub fn accepting(
         }
     }));
     Ok(())
+}
+
+/// Starts to take connections to `address` and to close them at once: for more
+/// connections than there could be threads.
+pub fn closing(namespace: &Namespace, address: SocketAddr) -> io::Result<Threads> {
+    /// What the kernel allows without being asked (`net.core.somaxconn`).
+    const BACKLOG: i32 = 4096;
+    let listener = namespace.run(|| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.bind(&address.into())?;
+        socket.listen(BACKLOG)?;
+        // It also bounds how long `accept` waits.
+        socket.set_read_timeout(Some(TICK))?;
+        io::Result::Ok(socket)
+    })?;
+    let mut threads = Threads::default();
+    let stop = Arc::clone(&threads.stop);
+    threads.threads.push(namespace.spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            drop(listener.accept());
+        }
+    }));
+    Ok(threads)
 }
 
 /// Starts servers that send back what they get, by TCP and UDP, on every one

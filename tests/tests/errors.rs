@@ -158,10 +158,10 @@ fn who_is_not_root_is_told_what_needs_root() {
     .failed_with(6, &["only root may disarm"]);
     for command in ["status", "reload --wait", "sandbox list"] {
         as_nobody("egressctl", &format!("{command} --socket {socket}"))
-            .failed_with(6, &["ermission denied"]);
+            .failed_with(6, &["only root may speak to the agent"]);
     }
     as_nobody("egressctl", &format!("audit query --file {audit}"))
-        .failed_with(6, &["audit.db", "ermission denied"]);
+        .failed_with(6, &["only root may read", "audit.db"]);
     let policy = directory.join("policy.yaml");
     let check = as_nobody("egressctl", &format!("policy check {}", policy.display()));
     assert!(check.succeeded().contains("one-name"), "{check:#?}");

@@ -362,6 +362,32 @@ fn disarm_works_when_the_agent_is_dead() {
 }
 
 #[test]
+fn disarm_that_does_not_ask_the_running_agent_is_undone_and_says_so() {
+    let Some(world) = world("lifecycle: disarm past an agent") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("one-name", policy::ONE_NAME)]);
+    let root = agent.root();
+    let mut past = Command::new(binary("egressctl"));
+    past.args([
+        "--socket",
+        "/nonexistent",
+        "disarm",
+        "--yes",
+        "--root",
+        &root,
+    ]);
+    Said::of(&mut past).failed_with(1, &["puts the programs back", "--socket"]);
+    assert!(agent.recorded(&["somebody detached egress", "put back"]));
+    // The last look of the command took them away once more.
+    let deadline = Instant::now() + PATIENCE;
+    while attached(&agent.root_directory()).len() < 15 {
+        assert!(Instant::now() < deadline, "enforcement stays disarmed");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
 fn ephemeral_runs_live_beside_each_other_and_beside_an_agent() {
     let Some(world) = world("lifecycle: side by side") else {
         return;

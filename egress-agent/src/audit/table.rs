@@ -71,11 +71,16 @@ fn what(record: &StoredRecord) -> String {
     let count = (record.count > 1).then(|| format!("×{}", record.count));
     let parts = [record.query_type.clone(), record.name.clone(), place, count];
     let text: Vec<_> = parts.into_iter().flatten().collect();
-    if text.is_empty() {
-        record.hook.clone().unwrap_or_else(|| "-".to_owned())
-    } else {
-        text.join(" ")
+    if !text.is_empty() {
+        return text.join(" ");
     }
+    // Where the verdict does not stand for the kind, the kind is what it is about.
+    let kind = record.verdict.as_ref().map(|_| record.kind.clone());
+    record
+        .hook
+        .clone()
+        .or(kind)
+        .unwrap_or_else(|| "-".to_owned())
 }
 
 /// The reason's sentence, the detail, and the rule.

@@ -210,6 +210,9 @@ pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Proble
     Ok(Exit::Ok)
 }
 
+/// An agent looks once a second whether its programs are there.
+const AGENTS_LOOK: Duration = Duration::from_millis(1500);
+
 /// Disarms a root whose agent is gone, and records it in the agent's store.
 fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
     if !rustix::process::geteuid().is_root() {
@@ -244,6 +247,16 @@ fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
         )));
     }
     let programs = disarm_at(root.path()).map_err(Problem::failure)?;
+    if programs > 0 {
+        // An agent that listens elsewhere puts back what somebody took away.
+        std::thread::sleep(AGENTS_LOOK);
+        if disarm_at(root.path()).map_err(Problem::failure)? > 0 {
+            return Err(Problem::failure(format!(
+                "an agent of `{}` is running and puts the programs back; stop it, or name its `--socket`",
+                arguments.root
+            )));
+        }
+    }
     let recorded = record(
         &arguments.state.join("audit.db"),
         &arguments.root,

@@ -46,6 +46,8 @@ const RANGES: &[(&str, Class, &str)] = &[
         "a cloud metadata service",
     ),
     ("127.0.0.0/8", Class::Loopback, "loopback"),
+    ("127.0.0.0/32", Class::Never, "broadcast on loopback"),
+    ("127.255.255.255/32", Class::Never, "broadcast on loopback"),
     (
         "168.63.129.16/32",
         Class::Metadata,
@@ -157,9 +159,10 @@ mod tests {
             Ip::from(ip).is_never_allowed(),
             "{ip}"
         );
-        assert_eq!(
-            class == Some(Class::Loopback),
-            Ip::from(ip).is_loopback(),
+        // What is never allowed is refused before it is looked at as loopback.
+        assert!(
+            class == Some(Class::Never)
+                || (class == Some(Class::Loopback)) == Ip::from(ip).is_loopback(),
             "{ip}"
         );
     }

@@ -40,6 +40,7 @@ pub struct DnsServer {
 #[derive(Debug, Default)]
 struct Shared {
     records: BTreeMap<(String, u16), Vec<Record>>,
+    below: Vec<(String, Vec<IpAddr>)>,
     truncated: Vec<String>,
     asked: Vec<Asked>,
 }
@@ -85,6 +86,13 @@ impl DnsServer {
         }
     }
 
+    /// Answers queries for the IPv4 addresses of every name below `suffix` with
+    /// one of these, each in turn: `n7` gets the eighth.
+    pub fn resolve_below(&self, suffix: &str, addresses: &[IpAddr]) {
+        let below = (format!(".{suffix}"), addresses.to_vec());
+        lock(&self.shared).below.push(below);
+    }
+
     /// Answers queries of type `kind` for `name` with exactly these records.
     pub fn answer(&self, name: &str, kind: u16, records: Vec<Record>) {
         lock(&self.shared)
@@ -111,6 +119,18 @@ impl DnsServer {
     }
 }
 
+impl Shared {
+    /// The address of a name below a suffix, by the number in the name.
+    fn numbered(&self, name: &str) -> Option<IpAddr> {
+        let (label, addresses) = self
+            .below
+            .iter()
+            .find_map(|(suffix, addresses)| Some((name.strip_suffix(suffix)?, addresses)))?;
+        let number: usize = label.trim_start_matches('n').parse().ok()?;
+        addresses.get(number % addresses.len()).copied()
+    }
+}
+
 fn answer(
     shared: &Mutex<Shared>,
     bytes: &[u8],
@@ -127,6 +147,19 @@ fn answer(
     });
     if transport == Transport::Udp && shared.truncated.contains(&query.name) {
         return Some(query.answer(NOERROR, true, &[]));
+    }
+    if let Some(address) = shared.numbered(&query.name) {
+        let record = Record {
+            owner: query.name.clone(),
+            ttl: 60,
+            data: Data::Address(address),
+        };
+        let records = if query.kind == kind::A {
+            &[record][..]
+        } else {
+            &[]
+        };
+        return Some(query.answer(NOERROR, false, records));
     }
     let records = shared.records.get(&(query.name.clone(), query.kind));
     let known = shared.records.keys().any(|(name, _)| *name == query.name);

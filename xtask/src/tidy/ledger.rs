@@ -4,6 +4,11 @@ use super::Finding;
 use super::source::{code_of, words};
 use std::collections::BTreeSet;
 
+/// How a row begins its last column that cannot be tested.
+const NO_TEST: &str = "not tested: ";
+/// Fewer words are no reason.
+const FEWEST_WORDS: usize = 4;
+
 /// Collects the names of the test functions of a Rust file: every function
 /// behind an attribute that ends in `test`, or in a `proptest!` block.
 pub fn tests_of(source: &str) -> BTreeSet<String> {
@@ -24,7 +29,8 @@ pub fn tests_of(source: &str) -> BTreeSet<String> {
 }
 
 /// Checks a ledger: in each row of each table, the last column holds the names
-/// of tests between backticks, with or without the path of their module.
+/// of tests between backticks, with or without the path of their module, or
+/// `not tested: ` and the reason.
 pub fn check(path: &str, text: &str, tests: &BTreeSet<String>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut in_rows = false;
@@ -49,7 +55,13 @@ fn check_row(row: &str, tests: &BTreeSet<String>) -> Option<String> {
     let column = row.trim_end_matches('|').rsplit('|').next()?;
     let named: Vec<&str> = column.split('`').skip(1).step_by(2).collect();
     if named.is_empty() {
-        return Some("the row names no test in its last column".to_owned());
+        return match column.trim().strip_prefix(NO_TEST) {
+            Some(reason) if reason.split_whitespace().count() >= FEWEST_WORDS => None,
+            Some(_) => Some("the row says no reason why it is not tested".to_owned()),
+            None => Some(format!(
+                "the row names no test in its last column; name one, or write `{NO_TEST}` and why"
+            )),
+        };
     }
     let missing = named.iter().find(|name| {
         let function = name.rsplit("::").next().unwrap_or(name);
@@ -73,9 +85,10 @@ mod tests {
     #[test]
     fn rows_without_an_existing_test_are_found() {
         let ledger = "| promise | test |\n|---|---|\n| a | `x::one`, `two` |\n\
-                      | b | |\n| c | `three` |\n\ntext";
+                      | b | |\n| c | `three` |\n| d | not tested: no such device here |\n\
+                      | e | not tested: hard |\n\ntext";
         let findings = check("docs/guarantees.md", ledger, &tests_of(SOURCE));
         let lines: Vec<usize> = findings.iter().map(|finding| finding.line).collect();
-        assert_eq!(lines, [4, 5]);
+        assert_eq!(lines, [4, 5, 7]);
     }
 }

@@ -87,6 +87,24 @@ pub fn send_with_flags(socket: &Socket, flags: &str, address: &str, text: &str) 
     Ok(sent.to_string())
 }
 
+/// `sendto(2)` with an address of any family and shape.
+pub fn send_to_raw(socket: &Socket, address: &str, text: &str) -> Result {
+    let address = hexadecimal(address)?;
+    let length = libc::socklen_t::try_from(address.len()).map_err(io::Error::other)?;
+    // SAFETY: text and address are readable for the lengths beside them.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            text.as_ptr().cast(),
+            text.len(),
+            0,
+            address.as_ptr().cast(),
+            length,
+        )
+    };
+    checked(i64::try_from(sent).map_err(io::Error::other)?)
+}
+
 /// `sendmsg(2)` with flags and one control message, whose data is in hexadecimal.
 pub fn send_with_control(
     socket: &Socket,

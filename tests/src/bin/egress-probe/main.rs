@@ -12,6 +12,7 @@
 //! | `udp-connect-send ADDR TEXT` | connects, then sends |
 //! | `resolve NAME` | asks the C library |
 //! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
+//! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
 //! | `dns-udp SERVER TYPE NAME` | asks with a datagram |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
@@ -26,6 +27,7 @@
 //! | `flood AS MILLISECONDS` | sends DNS queries as fast as it can |
 //! | `option AS LEVEL NAME HEX` | sets a socket option |
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
+//! | `send-raw AS HEX TEXT` | `sendto` with these bytes as the address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
 //! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX` |
 //! | `connect-unix PATH` | connects to a Unix socket; `@NAME` for an abstract one |
@@ -47,6 +49,7 @@ mod exchange;
 mod named;
 mod process;
 mod resolve;
+mod rounds;
 
 use named::Sockets;
 use serde_json::json;
@@ -82,6 +85,9 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["self-udp", address, text] => exchange::udp_with_self(address, text),
         ["resolve", name] => resolve::by_library(name),
         ["named-exchange", name, port, text] => resolve::then_exchange(name, port, text),
+        ["rounds", first, count, at_once, port, suffix] => {
+            rounds::run(first, count, at_once, port, suffix)
+        }
         ["dns-udp", server, kind, name] => resolve::by_datagram(server, kind, name),
         ["dns-tcp", server, kind, ref names @ ..] => resolve::by_stream(server, kind, names),
         ["socket", family, kind, protocol] => exchange::make_socket(family, kind, protocol),
@@ -101,6 +107,9 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["option", name, level, option, value] => sockets
             .named(name)
             .and_then(|socket| calls::set_option(socket, level, option, value)),
+        ["send-raw", name, address, text] => sockets
+            .named(name)
+            .and_then(|socket| calls::send_to_raw(socket, address, text)),
         ["send-flags", name, flags, address, text] => sockets
             .named(name)
             .and_then(|socket| calls::send_with_flags(socket, flags, address, text)),

@@ -1,0 +1,162 @@
+//! Many names, many sandboxes: what was resolved can be reached at once, also
+//! under load, and idle sandboxes cost little.
+
+use egress_tests::World;
+use egress_tests::probe::{Attempt, until_pause};
+use egress_tests::process::Running;
+use egress_tests::product::Agent;
+use egress_tests::servers::{Threads, closing};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::net::UnixStream;
+
+/// Every name below `load.example`, on the port of the server that closes.
+const POLICY: &str = r#"
+apiVersion: egress/v1
+name: load
+egress:
+  default_action: deny
+  mode: enforce
+allowlist:
+  many:
+    - domain: "*.load.example"
+      ports: [8443]
+      protocols: [tcp]
+"#;
+
+/// A world in which `nNUMBER.load.example` has one of 254 addresses, all of
+/// them served.
+fn world(test: &str) -> Option<(World, Threads)> {
+    let world = World::or_skip(test)?;
+    let addresses: Vec<IpAddr> = (1..255)
+        .map(|host| Ipv4Addr::new(198, 51, 100, host).into())
+        .collect();
+    world.dns.resolve_below("load.example", &addresses);
+    world
+        .far
+        .configure("route add local 198.51.100.0/24 dev lo\n")
+        .expect("the far side is the test's own");
+    let server = closing(&world.far, (Ipv4Addr::UNSPECIFIED, 8443).into());
+    Some((world, server.expect("the port is free")))
+}
+
+/// Waits for the end of a probe; every report but those of pauses.
+fn reports(run: Running) -> Vec<Attempt> {
+    let (status, lines, errors) = run.finish();
+    assert!(status.success(), "{errors}");
+    lines
+        .iter()
+        .filter_map(|line| Attempt::parse(line))
+        .collect()
+}
+
+#[track_caller]
+fn nothing_was_lost(agent: &Agent<'_>) {
+    let status = agent.status();
+    for counter in [
+        "dns_overloaded",
+        "dns_failed",
+        "dns_refused",
+        "kernel_denied",
+        "kernel_asker_failed",
+    ] {
+        assert_eq!(status["counters"][counter], 0, "{counter}: {status:#}");
+    }
+}
+
+#[test]
+fn a_thousand_rounds_after_each_other_connect_at_the_first_try() {
+    let Some((world, _server)) = world("load: sequential") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("load", POLICY)]);
+    let run = agent.probe("s", "load", &["rounds 0 1000 1 8443 load.example"]);
+    assert_eq!(reports(run)[0].succeeded(), "1000");
+    nothing_was_lost(&agent);
+}
+
+#[test]
+fn ten_thousand_at_once_from_a_hundred_sandboxes_connect_at_the_first_try() {
+    let Some((world, _server)) = world("load: concurrent") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("load", POLICY)]);
+    let mut runs: Vec<Running> = (0..100)
+        .map(|number| {
+            let rounds = format!("rounds {} 100 100 8443 load.example", number * 100);
+            agent.probe(&format!("s{number}"), "load", &["pause", &rounds])
+        })
+        .collect();
+    for run in &mut runs {
+        until_pause(run);
+    }
+    assert_eq!(agent.status()["sandboxes"], 100);
+    for run in &mut runs {
+        run.say("go on").expect("the probe waits");
+    }
+    for run in runs {
+        assert_eq!(reports(run)[0].succeeded(), "100");
+    }
+    nothing_was_lost(&agent);
+}
+
+/// One request to the control socket; the status code and the body.
+fn request(agent: &Agent<'_>, method: &str, path: &str, body: &Value) -> (u16, String) {
+    let body = body.to_string();
+    let mut stream = UnixStream::connect(agent.socket()).expect("the agent answers");
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
+    .expect("it reads");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("it answers in text");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (code.expect("a status code"), body.to_owned())
+}
+
+/// The memory that a process holds, in KiB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
+    status
+        .lines()
+        .find_map(|line| {
+            line.strip_prefix("VmRSS:")?
+                .strip_suffix("kB")?
+                .trim()
+                .parse()
+                .ok()
+        })
+        .expect("the kernel tells it")
+}
+
+#[test]
+fn a_thousand_idle_sandboxes_fit_into_64_mebibytes() {
+    let Some((world, _server)) = world("load: memory") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("load", POLICY)]);
+    let process = agent.pid().expect("it runs");
+    let empty = resident(process);
+    // The sandboxes live as long as this process.
+    let owner = std::process::id();
+    for number in 0..1000 {
+        let wanted = serde_json::json!({
+            "name": format!("idle-{number}"), "policy": "load", "owner": owner,
+        });
+        let (code, body) = request(&agent, "POST", "/v1/sandboxes", &wanted);
+        assert_eq!(code, 200, "{body}");
+    }
+    assert_eq!(agent.status()["sandboxes"], 1000);
+    // Two ticks of the agent's own housekeeping over all of them.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    let full = resident(process);
+    eprintln!("resident: {empty} KiB with none, {full} KiB with 1000 sandboxes");
+    assert!(full < 64 * 1024, "{full} KiB");
+}
