@@ -115,7 +115,7 @@ impl World {
             Step::Wait(seconds) => {
                 self.model.wait(*seconds);
                 let now = self.now();
-                if self.book.has_to_close(now) {
+                if self.book.has_expired_rules(now) {
                     let changes = self.book.expire_rules(now);
                     self.replace(changes.map_err(|e| Stop::Disagreement(e.to_string()))?)?;
                 }

@@ -140,7 +140,8 @@ impl Agent {
     fn close_expired_rules(&self) {
         let now = Timestamp::now();
         let mut book = self.book();
-        if !book.has_to_close(now) {
+        let expired = book.has_expired_rules(now);
+        if !expired && !book.is_ahead_of_the_kernel() {
             return;
         }
         let result = book
@@ -153,9 +154,11 @@ impl Agent {
         drop(book);
         match result {
             Ok(()) => {
-                self.tell(
-                    "rules that have expired, or that were to be closed before, were closed".into(),
-                );
+                self.tell(if expired {
+                    "rules that reached their expiry date were closed".into()
+                } else {
+                    "a change of policy that had stopped half way is in force".into()
+                });
                 if let Err(error) = self.end_revoked() {
                     tracing::warn!(%error, "connections under expired rules were not ended at once");
                 }

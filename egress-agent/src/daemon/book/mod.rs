@@ -71,8 +71,8 @@ pub struct Book {
     ledger: Ledger,
     /// The kernel's content, grants left out: those are the ledger's.
     image: Image,
-    /// A change stopped half way: the kernel holds less or other than it should.
-    behind: bool,
+    /// A change stopped half way: the kernel holds other things than it should.
+    ahead: bool,
     next_policy: u32,
     next_rule: u32,
     next_sandbox: u32,
@@ -119,7 +119,7 @@ impl Book {
                 entries_per_sandbox: image::MAX_GRANTS / 8,
                 ..Bounds::default()
             }),
-            behind: false,
+            ahead: false,
             next_policy: policies_in_use.max().unwrap_or(0) + 1,
             next_rule: rules_in_use.max().unwrap_or(0) + 1,
             next_sandbox: sandboxes_in_use.max().unwrap_or(0) + 1,
@@ -181,14 +181,17 @@ impl Book {
         }
     }
 
-    /// Whether some rule in force expires at or before `now`, or the kernel was
-    /// left behind when something was to be closed.
-    pub fn has_to_close(&self, now: Timestamp) -> bool {
-        self.behind
-            || self
-                .compiled
-                .values()
-                .any(|compiled| compiled.next_expiry.is_some_and(|end| end <= now))
+    /// Whether some rule in force expires at or before `now`.
+    pub fn has_expired_rules(&self, now: Timestamp) -> bool {
+        self.compiled
+            .values()
+            .any(|compiled| compiled.next_expiry.is_some_and(|end| end <= now))
+    }
+
+    /// Whether a change stopped half way, so that the kernel still holds
+    /// something that is to be closed.
+    pub const fn is_ahead_of_the_kernel(&self) -> bool {
+        self.ahead
     }
 
     /// Begins a sandbox: what to change, once the caller has done it to the
@@ -402,12 +405,12 @@ impl Book {
 
     /// Notes that the kernel holds what the book says.
     pub const fn note_carried_out(&mut self) {
-        self.behind = false;
+        self.ahead = false;
     }
 
     /// Sets the book to what the kernel holds, after a change stopped half way.
     pub fn resynchronise(&mut self, in_force: &Image) {
-        self.behind = true;
+        self.ahead = true;
         self.image = Image {
             grants: BTreeMap::new(),
             ..in_force.clone()

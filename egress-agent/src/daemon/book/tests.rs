@@ -120,9 +120,9 @@ fn a_rule_keeps_its_words_after_its_policy_was_replaced() {
 #[test]
 fn what_the_kernel_did_not_take_is_to_be_closed_again_until_it_did() {
     let mut book = Book::new(&Image::default());
-    assert!(!book.has_to_close(NOW));
+    assert!(!book.is_ahead_of_the_kernel());
     book.resynchronise(&Image::default());
-    assert!(book.has_to_close(NOW));
+    assert!(book.is_ahead_of_the_kernel());
     book.note_carried_out();
-    assert!(!book.has_to_close(NOW));
+    assert!(!book.is_ahead_of_the_kernel());
 }
