@@ -296,7 +296,7 @@ fn a_rule_closes_on_its_date_while_the_agent_runs() {
     for attempt in until_pause(&mut probe) {
         attempt.succeeded();
     }
-    assert!(agent.recorded(&["rules that reached their expiry date were closed"]));
+    assert!(agent.recorded(&["rules that have expired"]));
     let attempts = go_on(&mut probe);
     was_ended(&attempts[0]);
     attempts[1].refused();
