@@ -329,10 +329,12 @@ impl<'a> Skb<'a> {
         self.context.skb.get_socket_uid()
     }
 
-    /// The first bytes of the packet, which begins with its IP header. They are
-    /// read in place where the kernel has them in one piece, as it has for
-    /// everything that its own TCP and UDP build and accept, and else through a
-    /// helper, which costs more than the rest of the parse.
+    /// The first bytes of the packet, which begins with its IP header.
+    ///
+    /// They are read in place: a helper that copies them costs more than the
+    /// rest of the parse. Whatever the kernel's own TCP and UDP build, and
+    /// whatever they accepted before the ingress hook, has its headers in one
+    /// piece; what has not is refused like every packet that cannot be read.
     #[inline(always)]
     fn start<T: Copy>(&self) -> Result<T, Reason> {
         // SAFETY: the kernel passes a valid context for the time of the call.
@@ -340,14 +342,14 @@ impl<'a> Skb<'a> {
             let skb = self.context.skb.skb;
             ((*skb).data as usize, (*skb).data_end as usize)
         };
-        if data + size_of::<T>() <= end {
-            // SAFETY: the verifier has seen the comparison: that many bytes can
-            // be read. Headers are plain integers, for which any bits are good,
-            // and the kernel aligns them where the machine needs it
-            // (NET_IP_ALIGN); elsewhere a BPF load may have any alignment.
-            return Ok(unsafe { *(data as *const T) });
+        if data + size_of::<T>() > end {
+            return Err(Reason::Unparsable);
         }
-        self.context.load(0).map_err(|_| Reason::Unparsable)
+        // SAFETY: the verifier has seen the comparison: that many bytes can be
+        // read. Headers are plain integers, for which any bits are good, and
+        // the kernel aligns them where the machine needs it (NET_IP_ALIGN);
+        // elsewhere a BPF load may have any alignment.
+        Ok(unsafe { *(data as *const T) })
     }
 
     /// Reads the headers strictly. Options, fragments, extension headers and

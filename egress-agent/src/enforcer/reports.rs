@@ -39,7 +39,7 @@ impl Reports {
     /// Waits until something is there, then takes up to `most` reports at once.
     ///
     /// The programs wake the agent for denials; what was allowed waits in the
-    /// ring until then, at most for [`LOOK`].
+    /// ring until then, at most for `LOOK`.
     pub async fn next_batch(
         &mut self,
         most: usize,

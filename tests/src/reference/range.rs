@@ -114,6 +114,8 @@ pub enum Special {
 
 /// The rows, those of single addresses before the ranges that they lie in.
 const TABLE: &[(Special, &[&str])] = &[
+    // The first and the last address of loopback are broadcast there.
+    (Special::Never, &["127.0.0.0/32", "127.255.255.255/32"]),
     (
         Special::Loopback,
         &["127.0.0.0/8", "::1/128", "0.0.0.0/32", "::/128"],

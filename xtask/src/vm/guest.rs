@@ -90,7 +90,7 @@ pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
         .arg(Archive::Releases.mirror());
     shell::run(&mut bootstrap)?;
     let unfinished = cache.join("root.img.building");
-    let mut disk = shell::as_root("mke2fs")?;
+    let mut disk = shell::as_root("/sbin/mke2fs")?;
     disk.args(["-q", "-F", "-t", "ext4", "-d"])
         .arg(&building)
         .arg(&unfinished)

@@ -58,7 +58,8 @@ pub struct Options {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Runs suites: `unit`, `enforcement`, `reload`, or a program of `tests/`.
+    /// Runs suites: unit, enforcement, bypasses, reload, operations, equivalence,
+    /// or any program of `tests/`.
     Test {
         /// Suites, each in a boot of its own.
         #[arg(required = true)]

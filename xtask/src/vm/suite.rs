@@ -16,18 +16,27 @@ const UNIT: &str = "egress_agent";
 /// Groups of test programs: the unit tests that need a kernel, and the product
 /// exercised from outside. Every other program of `tests/` is a suite by
 /// itself.
-const GROUPS: [(&str, &[&str]); 3] = [
+const GROUPS: [(&str, &[&str]); 5] = [
     ("unit", &[UNIT]),
     (
         "enforcement",
         &["harness", "enforcement", "cross_sandbox", "resolver"],
     ),
+    ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
+    ("operations", &["lifecycle", "neighbours", "errors"]),
 ];
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 5] = ["unit", "enforcement", "reload", "lifecycle", "bypasses"];
+const ALL: [&str; 6] = [
+    "unit",
+    "enforcement",
+    "bypasses",
+    "reload",
+    "operations",
+    "equivalence",
+];
 
 /// Test programs that were built.
 #[derive(Debug)]
