@@ -104,7 +104,7 @@ impl Agent<'_> {
     /// Whether there is such a record. Records are written in batches and
     /// denials are folded, so it looks until one is there or patience ends.
     pub fn awaits_record(&self, is_it: impl Fn(&Value) -> bool) -> bool {
-        for _ in 0..50 {
+        for _ in 0..100 {
             if self.audit().iter().any(&is_it) {
                 return true;
             }
