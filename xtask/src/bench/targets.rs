@@ -37,6 +37,8 @@ pub enum Verdict {
     Must,
     /// Not good enough.
     Missed,
+    /// A quarter of the rounds and more say yes, and a quarter and more say no.
+    Unclear,
 }
 
 impl Verdict {
@@ -46,6 +48,7 @@ impl Verdict {
             Self::Goal => "goal",
             Self::Must => "must",
             Self::Missed => "MISSED",
+            Self::Unclear => "unclear",
         }
     }
 }
@@ -90,12 +93,16 @@ pub fn bound(operation: &str) -> Option<Bound> {
 impl Bound {
     /// Judges what was measured: the difference to bare and the ratio to bare.
     pub fn judge(self, more: Spread, ratio: Spread) -> Verdict {
-        let (is_goal, is_must) = match self {
-            Self::More { must, goal } => (more.median <= goal, more.median <= must),
-            Self::Times { must, goal } => (ratio.median <= goal, ratio.median <= must),
-            Self::Share { must, goal } => (ratio.median >= goal, ratio.median >= must),
+        let (spread, must, goal, sign) = match self {
+            Self::More { must, goal } => (more, must, goal, 1.0),
+            Self::Times { must, goal } => (ratio, must, goal, 1.0),
+            Self::Share { must, goal } => (ratio, must, goal, -1.0),
         };
-        match (is_goal, is_must) {
+        if spread.low < must && must < spread.high {
+            return Verdict::Unclear;
+        }
+        let within = |bound: f64| spread.median * sign <= bound * sign;
+        match (within(goal), within(must)) {
             (true, _) => Verdict::Goal,
             (false, true) => Verdict::Must,
             (false, false) => Verdict::Missed,
@@ -138,5 +145,16 @@ mod tests {
         assert_eq!(judge("tcp-bulk-loopback", 0.0, 0.96), Verdict::Goal);
         assert_eq!(judge("tcp-bulk-loopback", 0.0, 0.89), Verdict::Missed);
         assert_eq!(bound("udp-socket-close"), None);
+    }
+
+    #[test]
+    fn rounds_that_contradict_each_other_prove_nothing() {
+        let wide = Spread {
+            low: 0.6,
+            median: 1.1,
+            high: 2.2,
+        };
+        let veth = bound("tcp-bulk-veth").expect("it has a bound");
+        assert_eq!(veth.judge(at(0.0), wide), Verdict::Unclear);
     }
 }
