@@ -15,6 +15,7 @@ pub mod address;
 pub mod cgroup;
 pub mod comparison;
 pub mod dns;
+pub mod fuzzing;
 pub mod namespace;
 pub mod operation;
 pub mod packet;

@@ -1,7 +1,7 @@
 //! Many attempts in one process: a line in, a line out.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 /// Reads lines `tcp|udp|udp-connected ADDR` until there are no more, tries each
