@@ -23,8 +23,11 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use std::net::IpAddr;
 
-/// The targets by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+/// What a target is called, and what it does.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: &[Target] = &[
     ("dns_message", dns_message),
     ("policy_file", policy_file),
     ("ring_record", ring_record),

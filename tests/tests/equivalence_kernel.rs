@@ -217,7 +217,7 @@ impl Kernel {
         } = packet.to;
         // Every other IPv4 address on an IPv6 socket.
         let address = match address {
-            IpAddr::V4(v4) if number % 2 == 0 => v4.to_ipv6_mapped().into(),
+            IpAddr::V4(v4) if number.is_multiple_of(2) => v4.to_ipv6_mapped().into(),
             address => address,
         };
         let kinds: &[&str] = match transport {
