@@ -16,6 +16,7 @@ pub mod bpf;
 pub mod cgroup;
 pub mod comparison;
 pub mod dns;
+pub mod fuzzing;
 pub mod namespace;
 pub mod operation;
 pub mod packet;

@@ -34,6 +34,7 @@ mod exchange;
 mod gate;
 mod listen;
 mod name;
+pub mod offline;
 mod question;
 mod record_type;
 mod reply;

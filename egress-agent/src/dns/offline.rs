@@ -1,0 +1,64 @@
+//! The message path without sockets, for fuzzing and replay.
+
+use super::cache::{Cache, Key, Lookup};
+use super::chain::follow;
+use super::coalesce::InFlight;
+use super::counters::Counters;
+use super::gate::Gate;
+use super::question;
+use super::resolver::Resolver;
+use super::trace::Asked;
+use super::upstream::{Patience, Upstreams};
+use egress_common::{Protocol, SandboxId};
+use hickory_proto::op::Message;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Answers the query of a sandbox as the resolver does, with `upstream` as what
+/// the only upstream has said about it. `None` if the query deserves no answer.
+///
+/// What the upstream says is taken as having passed the comparison with the
+/// question (id, name and type), so that every message reaches what follows.
+pub async fn answer<G: Gate>(
+    gate: Arc<G>,
+    sandbox: SandboxId,
+    protocol: Protocol,
+    query: &[u8],
+    upstream: &[u8],
+) -> Option<Vec<u8>> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
+    let counters = Arc::new(Counters::default());
+    let patience = Patience {
+        attempt: Duration::ZERO,
+        total: Duration::from_secs(1),
+    };
+    let resolver = Resolver {
+        gate,
+        cache: Cache::new(1),
+        in_flight: InFlight::default(),
+        upstreams: Upstreams::new(&[], patience, 1, counters.clone()),
+        counters,
+    };
+    if let (Ok(question), Ok(message)) = (question::read(query), Message::from_vec(upstream))
+        && let Ok(learned) = follow(&question.name, question.query_type, &message)
+    {
+        let now = Instant::now();
+        let lookup = Lookup {
+            learned,
+            received: now,
+            upstream: address,
+        };
+        let key = Key {
+            name: question.name,
+            query_type: question.query_type,
+        };
+        resolver.cache.keep(key, Arc::new(lookup), now);
+    }
+    let asked = Asked {
+        from: address,
+        protocol,
+        sandbox: Some(sandbox),
+    };
+    resolver.answer(asked, query).await
+}

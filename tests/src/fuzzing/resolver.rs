@@ -1,0 +1,124 @@
+//! The DNS message path between hostile clients and hostile upstreams.
+
+use crate::dns::wire::Message;
+use egress_agent::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, offline};
+use egress_agent::model::{DomainName, Record};
+use egress_common::{Ip, Mode, Protocol, Reason, SandboxId};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const SANDBOX: SandboxId = SandboxId(1);
+
+/// Allows `test` and the names below it, blocks one of them, and opens public
+/// addresses only.
+#[derive(Default)]
+struct Small {
+    opened: Mutex<Vec<IpAddr>>,
+}
+
+impl Small {
+    fn within(name: &DomainName, above: &str) -> bool {
+        name.suffixes().any(|suffix| suffix == above)
+    }
+}
+
+impl Gate for Small {
+    type Receipt = ();
+    type Permit = ();
+
+    fn asker(&self, _: SocketAddr, _: Protocol) -> Option<SandboxId> {
+        Some(SANDBOX)
+    }
+
+    fn judge(&self, _: SandboxId, name: &DomainName) -> Judgement<()> {
+        let refuse = |reason| {
+            Judgement::Refuse(Refusal {
+                reason,
+                rule: None,
+                help: None,
+            })
+        };
+        if Self::within(name, "blocked.test") {
+            refuse(Reason::NameBlocked)
+        } else if Self::within(name, "test") {
+            Judgement::Allow {
+                permit: (),
+                rule: None,
+            }
+        } else {
+            refuse(Reason::NameNotAllowed)
+        }
+    }
+
+    fn screen(&self, _: SandboxId, (): &(), address: IpAddr) -> Result<(), Reason> {
+        let ip = Ip::from(address);
+        if ip.is_never_allowed() || ip.is_loopback() {
+            return Err(Reason::Rebinding);
+        }
+        Ok(())
+    }
+
+    fn query_type_allowed(&self, _: SandboxId, query_type: u16) -> bool {
+        egress_agent::dns::type_is_allowed(query_type, &["TXT", "MX", "PTR"])
+    }
+
+    fn limits(&self, _: SandboxId) -> Limits {
+        Limits {
+            mode: Mode::Enforce,
+            cache_ttl: Duration::from_secs(300),
+            negative_cache_ttl: Duration::from_secs(60),
+            max_addresses: 8,
+        }
+    }
+
+    fn open(&self, _: SandboxId, (): &(), opening: Opening<'_>) -> Result<(), OpenError> {
+        assert!(Self::within(opening.name, "test"), "{}", opening.name);
+        assert!(opening.answer_ttl <= opening.ttl);
+        assert!(opening.addresses.len() <= 8);
+        let mut opened = self.opened.lock().expect("nobody panicked");
+        opened.extend(opening.addresses);
+        Ok(())
+    }
+
+    fn record(&self, _: Record) {}
+}
+
+/// Bytes as a query and an upstream's message, apart by a length in front: the
+/// answer can be read, and every address in it was opened before.
+pub fn dns_message(data: &[u8]) {
+    let Some(([high, low, rest @ ..], protocol)) = data.split_last().map(|(last, d)| (d, last))
+    else {
+        return;
+    };
+    let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len());
+    let (query, upstream) = rest.split_at(length);
+    let protocol = match protocol % 2 {
+        0 => Protocol::Udp,
+        _ => Protocol::Tcp,
+    };
+    let gate = Arc::new(Small::default());
+    let answer = offline::answer(gate.clone(), SANDBOX, protocol, query, upstream);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .expect("a runtime");
+    let Some(answer) = runtime.block_on(answer) else {
+        return;
+    };
+    let limit = match protocol {
+        Protocol::Udp => 1232,
+        Protocol::Tcp => usize::from(u16::MAX),
+    };
+    assert!(answer.len() <= limit);
+    assert_eq!(answer.get(..2), query.get(..2), "the id is repeated");
+    let opened = gate.opened.lock().expect("nobody panicked");
+    if let Some(message) = Message::decode(&answer) {
+        for address in message.addresses() {
+            let address = address.to_canonical();
+            // Loopback names are answered without opening anything.
+            let is_known = opened.contains(&address) || address.is_loopback();
+            assert!(is_known, "{address} was told and not opened");
+        }
+    }
+}
