@@ -300,8 +300,10 @@ impl World {
             answer_ttl: Duration::from_secs(ttl.min(dns.cache_ttl)),
         };
         let boot = self.boot_now();
-        let opened = self.book.open(boot, id, &permit, opening);
-        for changes in opened.map_err(|e| Stop::Disagreement(e.to_string()))? {
+        let mut opened = Vec::new();
+        let result = self.book.open(boot, id, &permit, opening, &mut opened);
+        result.map_err(|e| Stop::Disagreement(e.to_string()))?;
+        for changes in opened {
             let gone = changes.remove.into_iter().map(Change::RemoveGrant);
             let new = changes.write.into_iter();
             let new = new.map(|(key, grant)| Change::PutGrant(key, grant));

@@ -60,8 +60,10 @@ impl Gate for Agent {
         opening: Opening<'_>,
     ) -> Result<Receipt, OpenError> {
         let mut book = self.book();
-        let changes = book.open(boot_now(), sandbox, permit, opening)?;
-        self.grant(&mut book, changes)
+        let mut changes = Vec::new();
+        let opened = book.open(boot_now(), sandbox, permit, opening, &mut changes);
+        let receipt = self.grant(&mut book, changes)?;
+        opened.map(|()| receipt)
     }
 
     fn record(&self, mut record: Record) {

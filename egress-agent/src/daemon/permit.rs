@@ -84,21 +84,24 @@ impl Book {
         }
     }
 
-    /// Opens the addresses for the sandbox from boot-time nanoseconds `now` on:
-    /// what the kernel map must then hold, in this order.
+    /// Opens the addresses for the sandbox from boot-time nanoseconds `now` on.
+    /// What the kernel map must then hold is added to `changes`, in this order,
+    /// and has to be carried out on an error too: where only a later address
+    /// found a bound, the ledger has made room for the earlier ones already.
     pub fn open(
         &mut self,
         now: u64,
         sandbox: SandboxId,
         permit: &Permit,
         opening: Opening<'_>,
-    ) -> Result<Vec<Changes>, OpenError> {
+        changes: &mut Vec<Changes>,
+    ) -> Result<(), OpenError> {
         let compiled = self.current(sandbox, permit).ok_or_else(|| OpenError {
             reason: Reason::GrantFailed,
             detail: "the policy changed while the name was resolved; ask again".into(),
         })?;
         let Some(name) = &permit.name else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let clamp = Clamp {
             min: compiled.policy.dns.min_ttl,
@@ -106,7 +109,6 @@ impl Book {
             grace: compiled.policy.dns.grace,
         };
         let offers = by_services(compiled, name, opening.addresses)?;
-        let mut changes = Vec::with_capacity(offers.len());
         for (services, addresses) in offers {
             let offer = Offer {
                 sandbox,
@@ -126,7 +128,7 @@ impl Book {
                 })?;
             changes.push(change);
         }
-        Ok(changes)
+        Ok(())
     }
 
     /// The sandbox's policy, if it is still the version that gave the permit.
