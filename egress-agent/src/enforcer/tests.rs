@@ -186,7 +186,7 @@ fn the_budget_knows_the_bounds_of_the_object() {
 /// growth is noticed while it is cheap.
 #[test]
 fn the_programs_stay_within_the_verifier_budget() {
-    const BUDGET: u32 = 60_000;
+    const BUDGET: u32 = 100_000;
     let Some(root) = Root::make("enforcer: the programs stay within the verifier budget") else {
         return;
     };

@@ -4,7 +4,7 @@ use super::BookError;
 use crate::image;
 use crate::model::PortRange;
 use crate::policy::{NameVerdict, Policy};
-use egress_common::{GrantKey, Network, PolicyId, Port, Protocol, RuleId};
+use egress_common::{GrantKey, Network, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -53,6 +53,16 @@ impl Compiled {
         }
         compiled.networks = Arc::new(networks);
         Ok(compiled)
+    }
+
+    /// A sandbox under this version, as the kernel knows it.
+    pub(super) fn sandbox(&self, id: SandboxId) -> Sandbox {
+        Sandbox {
+            id,
+            policy: self.id,
+            mode: self.policy.mode as u32,
+            reserved: 0,
+        }
     }
 
     /// The id of the rule at `position`.
