@@ -155,7 +155,7 @@ impl Agent {
         match result {
             Ok(()) => {
                 self.tell(if expired {
-                    "rules that reached their expiry date were closed".into()
+                    "rules that have expired were closed".into()
                 } else {
                     "a change of policy that had stopped half way is in force".into()
                 });
