@@ -14,8 +14,10 @@
 pub mod address;
 pub mod bpf;
 pub mod cgroup;
+#[cfg(feature = "model")]
 pub mod comparison;
 pub mod dns;
+#[cfg(feature = "model")]
 pub mod fuzzing;
 pub mod namespace;
 pub mod operation;
@@ -24,7 +26,9 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod product;
+#[cfg(feature = "model")]
 pub mod reference;
+#[cfg(feature = "model")]
 pub mod scenario;
 pub mod servers;
 pub mod sniffer;

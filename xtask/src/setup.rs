@@ -389,4 +389,23 @@ mod tests {
         assert!(require_debian("ID=ubuntu\nVERSION_ID=\"24.04\"\n").is_err());
         assert!(require_debian("").is_err());
     }
+
+    #[test]
+    fn what_installs_the_kernel_toolchain_is_built_without_it() {
+        // egress-agent's build script needs the toolchain.
+        let output = crate::shell::cargo()
+            .args([
+                "tree",
+                "--offline",
+                "--package",
+                "xtask",
+                "--edges",
+                "normal,build",
+            ])
+            .output()
+            .expect("cargo starts");
+        let tree = String::from_utf8_lossy(&output.stdout);
+        assert!(tree.contains("egress-tests v"), "{output:?}");
+        assert!(!tree.contains("egress-agent v"), "{tree}");
+    }
 }

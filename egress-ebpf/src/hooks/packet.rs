@@ -253,10 +253,13 @@ pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
         && let Some(flow) = lookups::flow(socket)
         && flow.cgroup == cgroup
     {
-        if flow.peer(&packet.from, packet.from_port).is_some() {
+        let is_known = flow.peer(&packet.from, packet.from_port).is_some();
+        if is_known && flow.epoch == lookups::settings().epoch {
             return Ok(Passed::Quietly);
         }
-        if flow.has_forgotten() {
+        // Of a peer that was known before a change of policy, or that may have
+        // been pushed out, it is asked whether it could be sent to.
+        if is_known || flow.has_forgotten() {
             let to = egress_common::Destination {
                 ip: packet.from,
                 port: packet.from_port,
