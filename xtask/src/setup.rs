@@ -393,7 +393,7 @@ mod tests {
     #[test]
     fn what_installs_the_kernel_toolchain_is_built_without_it() {
         // egress-agent's build script needs the toolchain.
-        let output = crate::shell::cargo()
+        let output = shell::cargo()
             .args([
                 "tree",
                 "--offline",

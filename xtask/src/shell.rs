@@ -17,6 +17,16 @@ pub fn cargo() -> Command {
     cargo
 }
 
+/// A cargo whose tests can be sent signals: a shell that starts something in the
+/// background has it ignore some, and what is ignored is inherited.
+pub fn testing_cargo() -> Command {
+    let cargo = cargo();
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(cargo.get_program());
+    command.current_dir(workspace());
+    command
+}
+
 /// Prints a command and runs it; its output goes where ours goes.
 pub fn run(command: &mut Command) -> Result<(), Failure> {
     let line = line(command);

@@ -139,10 +139,10 @@ fn tests(options: &Options, tally: &mut Tally) {
     const QUICK: [&str; 3] = ["test", "--no-fail-fast", "--lib"];
     const UNPRIVILEGED: [&str; 4] = ["test", "--no-fail-fast", "--exclude", "egress-tests"];
     if options.quick {
-        count(shell::cargo().args(QUICK).args(["--bins"]), tally);
+        count(shell::testing_cargo().args(QUICK).args(["--bins"]), tally);
         return;
     }
-    let mut others = shell::cargo();
+    let mut others = shell::testing_cargo();
     // The kernel crate is no program of this machine.
     others
         .args(UNPRIVILEGED)
@@ -151,7 +151,7 @@ fn tests(options: &Options, tally: &mut Tally) {
         others.env(MUST_RUN, "1");
     }
     count(&mut others, tally);
-    let mut outside = shell::cargo();
+    let mut outside = shell::testing_cargo();
     if !shell::is_root() && shell::find("sudo").is_some() {
         shell::run_programs_as_root(&mut outside);
     }
