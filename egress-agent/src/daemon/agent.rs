@@ -10,7 +10,7 @@ use crate::audit::{Recorder, Store};
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
-use crate::image::Change;
+use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
@@ -88,7 +88,8 @@ impl Agent {
             }
         };
 
-        let book = Book::new(&enforcer.image()?);
+        let image = enforcer.image()?;
+        let book = Book::new(&image);
         let agent = Arc::new(Self {
             config,
             root,
@@ -104,7 +105,7 @@ impl Agent {
             last_readings: Mutex::new(Vec::new()),
             disarmed: Mutex::new(false),
         });
-        agent.take_over(policies, now)?;
+        agent.take_over(&image, policies, now)?;
         // Policies may have changed while no agent ran.
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
@@ -119,10 +120,14 @@ impl Agent {
     }
 
     /// Reads what an earlier agent knew, and brings policies into force over it.
-    fn take_over(&self, policies: PolicySet, now: Timestamp) -> Result<(), AgentError> {
+    fn take_over(
+        &self,
+        image: &Image,
+        policies: PolicySet,
+        now: Timestamp,
+    ) -> Result<(), AgentError> {
         let mut book = self.book();
         let mut runtime = self.runtime();
-        let image = self.enforcer.image()?;
         let names = runtime.names()?;
         for member in runtime.sandboxes()? {
             if self.is_alive(&member, &image.sandboxes) {
@@ -200,8 +205,8 @@ impl Agent {
         let some = |port: u16| Some(port).filter(|port| *port != 0);
         {
             let mut book = self.book();
-            self.enforcer.set_resolver(some(ports.v4), some(ports.v6))?;
-            book.note_settings(self.enforcer.image()?.settings);
+            let settings = self.enforcer.set_resolver(some(ports.v4), some(ports.v6))?;
+            book.note_settings(settings);
         }
         let resolver = server.serve(Arc::clone(self));
         let counters = Arc::clone(resolver.counters());

@@ -227,17 +227,20 @@ impl Enforcer {
     }
 
     /// Tells the programs where the resolver listens; `None` where it does not.
+    /// Returns the settings that are then in force.
     pub fn set_resolver(
         &self,
         port4: Option<u16>,
         port6: Option<u16>,
-    ) -> Result<(), EnforcerError> {
+    ) -> Result<Settings, EnforcerError> {
         let network = |port: Option<u16>| Port::from_host(port.unwrap_or(0)).network();
-        self.maps.set_settings(Settings {
+        let settings = Settings {
             resolver_port4: network(port4),
             resolver_port6: network(port6),
             ..self.maps.settings()?
-        })
+        };
+        self.maps.set_settings(settings)?;
+        Ok(settings)
     }
 
     /// Where the resolver of an earlier agent listened, so that sockets that
