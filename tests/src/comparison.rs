@@ -250,9 +250,7 @@ impl World {
         let name = SandboxName::parse(&format!("sandbox-{sandbox}"));
         let name = name.map_err(|e| Stop::Disagreement(e.to_string()))?;
         let newcomer = Newcomer::new(name, self.cgroups[sandbox], 1);
-        let begun = self
-            .book
-            .begin(newcomer, &policy, self.now());
+        let begun = self.book.begin(newcomer, &policy, self.now());
         let (member, changes) = begun.map_err(|e| Stop::Disagreement(e.to_string()))?;
         self.apply(changes);
         Ok(Some(member.id))

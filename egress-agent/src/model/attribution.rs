@@ -102,7 +102,10 @@ mod tests {
             task: Some("a\u{1b}[2J".to_owned()),
             ..Attribution::default()
         };
-        assert_eq!(task.check(), Err(AttributionError::Value("task".to_owned())));
+        assert_eq!(
+            task.check(),
+            Err(AttributionError::Value("task".to_owned()))
+        );
     }
 
     #[test]

@@ -24,8 +24,7 @@ fn begin(book: &mut Book, name: &str, cgroup: u64, policy: &str) -> (Member, Vec
     let policy = Arc::clone(book.policies().get(policy).expect("a policy"));
     let name = SandboxName::parse(name).expect("a name");
     let newcomer = Newcomer::new(name, CgroupId(cgroup), 1);
-    book.begin(newcomer, &policy, NOW)
-        .expect("begun")
+    book.begin(newcomer, &policy, NOW).expect("begun")
 }
 
 fn to(address: &str, port: u16) -> Destination {
