@@ -1,6 +1,8 @@
 //! The client side of the control socket.
 
-use super::wire::{Created, Disarm, Disarmed, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use super::wire::{
+    Created, Disarm, Disarmed, Ended, Failure, NewSandbox, Reloaded, Sandbox, Status,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -63,7 +65,7 @@ impl Client {
     }
 
     /// Ends a sandbox.
-    pub async fn remove(&self, name: &str) -> Result<(), ClientError> {
+    pub async fn remove(&self, name: &str) -> Result<Ended, ClientError> {
         self.call(Method::DELETE, &format!("/v1/sandboxes/{name}"), NOTHING)
             .await
     }

@@ -155,7 +155,7 @@ async fn create<C: Control>(
 }
 
 async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
-    answer::<()>(control.remove(&name).await)
+    answer(control.remove(&name).await)
 }
 
 async fn reload<C: Control>(

@@ -37,6 +37,19 @@ pub struct Created {
     pub mode: String,
     /// What the policy gives away beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// How long it may last, in milliseconds.
+    pub timeout_ms: Option<u64>,
+    /// Bytes of `/tmp`, everything else being read-only.
+    pub disk: Option<u64>,
+}
+
+/// A sandbox that has ended.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Ended {
+    /// The limits that ended it, in words.
+    pub over: Vec<String>,
+    /// What it used, in words.
+    pub used: String,
 }
 
 /// A sandbox that runs.
@@ -154,6 +167,11 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// It was tried and did not work.
+    pub fn failed(error: impl std::fmt::Display) -> Self {
+        Self::new(FailureKind::Failed, error)
+    }
+
     /// A failure of a kind, told by an error.
     pub fn new(kind: FailureKind, error: impl std::fmt::Display) -> Self {
         Self {

@@ -4,7 +4,7 @@ use super::attribution::AttributionArguments;
 use super::exit::{Exit, Problem};
 use super::interruption::Interruption;
 use crate::api::Client;
-use crate::api::wire::{Created, Failure, NewSandbox};
+use crate::api::wire::{Created, Ended, Failure, NewSandbox};
 use crate::daemon::{AgentError, Ephemeral, upstream};
 use crate::model::SandboxName;
 use crate::sandbox::view::resolv_conf;
@@ -17,6 +17,11 @@ use egress_common::SandboxId;
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How much later than the agent the launcher ends a command whose time is up:
+/// its own clock is for the time without an agent.
+const AGENTS_TURN: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub struct RunArguments {
@@ -93,8 +98,9 @@ async fn ephemeral(
                 None => tokio::task::block_in_place(|| start(&created, &arguments)),
                 Some(code) => Ok(Exit::Command(code)),
             };
-            if let Err(failure) = tokio::task::block_in_place(|| agent.remove_sandbox(&name)) {
-                eprintln!("egressctl: {}", failure.message);
+            match tokio::task::block_in_place(|| agent.remove_sandbox(&name)) {
+                Ok(ended) => tell_over(&ended),
+                Err(failure) => eprintln!("egressctl: {}", failure.message),
             }
             result
         }
@@ -136,11 +142,19 @@ async fn under_an_agent(
         None => tokio::task::block_in_place(|| start(&created, &arguments)),
         Some(code) => Ok(Exit::Command(code)),
     };
-    if let Err(error) = client.remove(&created.name).await {
+    match client.remove(&created.name).await {
+        Ok(ended) => tell_over(&ended),
         // The agent collects it, once this process is gone.
-        eprintln!("egressctl: {error}");
+        Err(error) => eprintln!("egressctl: {error}"),
     }
     result
+}
+
+/// Says which limits ended the command: its status alone does not.
+fn tell_over(ended: &Ended) {
+    for limit in &ended.over {
+        eprintln!("egressctl: the sandbox was stopped: {limit}");
+    }
 }
 
 fn refused(failure: Failure) -> Problem {
@@ -168,6 +182,10 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
         // Any address does: port 53 is brought to the agent's resolver.
         resolv_conf: Some(resolv_conf(IpAddr::V4(Ipv4Addr::LOCALHOST))),
         forward_signals: true,
+        time: created
+            .timeout_ms
+            .map(|timeout| Duration::from_millis(timeout) + AGENTS_TURN),
+        disk: created.disk,
     };
     let child = launch(&spec, &cgroup).map_err(|error| launch_problem(&error))?;
     let ending: Ending = child.wait().map_err(Problem::failure)?;

@@ -4,6 +4,7 @@
 use super::book::{Book, Member};
 use super::config::Config;
 use super::error::AgentError;
+use super::limits::LimitWatch;
 use super::losses::LastReadings;
 use super::runtime::Runtime;
 use crate::audit::{Recorder, Store};
@@ -13,7 +14,7 @@ use crate::grants::{Adopted, Changes};
 use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::sandbox::{CgroupError, Controllers, GovernedRoot, Hierarchy, SandboxCgroup};
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Agent {
     config: Config,
     root: GovernedRoot,
+    controllers: Controllers,
+    limit_watch: LimitWatch,
     enforcer: Enforcer,
     book: Mutex<Book>,
     runtime: Mutex<Runtime>,
@@ -71,7 +74,10 @@ impl Agent {
         }
         let upstreams = upstreams(&config)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
-        let root = GovernedRoot::ensure(&Hierarchy::find()?, &config.root)?;
+        let limit_watch = LimitWatch::open().map_err(AgentError::Watch)?;
+        let hierarchy = Hierarchy::find()?;
+        let root = GovernedRoot::ensure(&hierarchy, &config.root)?;
+        let controllers = Controllers::enable(&hierarchy, &root);
         let place = Place {
             path: root.path().to_owned(),
             cgroup: root.id(),
@@ -93,6 +99,8 @@ impl Agent {
         let agent = Arc::new(Self {
             config,
             root,
+            controllers,
+            limit_watch,
             enforcer,
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
@@ -155,6 +163,14 @@ impl Agent {
         // with them their grants: `load` asks every one of them again.
         let changes = book.load(policies, now)?;
         self.carry_out(&mut book, &changes)?;
+        let members: Vec<Member> = book.members().cloned().collect();
+        drop(book);
+        self.renew_limits();
+        for member in members {
+            if let Ok(cgroup) = self.cgroup_of(&member) {
+                self.watch_limits_of(&member, &cgroup);
+            }
+        }
         Ok(())
     }
 
@@ -168,7 +184,8 @@ impl Agent {
         in_force
             .get(&member.cgroup)
             .is_some_and(|sandbox| sandbox.id == member.id)
-            && SandboxCgroup::open(&self.root, &member.name)
+            && self
+                .cgroup_of(member)
                 .is_ok_and(|cgroup| cgroup.id() == member.cgroup)
     }
 
@@ -231,6 +248,19 @@ impl Agent {
 
     pub(super) const fn enforcer(&self) -> &Enforcer {
         &self.enforcer
+    }
+
+    pub(super) const fn controllers(&self) -> &Controllers {
+        &self.controllers
+    }
+
+    pub(super) const fn limit_watch(&self) -> &LimitWatch {
+        &self.limit_watch
+    }
+
+    /// The cgroup of a sandbox.
+    pub(super) fn cgroup_of(&self, member: &Member) -> Result<SandboxCgroup, CgroupError> {
+        SandboxCgroup::open(&self.root, &member.name)
     }
 
     pub(super) const fn root(&self) -> &GovernedRoot {
@@ -318,7 +348,14 @@ impl Agent {
     /// Ends the agent's loops; enforcement stays.
     pub fn stop(&self) {
         self.stop.send_replace(true);
+        self.limit_watch.wake();
     }
+
+    /// Whether the agent is to end.
+    pub(super) fn is_stopped(&self) -> bool {
+        *self.stop.borrow()
+    }
+
     /// Resolves when the agent is to end.
     pub async fn stopped(&self) {
         let mut stop = self.stop.subscribe();

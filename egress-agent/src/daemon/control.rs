@@ -5,7 +5,7 @@ use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
-    Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Created, Ended, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
 use crate::model::{Attribution, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
@@ -46,7 +46,7 @@ impl From<BookError> for Failure {
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Failed, error)
+    Failure::failed(error)
 }
 
 impl Agent {
@@ -80,14 +80,16 @@ impl Agent {
             }
             failure
         };
+        let relaxations = self.limit_new(&cgroup, &policy).map_err(undo)?;
         let (member, changes) = book
             .begin(
                 Newcomer {
                     name,
                     cgroup: cgroup.id(),
                     owner: wanted.owner,
-                    relaxations: policy.relaxations.clone(),
+                    relaxations,
                     attribution,
+                    limits: policy.limits.clone(),
                 },
                 &policy,
                 now,
@@ -107,6 +109,7 @@ impl Agent {
             return Err(undo(failure));
         }
         drop(book);
+        self.watch_limits_of(&member, &cgroup);
         let mode = mode_name(policy.mode);
         self.tell_of_sandbox(
             &member,
@@ -126,25 +129,32 @@ impl Agent {
             }),
             mode: mode.into(),
             relaxations: member.relaxations,
+            timeout_ms: policy
+                .limits
+                .timeout
+                .and_then(|timeout| timeout.as_millis().try_into().ok()),
+            disk: policy.limits.disk,
         })
     }
 
     /// Ends a sandbox: what is left in it is killed first, so that nothing runs
     /// in a cgroup that is about to be unknown. Blocks up to the kill deadline.
-    pub fn remove_sandbox(&self, name: &str) -> Result<(), Failure> {
+    pub fn remove_sandbox(&self, name: &str) -> Result<Ended, Failure> {
         let member = self
             .book()
             .by_name(name)
             .cloned()
             .ok_or_else(|| Failure::from(BookError::NoSuchSandbox(name.to_owned())))?;
-        match SandboxCgroup::open(self.root(), &member.name) {
+        let used = match self.cgroup_of(&member) {
             Ok(cgroup) => {
                 cgroup.kill(KILL_DEADLINE).map_err(failed)?;
+                let used = self.last_look(&member, &cgroup);
                 cgroup.remove(KILL_DEADLINE).map_err(failed)?;
+                used
             }
-            Err(CgroupError::Missing { .. }) => {}
+            Err(CgroupError::Missing { .. }) => "its cgroup was gone".to_owned(),
             Err(error) => return Err(failed(error)),
-        }
+        };
         self.note_last_reading(&member);
         {
             let mut book = self.book();
@@ -152,8 +162,9 @@ impl Agent {
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;
-        self.tell_of_sandbox(&member, "ended".into());
-        Ok(())
+        let over = self.forget_limits(member.id);
+        self.tell_of_sandbox(&member, format!("ended: {used}"));
+        Ok(Ended { over, used })
     }
 
     /// Loads the policies again. Nothing is changed unless all of them are good.
@@ -177,6 +188,7 @@ impl Agent {
             let changes = book.load(policies, now)?;
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
+        self.renew_limits();
         let connections_ended = self.end_revoked().unwrap_or_else(|error| {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "revoked connections were not ended at once");
@@ -227,7 +239,8 @@ impl Agent {
                     .map_or("denied", |compiled| mode_name(compiled.policy.mode))
                     .into(),
                 began: member.began.to_string(),
-                processes: SandboxCgroup::open(self.root(), &member.name)
+                processes: self
+                    .cgroup_of(member)
                     .and_then(|cgroup| cgroup.processes())
                     .map_or(0, |processes| processes.len()),
                 grants: book.ledger().grants(member.id).count(),
@@ -353,7 +366,7 @@ impl Control for Agent {
         tokio::task::block_in_place(|| self.create_sandbox(&wanted))
     }
 
-    async fn remove(&self, name: &str) -> Result<(), Failure> {
+    async fn remove(&self, name: &str) -> Result<Ended, Failure> {
         tokio::task::block_in_place(|| self.remove_sandbox(name))
     }
 

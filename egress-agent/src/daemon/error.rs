@@ -31,6 +31,10 @@ pub enum AgentError {
     #[error("the policies cannot be used:\n{}", diagnostics_text(.0, Colour::No).trim_end())]
     Policy(Vec<Diagnostic>),
     #[error(
+        "cannot watch what limits do (inotify): {0}; see `sysctl fs.inotify.max_user_instances`"
+    )]
+    Watch(std::io::Error),
+    #[error(
         "there is no upstream resolver: /etc/resolv.conf names none; set `upstreams` in the \
          configuration, or give `--upstream ADDRESS`"
     )]

@@ -6,7 +6,6 @@ use super::agent::Agent;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
-use crate::sandbox::SandboxCgroup;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use std::time::Duration;
 /// Reports taken from the ring at once.
 const BATCH: usize = 4096;
 /// How often what has no event of its own is looked after.
-const TICK: Duration = Duration::from_secs(1);
+pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How long a lapsed grant still covers the connections that it opened.
 const KEEP_LAPSED: Duration = Duration::from_secs(24 * 3600);
 /// Ticks between two looks at what has to be done rarely.
@@ -24,6 +23,9 @@ impl Agent {
     /// Runs until the agent is told to stop. The last records are made then.
     pub async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
         let mut reports = self.enforcer().reports()?;
+        if let Err(error) = self.watch_limits() {
+            self.tell(format!("limits are not watched: {error}"));
+        }
         let mut pipeline = Pipeline::new(Arc::clone(&self), Bounds::default());
         self.resume_losses(&mut pipeline);
         let mut tick = tokio::time::interval(TICK);
@@ -183,7 +185,7 @@ impl Agent {
             .members()
             .filter(|member| !is_alive(member.owner))
             .filter(|member| {
-                SandboxCgroup::open(self.root(), &member.name)
+                self.cgroup_of(member)
                     .and_then(|cgroup| cgroup.populated())
                     .map_or(true, |populated| !populated)
             })
@@ -191,7 +193,7 @@ impl Agent {
             .collect();
         for name in orphans {
             match self.remove_sandbox(&name) {
-                Ok(()) => tracing::info!(sandbox = name, "collected; its owner is gone"),
+                Ok(_) => tracing::info!(sandbox = name, "collected; its owner is gone"),
                 Err(failure) => tracing::warn!(
                     sandbox = name,
                     error = failure.message,

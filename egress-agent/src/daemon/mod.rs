@@ -14,6 +14,7 @@ mod control;
 mod ephemeral;
 mod error;
 mod gate;
+mod limits;
 mod loops;
 mod losses;
 mod permit;

@@ -4,6 +4,7 @@
 
 use super::book::Member;
 use crate::model::{Attribution, DomainName, SandboxName};
+use crate::policy::Limits;
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -23,6 +24,7 @@ struct Wire {
     cgroup: u64,
     policy: String,
     began: Timestamp,
+    began_boot: u64,
     owner: u32,
     relaxations: Vec<String>,
     #[serde(default)]
@@ -119,6 +121,7 @@ impl Runtime {
             cgroup: member.cgroup.0,
             policy: member.policy.clone(),
             began: member.began,
+            began_boot: member.began_boot,
             owner: member.owner,
             relaxations: member.relaxations.clone(),
             attribution: member.attribution.clone(),
@@ -279,9 +282,12 @@ fn member_from(path: &Path) -> Result<Member, String> {
         cgroup: CgroupId(wire.cgroup),
         policy: wire.policy,
         began: wire.began,
+        began_boot: wire.began_boot,
         owner: wire.owner,
         relaxations: wire.relaxations,
         attribution: wire.attribution,
+        // The policy's are put into force when its sandboxes are taken over.
+        limits: Limits::default(),
     })
 }
 
@@ -296,12 +302,14 @@ mod tests {
             cgroup: CgroupId(99),
             policy: "ci".into(),
             began: Timestamp::UNIX_EPOCH,
+            began_boot: 7,
             owner: 1,
             relaxations: vec!["root".into()],
             attribution: Some(Arc::new(Attribution {
                 labels: [("team".to_owned(), "blue".to_owned())].into(),
                 ..Attribution::default()
             })),
+            limits: Limits::default(),
         }
     }
 

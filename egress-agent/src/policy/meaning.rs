@@ -3,6 +3,7 @@
 use super::compile::compile;
 use super::diagnostic::{Diagnostic, Report, Source};
 use super::glob::Glob;
+use super::limits::Limits;
 use super::names::NameIndex;
 use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Rule};
@@ -36,6 +37,8 @@ pub struct Policy {
     pub dns: DnsSettings,
     /// Who the command runs as, if the policy says.
     pub user: Option<UserSetting>,
+    /// How much of the machine a sandbox may use.
+    pub limits: Limits,
     /// What this policy gives away beyond the usual, in plain words with the line.
     pub relaxations: Vec<String>,
     pub(super) allowed_names: NameIndex,

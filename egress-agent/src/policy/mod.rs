@@ -13,6 +13,7 @@
 
 mod compile;
 mod judge;
+mod limits;
 mod meaning;
 mod names;
 mod networks;
@@ -35,6 +36,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use judge::{NamePermit, NameVerdict, Refusal};
+pub use limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits};
 pub use meaning::{DnsSettings, Policy, UserSetting};
 pub use networks::FlatNetwork;
 pub use rule::{BlockEntry, PermittedService, Rule, Subject};

@@ -22,6 +22,9 @@ pub mod view;
 
 mod spawn;
 
-pub use cgroup::{CgroupError, GovernedRoot, Hierarchy, RemoveOnDrop, SandboxCgroup};
+pub use cgroup::{
+    CgroupError, Controllers, GovernedRoot, Hierarchy, RemoveOnDrop, SandboxCgroup, Unenforced,
+    Usage,
+};
 pub use launch::{Child, Ending, LaunchError, LaunchSpec, launch};
 pub use user::{Caller, ChosenUser, User, UserError};

@@ -67,6 +67,9 @@ pub(super) struct View {
     /// Places that become read-only: those through which root's mere ownership
     /// of files steers the kernel.
     pub read_only: Vec<CString>,
+    /// With it everything is read-only but a `/tmp` that is mounted with these
+    /// options.
+    pub tmp: Option<CString>,
 }
 
 /// A `resolv.conf` of the sandbox's own.
@@ -152,6 +155,15 @@ impl View {
             view.read_only = paths(places)?;
         }
         Ok(view)
+    }
+
+    /// Makes everything read-only but a `/tmp` of so many bytes.
+    pub(super) fn with_disk(mut self, bytes: Option<u64>) -> Result<Self, ViewError> {
+        // Files without content have no bytes to be counted by.
+        let options =
+            bytes.map(|bytes| format!("mode=1777,size={bytes},nr_inodes={}", bytes / 4096 + 16));
+        self.tmp = options.map(|options| path_of(options.into())).transpose()?;
+        Ok(self)
     }
 
     /// Plans the resolver configuration for where the host's file really lies.

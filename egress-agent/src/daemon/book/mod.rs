@@ -10,7 +10,7 @@ use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
 use crate::model::{Attribution, DomainName, RuleOrigin, SandboxName};
-use crate::policy::{NameVerdict, Policy, PolicySet};
+use crate::policy::{Limits, NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
     CgroupId, Destination, PolicyId, RuleId, Sandbox, SandboxId, Settings, Standing, Verdict,
@@ -32,12 +32,25 @@ pub struct Member {
     pub policy: String,
     /// When it began.
     pub began: Timestamp,
+    /// When it began, in boot-time nanoseconds: its time is counted on a clock that
+    /// nobody sets.
+    pub began_boot: u64,
     /// The process that asked for it, which ends it.
     pub owner: u32,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
     /// On whose behalf it runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
+    /// The limits in force.
+    pub limits: Limits,
+}
+
+impl Member {
+    /// When its time is up, in boot-time nanoseconds.
+    pub fn deadline(&self) -> Option<u64> {
+        let timeout = u64::try_from(self.limits.timeout?.as_nanos()).ok()?;
+        Some(self.began_boot.saturating_add(timeout))
+    }
 }
 
 /// A sandbox that is about to begin.
@@ -53,17 +66,20 @@ pub struct Newcomer {
     pub relaxations: Vec<String>,
     /// See [`Member::attribution`].
     pub attribution: Option<Arc<Attribution>>,
+    /// See [`Member::limits`].
+    pub limits: Limits,
 }
 
 impl Newcomer {
     /// A sandbox of which nothing more is known.
-    pub const fn new(name: SandboxName, cgroup: CgroupId, owner: u32) -> Self {
+    pub fn new(name: SandboxName, cgroup: CgroupId, owner: u32) -> Self {
         Self {
             name,
             cgroup,
             owner,
             relaxations: Vec::new(),
             attribution: None,
+            limits: Limits::default(),
         }
     }
 }
@@ -241,9 +257,11 @@ impl Book {
             cgroup: newcomer.cgroup,
             policy: policy.name.clone(),
             began: now,
+            began_boot: boot_now(),
             owner: newcomer.owner,
             relaxations: newcomer.relaxations,
             attribution: newcomer.attribution,
+            limits: newcomer.limits,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;
@@ -285,6 +303,14 @@ impl Book {
     pub fn adopt(&mut self, member: Member) {
         self.next_sandbox = self.next_sandbox.max(member.id.0 + 1);
         self.members.insert(member.id, member);
+    }
+
+    /// Notes the limits that are in force for a sandbox.
+    pub fn note_limits(&mut self, id: SandboxId, limits: Limits, relaxations: Vec<String>) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.limits = limits;
+            member.relaxations = relaxations;
+        }
     }
 
     /// Ends a sandbox: its grants go with it.

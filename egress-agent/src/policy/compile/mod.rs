@@ -2,6 +2,7 @@
 
 mod capacity;
 mod checks;
+mod limits;
 mod rules;
 mod settings;
 
@@ -41,6 +42,7 @@ pub fn compile(
     let name = name(document, source, report);
     let applies_to = settings::applies_to(document, report);
     let dns = settings::dns(document, report);
+    let limits = limits::read(document, report);
     let mut policy = Policy {
         name: name?,
         file: Arc::clone(&source.file),
@@ -51,6 +53,7 @@ pub fn compile(
         blocks: read.blocks,
         dns,
         user: settings::user(document),
+        limits,
         relaxations: Vec::new(),
         allowed_names,
         blocked_names,

@@ -115,6 +115,9 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
     if policy.user.as_ref().is_some_and(UserSetting::is_root) {
         words.push("the command runs as root".to_owned());
     }
+    if policy.limits.best_effort {
+        words.push("limits that the host cannot enforce are left out".to_owned());
+    }
     if !policy.dns.query_types.is_empty() {
         words.push(format!(
             "DNS record types that can carry data are answered: {}",

@@ -2,6 +2,7 @@
 
 use super::block;
 use super::lists::{Groups, Items};
+use super::quantities::{Cpu, Device, Number, Size, Weight};
 use super::values::{
     Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Seconds, Text, User,
 };
@@ -149,11 +150,58 @@ block! {
         network: NetworkBlock,
         /// The user that the command runs as: a name or a number. `root` is a relaxation.
         user: User,
+        /// The most CPU it gets: thousandths such as `"100m"`, or CPUs such as `1.5`.
+        cpu_limit: Cpu,
+        /// Its share of the CPU against other sandboxes, 1 to 10000. Default 100.
+        cpu_weight: Weight,
+        /// The most memory. A sandbox that wants more is killed. Swap is off unless
+        /// `memory_swap` says otherwise.
+        memory_limit: Size,
+        /// Memory beyond which it is slowed down.
+        memory_high: Size,
+        /// The most swap.
+        memory_swap: Size,
+        /// Processes and threads at a time. Beyond them none can be started.
+        pids_limit: Number,
+        /// Limits of block devices, each per second.
+        io_limit: Items<IoBlock>,
+        /// Wall-clock time from the beginning of the sandbox to its end. Then it is killed.
+        timeout: Seconds,
+        /// Everything is read-only, except a `/tmp` in memory of a bounded size.
+        disk: DiskBlock,
+        /// A limit that the host cannot enforce is left out and shown as a relaxation,
+        /// instead of being a reason to refuse. Default `false`.
+        best_effort: bool,
     }
     later {
-        "cpu_limit", "memory_limit", "pids_limit", "timeout", "seccomp", "io_limit", "filesystem",
-        "capabilities", "env", "devices",
+        "max_connections", "max_pending_bytes", "seccomp", "filesystem", "capabilities", "env", "devices",
     }
+}
+
+block! {
+    /// What a block device may be asked to do, per second.
+    IoBlock {
+        /// The device's path, or that of a directory on it.
+        device: Device,
+        /// Bytes read.
+        read: Size,
+        /// Bytes written.
+        write: Size,
+        /// Read operations.
+        read_ops: Number,
+        /// Write operations.
+        write_ops: Number,
+    }
+    later { "latency", "weight" }
+}
+
+block! {
+    /// What can be written.
+    DiskBlock {
+        /// The size of `/tmp`, which is in memory, and counts as the sandbox's memory.
+        tmp: Size,
+    }
+    later { "writable", "size" }
 }
 
 block! {

@@ -6,12 +6,14 @@
 
 mod document;
 mod lists;
+mod quantities;
 mod similar;
 mod values;
 mod words;
 
-pub use document::{Allow, Block, Document};
+pub use document::{Allow, Block, Document, IoBlock, SandboxBlock};
 pub use lists::Items;
+pub use quantities::Size;
 pub use values::{Cidr, Domain, PolicyName, PortItem, Seconds, User};
 
 use super::diagnostic::{Report, Span};

@@ -203,7 +203,7 @@ impl SandboxCgroup {
             .map_err(|e| CgroupError::from_errno("open", self.path.join(name), e))
     }
 
-    fn read(&self, name: &str) -> Result<String, CgroupError> {
+    pub(super) fn read(&self, name: &str) -> Result<String, CgroupError> {
         let file = std::fs::File::from(self.open_file(name, OFlags::RDONLY)?);
         std::io::read_to_string(file).map_err(|source| CgroupError::Io {
             action: "read",
@@ -212,7 +212,7 @@ impl SandboxCgroup {
         })
     }
 
-    fn write(&self, name: &str, value: &str) -> Result<(), CgroupError> {
+    pub(super) fn write(&self, name: &str, value: &str) -> Result<(), CgroupError> {
         let file = self.open_file(name, OFlags::WRONLY)?;
         rustix::io::write(&file, value.as_bytes())
             .map(drop)

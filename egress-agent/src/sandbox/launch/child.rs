@@ -13,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,8 @@ pub enum Ending {
     Exited(u8),
     /// By this signal.
     Killed(i32),
+    /// By its launcher, because its time was up.
+    Overdue,
 }
 
 impl Ending {
@@ -29,6 +32,7 @@ impl Ending {
         match self {
             Self::Exited(status) => status,
             Self::Killed(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+            Self::Overdue => 128 + Signal::KILL.as_raw() as u8,
         }
     }
 }
@@ -171,7 +175,12 @@ fn accompany(
         }
     };
     let _ = tell_start.send(Ok((command.pid, handle)));
-    let ending = wait(&command.pidfd, forwarding.as_ref());
+    let ending = wait(
+        &command.pidfd,
+        &init.pidfd,
+        forwarding.as_ref(),
+        prepared.time,
+    );
     // The namespace ends with its first process, and that with this call.
     spawn::end(&init.pidfd);
     // The receiver may be gone: then nobody wants to know.
@@ -190,12 +199,28 @@ fn start(prepared: &Prepared, cgroup: &OwnedFd) -> Result<(Started, Started), Fa
     }
 }
 
-/// Hands signals on until the command has ended.
-fn wait(command: &OwnedFd, forwarding: Option<&Forwarding>) -> io::Result<Ending> {
+/// Hands signals on until the command has ended, or its time is up.
+fn wait(
+    command: &OwnedFd,
+    init: &OwnedFd,
+    forwarding: Option<&Forwarding>,
+    time: Option<Duration>,
+) -> io::Result<Ending> {
+    let end = time.and_then(|time| Instant::now().checked_add(time));
+    let mut overdue = false;
     loop {
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left.is_some_and(|left| left.is_zero()) && !overdue {
+            overdue = true;
+            // With the namespace's first process everything in it dies.
+            let _ = rustix::process::pidfd_send_signal(init, Signal::KILL);
+        }
+        let left = left
+            .filter(|_| !overdue)
+            .and_then(|left| rustix::event::Timespec::try_from(left).ok());
         let mut watched = vec![PollFd::new(command, PollFlags::IN)];
         watched.extend(forwarding.map(|forwarding| PollFd::new(forwarding, PollFlags::IN)));
-        match rustix::event::poll(&mut watched, None) {
+        match rustix::event::poll(&mut watched, left.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
@@ -217,6 +242,7 @@ fn wait(command: &OwnedFd, forwarding: Option<&Forwarding>) -> io::Result<Ending
     }
     loop {
         match rustix::process::waitid(WaitId::PidFd(command.as_fd()), WaitIdOptions::EXITED) {
+            Ok(Some(_)) if overdue => return Ok(Ending::Overdue),
             Ok(Some(status)) => {
                 return match (status.exit_status(), status.terminating_signal()) {
                     // Only the low byte of a status reaches a waiting process.
@@ -261,6 +287,8 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
         | Step::Namespaces
         | Step::Propagation
         | Step::Proc
+        | Step::ReadOnlyRoot
+        | Step::Tmp
         | Step::ResolvConf
         | Step::BoundingSet
         | Step::SecureBits

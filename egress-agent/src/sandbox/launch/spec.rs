@@ -9,6 +9,7 @@ use crate::sandbox::view::View;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What is to be started.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +30,11 @@ pub struct LaunchSpec {
     /// Whether signals that this process gets are handed to the command. One
     /// command per process can have them.
     pub forward_signals: bool,
+    /// After this time it is killed, with all that it started.
+    pub time: Option<Duration>,
+    /// Bytes of a `/tmp` in memory, all else being read-only. `None`: the file
+    /// system is the host's.
+    pub disk: Option<u64>,
 }
 
 impl LaunchSpec {
@@ -60,7 +66,8 @@ impl LaunchSpec {
             user: self.user.clone(),
             directory: c_string("the directory", directory.as_os_str())?,
             directory_or_root: self.directory.is_none(),
-            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0)?,
+            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0)?.with_disk(self.disk)?,
+            time: self.time,
             filters: seccomp::programs()?,
         })
     }

@@ -120,6 +120,9 @@ fn see(prepared: &Prepared) -> Result<(), Failure> {
     let callers = rustix::process::umask(Mode::from_raw_mode(0o022));
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change(c"/", private).map_err(at(Step::Propagation))?;
+    if view.tmp.is_some() {
+        make_all_read_only().map_err(at(Step::ReadOnlyRoot))?;
+    }
     let tight = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount(c"proc", c"/proc", c"proc", tight, None).map_err(at(Step::Proc))?;
     for (index, path) in view.hidden_directories.iter().enumerate() {
@@ -143,6 +146,11 @@ fn see(prepared: &Prepared) -> Result<(), Failure> {
     }
     for (index, path) in view.read_only.iter().enumerate() {
         make_read_only(path).map_err(nth(Step::ReadOnly, index))?;
+    }
+    if let Some(options) = &view.tmp {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV;
+        rustix::mount::mount(c"tmpfs", c"/tmp", c"tmpfs", flags, options.as_c_str())
+            .map_err(at(Step::Tmp))?;
     }
     rustix::process::umask(callers | Mode::from_raw_mode(0o022));
     Ok(())
@@ -181,6 +189,33 @@ fn write_resolv_conf(resolv_conf: &ResolvConf) -> Result<(), Errno> {
     match &resolv_conf.covers {
         Some(host) => rustix::mount::mount_bind(resolv_conf.file.as_c_str(), host.as_c_str()),
         None => Ok(()),
+    }
+}
+
+/// Makes whatever is mounted until now read-only, for this namespace.
+fn make_all_read_only() -> Result<(), Errno> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    // SAFETY: the path is a string that ends in a zero byte, and the kernel reads
+    // the structure, of whose size it is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(last_errno())
     }
 }
 

@@ -29,6 +29,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::ffi::{CString, c_char};
 use std::io::Read as _;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::time::Duration;
 
 /// Linux 5.7; not in the C library's headers as a number of this width.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
@@ -50,6 +51,8 @@ pub(super) struct Prepared {
     pub directory_or_root: bool,
     /// What it sees.
     pub view: View,
+    /// How long it may run.
+    pub time: Option<Duration>,
     /// What it may not ask the kernel for.
     pub filters: Vec<seccompiler::BpfProgram>,
 }

@@ -84,6 +84,8 @@ fn shell(script: &str, uid: u32, directory: &Path) -> LaunchSpec {
 
 fn command(words: &[&str], uid: u32, directory: &Path) -> LaunchSpec {
     LaunchSpec {
+        time: None,
+        disk: None,
         command: words.iter().map(Into::into).collect(),
         user: User {
             uid,

@@ -1,0 +1,442 @@
+//! Limits: put into force, watched, and what is over one ended.
+//!
+//! The kernel limits memory, processes, CPU and block devices by itself, also
+//! while no agent runs. What the agent adds is the word about it, and the clock:
+//! a sandbox whose time is up is killed here, and a second later by its launcher
+//! where no agent runs.
+
+use super::agent::{Agent, KILL_DEADLINE};
+use super::book::Member;
+use super::loops::TICK;
+use crate::api::wire::Failure;
+use crate::enforcer::boot_now;
+use crate::model::{Record, RecordKind};
+use crate::policy::{Bytes, Limits, Policy};
+use crate::sandbox::{CgroupError, SandboxCgroup, Unenforced, Usage};
+use egress_common::{Outcome, SandboxId};
+use jiff::Timestamp;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The kernel's files that tell of a limit that was met.
+const WATCHED: [&str; 2] = ["memory.events", "pids.events"];
+
+/// The limits that were met, so that each is told once.
+#[derive(Debug)]
+pub(super) struct LimitWatch {
+    events: OwnedFd,
+    state: Mutex<State>,
+    /// Counts up when a sandbox began, whose time may be the next that is up.
+    changed: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Sandboxes by the kernel's number of the watch.
+    watched: BTreeMap<i32, SandboxId>,
+    met: BTreeMap<SandboxId, Met>,
+}
+
+/// What has been told of one sandbox.
+#[derive(Debug, Default)]
+struct Met {
+    out_of_memory: u64,
+    forks_refused: u64,
+    overdue: bool,
+    /// What ended it, in words.
+    over: Vec<String>,
+}
+
+impl LimitWatch {
+    /// A watch over nothing yet.
+    pub(super) fn open() -> io::Result<Self> {
+        Ok(Self {
+            events: inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?,
+            state: Mutex::default(),
+            changed: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+        })
+    }
+
+    /// Ends a wait.
+    pub(super) fn wake(&self) {
+        // The counter is full only after 2^64 - 2 wakes that nobody waited for.
+        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until a counter moved, a sandbox began, or the time is over.
+    fn wait(&self, time: Duration) -> io::Result<()> {
+        let mut watched = [
+            PollFd::new(&self.events, PollFlags::IN),
+            PollFd::new(&self.changed, PollFlags::IN),
+        ];
+        let time = rustix::event::Timespec::try_from(time).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut watched, Some(&time)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Not readable: nobody has called in the meantime.
+        let _ = rustix::io::read(&self.changed, &mut [0; 8]);
+        Ok(())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Watches a sandbox's counters, as far as its host has them.
+    fn add(&self, id: SandboxId, cgroup: &SandboxCgroup) {
+        for file in WATCHED {
+            let path = cgroup.path().join(file);
+            match inotify::add_watch(&self.events, &path, WatchFlags::MODIFY) {
+                Ok(number) => {
+                    self.state().watched.insert(number, id);
+                }
+                Err(rustix::io::Errno::NOENT) => {}
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "cannot be watched; limits are told at the end");
+                }
+            }
+        }
+        self.wake();
+    }
+
+    /// What ended the sandbox, in words; nothing is remembered of it any more.
+    fn forget(&self, id: SandboxId) -> Vec<String> {
+        let mut state = self.state();
+        // The kernel takes its watches away with the cgroup.
+        state.watched.retain(|_, watched| *watched != id);
+        state.met.remove(&id).map_or_else(Vec::new, |met| met.over)
+    }
+
+    /// The sandboxes whose counters moved.
+    fn moved(&self) -> io::Result<Vec<SandboxId>> {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.events, &mut buffer);
+        let mut moved = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(event) => moved.extend(self.state().watched.get(&event.wd()).copied()),
+                Err(rustix::io::Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        moved.sort_unstable();
+        moved.dedup();
+        Ok(moved)
+    }
+}
+
+impl Agent {
+    /// Limits a sandbox that nothing runs in yet; what the host does not enforce
+    /// is a refusal, or in words where the policy says `best_effort`.
+    pub(super) fn limit_new(
+        &self,
+        cgroup: &SandboxCgroup,
+        policy: &Policy,
+    ) -> Result<Vec<String>, Failure> {
+        let unenforced = cgroup
+            .limit(&Limits::default(), &policy.limits, self.controllers())
+            .map_err(Failure::failed)?;
+        match unenforced.first() {
+            Some(first) if !policy.limits.best_effort => Err(Failure::new(
+                crate::api::wire::FailureKind::BadConfiguration,
+                format!(
+                    "this host does not enforce `{}` of policy {}: {}; remove it, or write `best_effort: true` \
+                     to go on without it",
+                    first.key, policy.name, first.why
+                ),
+            )),
+            _ => Ok(relaxations(policy, &unenforced)),
+        }
+    }
+
+    /// Begins to watch a sandbox.
+    pub(super) fn watch_limits_of(&self, member: &Member, cgroup: &SandboxCgroup) {
+        self.limit_watch().add(member.id, cgroup);
+    }
+
+    /// Brings running sandboxes under the limits of the policies in force.
+    pub(super) fn renew_limits(&self) {
+        let changed: Vec<(Member, Arc<Policy>)> = {
+            let book = self.book();
+            book.members()
+                .filter_map(|member| Some((member, book.policy_of(member.id)?)))
+                .filter(|(member, compiled)| member.limits != compiled.policy.limits)
+                .map(|(member, compiled)| (member.clone(), Arc::clone(&compiled.policy)))
+                .collect()
+        };
+        for (member, policy) in changed {
+            let renewed = self.cgroup_of(&member).and_then(|cgroup| {
+                cgroup.limit(&member.limits, &policy.limits, self.controllers())
+            });
+            match renewed {
+                Ok(unenforced) => {
+                    for one in &unenforced {
+                        self.tell_of_sandbox(
+                            &member,
+                            format!("`{}` is not enforced here: {}", one.key, one.why),
+                        );
+                    }
+                    let relaxations = relaxations(&policy, &unenforced);
+                    self.book()
+                        .note_limits(member.id, policy.limits.clone(), relaxations);
+                }
+                Err(error) => {
+                    tracing::error!(sandbox = %member.name, %error, "the new limits are not in force");
+                    self.tell_of_sandbox(
+                        &member,
+                        format!("the new limits are not in force: {error}"),
+                    );
+                }
+            }
+        }
+        self.limit_watch().wake();
+    }
+
+    /// Watches until the agent stops. A thread of its own: what else the agent does
+    /// must not make a sandbox's time longer.
+    pub(super) fn watch_limits(self: &Arc<Self>) -> io::Result<()> {
+        let agent = Arc::clone(self);
+        let tasks = tokio::runtime::Handle::current();
+        std::thread::Builder::new()
+            .name("limits".to_owned())
+            .spawn(move || {
+                while !agent.is_stopped() {
+                    if let Err(error) = agent.limit_watch().wait(agent.until_next_deadline()) {
+                        tracing::error!(%error, "limits that are met are told late");
+                        std::thread::sleep(TICK);
+                    }
+                    agent.look_at_moved(&tasks);
+                    for member in agent.overdue() {
+                        let agent = Arc::clone(&agent);
+                        tasks.spawn_blocking(move || agent.end_overdue(&member));
+                    }
+                }
+            })
+            .map(drop)
+    }
+
+    fn look_at_moved(self: &Arc<Self>, tasks: &tokio::runtime::Handle) {
+        match self.limit_watch().moved() {
+            Ok(moved) => {
+                for id in moved {
+                    let agent = Arc::clone(self);
+                    tasks.spawn_blocking(move || {
+                        let member = agent.book().member(id).cloned();
+                        if let Some(member) = member {
+                            agent.look_at_limits(&member);
+                        }
+                    });
+                }
+            }
+            Err(error) => tracing::error!(%error, "limits that were met are told late"),
+        }
+    }
+
+    /// Never longer than a tick: the clock that this sleeps on stands still while
+    /// the machine does.
+    fn until_next_deadline(&self) -> Duration {
+        let state = self.limit_watch().state();
+        let now = boot_now();
+        let book = self.book();
+        let next = book
+            .members()
+            .filter(|member| !state.met.get(&member.id).is_some_and(|met| met.overdue))
+            .filter_map(Member::deadline)
+            .min();
+        next.map_or(TICK, |deadline| {
+            Duration::from_nanos(deadline.saturating_sub(now)).min(TICK)
+        })
+    }
+
+    /// The sandboxes whose time is up, each once.
+    fn overdue(&self) -> Vec<Member> {
+        let mut state = self.limit_watch().state();
+        let now = boot_now();
+        let book = self.book();
+        let overdue = book
+            .members()
+            .filter(|member| member.deadline().is_some_and(|deadline| deadline <= now));
+        overdue
+            .filter(|member| {
+                let met = state.met.entry(member.id).or_default();
+                !std::mem::replace(&mut met.overdue, true)
+            })
+            .cloned()
+            .collect()
+    }
+
+    /// Kills everything in a sandbox whose time is up. Its launcher ends it.
+    fn end_overdue(&self, member: &Member) {
+        let ran = Duration::from_nanos(boot_now().saturating_sub(member.began_boot));
+        let begun = Instant::now();
+        let killed = self.cgroup_of(member).and_then(|cgroup| {
+            let processes = cgroup.processes()?.len();
+            cgroup.kill(KILL_DEADLINE).map(|()| processes)
+        });
+        let limit = member.limits.timeout.unwrap_or_default();
+        let over = format!(
+            "over `timeout` of {}s after {:.3}s",
+            limit.as_secs(),
+            ran.as_secs_f64()
+        );
+        match killed {
+            Ok(processes) => self.tell_of_limit(
+                member,
+                &over,
+                &format!("{processes} processes were killed in {:?}", begun.elapsed()),
+                true,
+            ),
+            Err(CgroupError::Missing(_)) => {}
+            Err(error) => {
+                tracing::error!(sandbox = %member.name, %error, "cannot be stopped; trying again");
+                self.tell_of_limit(
+                    member,
+                    &over,
+                    &format!("it could not be stopped: {error}"),
+                    false,
+                );
+                if let Some(met) = self.limit_watch().state().met.get_mut(&member.id) {
+                    met.overdue = false;
+                }
+            }
+        }
+    }
+
+    /// Tells of the limits that the kernel enforced since the last look.
+    pub(super) fn look_at_limits(&self, member: &Member) {
+        let Ok(usage) = self.cgroup_of(member).and_then(|cgroup| cgroup.usage()) else {
+            return;
+        };
+        let limits = &member.limits;
+        let (kills, forks) = {
+            let mut state = self.limit_watch().state();
+            let met = state.met.entry(member.id).or_default();
+            (
+                usage.out_of_memory.saturating_sub(std::mem::replace(
+                    &mut met.out_of_memory,
+                    usage.out_of_memory,
+                )),
+                // The first tells; the closing record has the sum.
+                std::mem::replace(&mut met.forks_refused, usage.forks_refused) == 0
+                    && usage.forks_refused > 0,
+            )
+        };
+        if kills > 0 {
+            let limit = limits.memory.map_or_else(
+                || "killed because the machine ran out of memory".to_owned(),
+                |limit| format!("over `memory_limit` of {}", Bytes(limit)),
+            );
+            let peak = usage.memory_peak.map_or_else(
+                || "its peak is not known on this kernel".to_owned(),
+                |peak| format!("its peak was {}", Bytes(peak)),
+            );
+            self.tell_of_limit(
+                member,
+                &limit,
+                &format!("{peak}; the kernel killed {kills} of its processes"),
+                true,
+            );
+        }
+        if forks && let Some(limit) = limits.pids {
+            self.tell_of_limit(
+                member,
+                &format!("at `pids_limit` of {limit}"),
+                "further processes are refused",
+                false,
+            );
+        }
+    }
+
+    /// The record of a limit that was met. `ended`: it is why the sandbox ends.
+    fn tell_of_limit(&self, member: &Member, limit: &str, happened: &str, ended: bool) {
+        if ended {
+            let mut state = self.limit_watch().state();
+            state
+                .met
+                .entry(member.id)
+                .or_default()
+                .over
+                .push(limit.to_owned());
+        }
+        let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
+        record.sandbox_id = Some(member.id);
+        record.sandbox = Some(member.name.to_string());
+        record.policy = Some(member.policy.clone());
+        record.attribution.clone_from(&member.attribution);
+        record.outcome = Some(Outcome::Denied);
+        record.detail = Some(format!("{limit}; {happened}"));
+        self.recorder().record(record);
+    }
+
+    /// The last look at a sandbox: what it used, and what ended it.
+    pub(super) fn last_look(&self, member: &Member, cgroup: &SandboxCgroup) -> String {
+        self.look_at_limits(member);
+        cgroup.usage().map_or_else(
+            |error| format!("what it used is not known: {error}"),
+            |usage| usage_in_words(&usage),
+        )
+    }
+
+    /// Forgets what was told of a sandbox that has ended; gives what ended it.
+    pub(super) fn forget_limits(&self, id: SandboxId) -> Vec<String> {
+        self.limit_watch().forget(id)
+    }
+}
+
+fn relaxations(policy: &Policy, unenforced: &[Unenforced]) -> Vec<String> {
+    let left_out = unenforced
+        .iter()
+        .map(|one| format!("`{}` is not enforced here: {}", one.key, one.why));
+    policy.relaxations.iter().cloned().chain(left_out).collect()
+}
+
+/// `cpu 1.234s, memory at most 12Mi, at most 3 processes`; what is not known is
+/// left out.
+fn usage_in_words(usage: &Usage) -> String {
+    let mut words = Vec::new();
+    let mut say = |text: Option<String>| words.extend(text);
+    let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());
+    say(usage.cpu.map(|time| format!("cpu {}", seconds(time))));
+    let throttled = usage.throttled.filter(|time| !time.is_zero());
+    say(throttled.map(|time| format!("held back for {}", seconds(time))));
+    say(usage
+        .memory_peak
+        .map(|peak| format!("memory at most {}", Bytes(peak))));
+    say(usage
+        .processes_peak
+        .map(|peak| format!("at most {peak} processes")));
+    let refused = Some(usage.forks_refused).filter(|refused| *refused > 0);
+    say(refused.map(|refused| format!("{refused} processes refused")));
+    say(usage.read.map(|bytes| format!("{bytes} bytes read")));
+    say(usage.written.map(|bytes| format!("{bytes} bytes written")));
+    words.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_known_is_not_told() {
+        assert_eq!(usage_in_words(&Usage::default()), "");
+        let usage = Usage {
+            cpu: Some(Duration::from_millis(1234)),
+            throttled: Some(Duration::ZERO),
+            memory_peak: Some(12 << 20),
+            processes_peak: Some(3),
+            forks_refused: 2,
+            ..Usage::default()
+        };
+        assert_eq!(
+            usage_in_words(&usage),
+            "cpu 1.234s, memory at most 12Mi, at most 3 processes, 2 processes refused"
+        );
+    }
+}
