@@ -250,9 +250,7 @@ impl World {
         let name = SandboxName::parse(&format!("sandbox-{sandbox}"));
         let name = name.map_err(|e| Stop::Disagreement(e.to_string()))?;
         let cgroup = self.cgroups[sandbox];
-        let begun = self
-            .book
-            .begin(name, cgroup, &policy, 1, Vec::new(), self.now());
+        let begun = self.book.begin(name, cgroup, &policy, 1, self.now());
         let (member, changes) = begun.map_err(|e| Stop::Disagreement(e.to_string()))?;
         self.apply(changes);
         Ok(Some(member.id))

@@ -81,6 +81,9 @@ mod tests {
               "sandbox_id": 3,
               "sandbox": "build",
               "policy": "ci",
+              "relaxations": [
+                "ptrace"
+              ],
               "process": 4242,
               "command": "curl",
               "user": 1000,

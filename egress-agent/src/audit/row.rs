@@ -2,14 +2,14 @@
 
 use crate::audit::StoredRecord;
 use crate::audit::stored::StoredRule;
-use crate::model::Record;
+use crate::model::{Record, Relaxation};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The columns in the order in which they are bound; `sequence` is SQLite's to give.
-const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, process, \
-    command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
+const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, relaxations, \
+    process, command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
     rule_file, rule_line, rule_text, outcome, reason, count, detail) ";
 
 /// Rows per statement. SQLite compiles each length once; 64 rows already cost
@@ -18,7 +18,7 @@ const ROWS_PER_STATEMENT: usize = 64;
 
 /// What a query selects, for [`read`].
 pub(super) const SELECT: &str = "SELECT sequence, time, kind, sandbox_id, sandbox, policy, \
-    process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
+    relaxations, process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
     rule_line, rule_text, outcome, reason, count, detail FROM records";
 
 /// Writes records in their order, inside the caller's transaction.
@@ -35,6 +35,7 @@ pub(super) async fn insert(
                 .push_bind(record.sandbox_id.map(|id| i64::from(id.0)))
                 .push_bind(record.sandbox.as_deref())
                 .push_bind(record.policy.as_deref())
+                .push_bind(relaxations_text(&record.relaxations))
                 .push_bind(record.process.map(i64::from))
                 .push_bind(record.command.as_deref())
                 .push_bind(record.user.map(i64::from))
@@ -86,6 +87,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         sandbox_id: row.try_get("sandbox_id")?,
         sandbox: row.try_get("sandbox")?,
         policy: row.try_get("policy")?,
+        relaxations: relaxations_read(row.try_get("relaxations")?)?,
         process: row.try_get("process")?,
         command: row.try_get("command")?,
         user: row.try_get("user")?,
@@ -101,6 +103,19 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         count: u64::try_from(count).map_err(|error| invalid("count", error))?,
         detail: row.try_get("detail")?,
     })
+}
+
+/// A JSON list of texts, or nothing where nothing is relaxed.
+fn relaxations_text(relaxations: &[Relaxation]) -> Option<String> {
+    let texts: Vec<_> = relaxations.iter().map(Relaxation::to_string).collect();
+    (!texts.is_empty()).then(|| serde_json::Value::from(texts).to_string())
+}
+
+fn relaxations_read(text: Option<String>) -> Result<Vec<String>, sqlx::Error> {
+    let list = text.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(list
+        .map_err(|error| invalid("relaxations", error))?
+        .unwrap_or_default())
 }
 
 fn invalid(column: &str, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -21,6 +21,8 @@ pub struct StoredRecord {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox, as a policy names them.
+    pub relaxations: Vec<String>,
     /// Process (thread group) id.
     pub process: Option<u32>,
     /// The process's command name.
@@ -75,6 +77,7 @@ pub(super) mod tests {
             sandbox_id: Some(3),
             sandbox: Some("build".to_owned()),
             policy: Some("ci".to_owned()),
+            relaxations: vec!["ptrace".to_owned()],
             process: Some(4242),
             command: Some("curl".to_owned()),
             user: Some(1000),

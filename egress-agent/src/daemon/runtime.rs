@@ -3,7 +3,7 @@
 //! machine restarts.
 
 use super::book::Member;
-use crate::model::{DomainName, SandboxName};
+use crate::model::{DomainName, Relaxation, SandboxName};
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -24,6 +24,9 @@ struct Wire {
     began: Timestamp,
     owner: u32,
     relaxations: Vec<String>,
+    /// Absent in what an agent before relaxations had names wrote.
+    #[serde(default)]
+    relaxed: Vec<Relaxation>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -118,6 +121,7 @@ impl Runtime {
             began: member.began,
             owner: member.owner,
             relaxations: member.relaxations.clone(),
+            relaxed: member.relaxed.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -277,6 +281,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         began: wire.began,
         owner: wire.owner,
         relaxations: wire.relaxations,
+        relaxed: wire.relaxed,
     })
 }
 
@@ -293,6 +298,7 @@ mod tests {
             began: Timestamp::UNIX_EPOCH,
             owner: 1,
             relaxations: vec!["root".into()],
+            relaxed: vec![Relaxation::Root],
         }
     }
 

@@ -14,6 +14,9 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
     let event = &report.event;
     let known = (event.sandbox != SandboxId(0)).then_some(event.sandbox);
     let facts = known.and_then(|id| context.sandbox(id));
+    let relaxations = facts
+        .as_ref()
+        .map_or_else(Vec::new, |facts| facts.relaxations.clone());
     let (sandbox, policy) = facts.map(|facts| (facts.name, facts.policy)).unzip();
     let refused = report.outcome != Outcome::Allowed;
     let hint = known
@@ -26,6 +29,7 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
         sandbox_id: known,
         sandbox,
         policy,
+        relaxations,
         process,
         command,
         user,
@@ -111,7 +115,7 @@ pub(super) mod tests {
     use super::*;
     use crate::events::SandboxFacts;
     use crate::events::report::tests::denial;
-    use crate::model::{DomainName, RuleOrigin};
+    use crate::model::{DomainName, Relaxation, RuleOrigin};
     use egress_common::{CgroupId, NameId, Reason, RuleId};
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -124,6 +128,7 @@ pub(super) mod tests {
             (id == SandboxId(3)).then(|| SandboxFacts {
                 name: "build".to_owned(),
                 policy: "ci".to_owned(),
+                relaxations: vec![Relaxation::Ptrace],
             })
         }
 
@@ -155,6 +160,7 @@ pub(super) mod tests {
         assert_eq!(record.kind, RecordKind::Flow);
         assert_eq!(record.sandbox.as_deref(), Some("build"));
         assert_eq!(record.policy.as_deref(), Some("ci"));
+        assert_eq!(record.relaxations, [Relaxation::Ptrace]);
         assert_eq!(record.process, Some(4242));
         assert_eq!(record.command.as_deref(), Some("curl"));
         assert_eq!(record.user, Some(1000));

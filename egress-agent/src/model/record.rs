@@ -1,5 +1,6 @@
 //! What the audit store keeps: one decision, with everything that explains it.
 
+use crate::model::relaxation::Relaxation;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
@@ -58,6 +59,8 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox; none is the usual.
+    pub relaxations: Vec<Relaxation>,
     /// Process (thread group) id.
     pub process: Option<u32>,
     /// The process's command name, at most 15 bytes.
@@ -98,6 +101,7 @@ impl Record {
             sandbox_id: None,
             sandbox: None,
             policy: None,
+            relaxations: Vec::new(),
             process: None,
             command: None,
             user: None,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::StoredRule;
-use crate::model::RuleOrigin;
+use crate::model::{Relaxation, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::sync::Arc;
 
@@ -11,6 +11,10 @@ fn full() -> Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec![
+            Relaxation::Ptrace,
+            Relaxation::HostSocket("/run/a,b \"c\"".into()),
+        ],
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
         user: Some(u32::MAX - 1),
@@ -54,6 +58,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: None,
         sandbox: None,
         policy: None,
+        relaxations: Vec::new(),
         process: None,
         command: None,
         user: None,
@@ -76,6 +81,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: Some(u32::MAX),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec!["ptrace".to_owned(), "host-socket:/run/a,b \"c\"".to_owned()],
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
         user: Some(u32::MAX - 1),

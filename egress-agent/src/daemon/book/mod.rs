@@ -9,7 +9,7 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::model::{DomainName, Relaxation, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
@@ -36,6 +36,8 @@ pub struct Member {
     pub owner: u32,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open since it began.
+    pub relaxed: Vec<Relaxation>,
 }
 
 /// Why the book refuses.
@@ -202,7 +204,6 @@ impl Book {
         cgroup: CgroupId,
         policy: &Policy,
         owner: u32,
-        relaxations: Vec<String>,
         now: Timestamp,
     ) -> Result<(Member, Vec<Change>), BookError> {
         if self.by_name(name.as_str()).is_some() {
@@ -215,7 +216,8 @@ impl Book {
             policy: policy.name.clone(),
             began: now,
             owner,
-            relaxations,
+            relaxations: policy.relaxations.clone(),
+            relaxed: policy.relaxed.clone(),
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;

@@ -23,7 +23,7 @@ const NETWORK: &str = "    - { cidr: 198.51.100.0/24, ports: [80], protocols: [t
 fn begin(book: &mut Book, name: &str, cgroup: u64, policy: &str) -> (Member, Vec<Change>) {
     let policy = Arc::clone(book.policies().get(policy).expect("a policy"));
     let name = SandboxName::parse(name).expect("a name");
-    book.begin(name, CgroupId(cgroup), &policy, 1, Vec::new(), NOW)
+    book.begin(name, CgroupId(cgroup), &policy, 1, NOW)
         .expect("begun")
 }
 
@@ -80,7 +80,7 @@ fn the_second_sandbox_of_a_policy_costs_two_writes_and_one_name_is_one_sandbox()
         [Change::PutMeter(_), Change::PutSandbox(CgroupId(11), _)]
     ));
     let policy = Arc::clone(book.policies().get("p").expect("a policy"));
-    let again = book.begin(second.name, CgroupId(12), &policy, 1, Vec::new(), NOW);
+    let again = book.begin(second.name, CgroupId(12), &policy, 1, NOW);
     assert!(matches!(again, Err(BookError::NameTaken(_))));
 }
 
