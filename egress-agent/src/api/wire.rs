@@ -1,7 +1,7 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
-use crate::model::Relaxation;
+use crate::model::{Attribution, Relaxation};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -15,6 +15,9 @@ pub struct NewSandbox {
     pub policy: Option<String>,
     /// The process whose end ends the sandbox.
     pub owner: u32,
+    /// On whose behalf it runs.
+    #[serde(default)]
+    pub attribution: Attribution,
 }
 
 /// A sandbox that was made.
@@ -63,6 +66,8 @@ pub struct Sandbox {
     /// The points of its fence that are open.
     #[serde(default)]
     pub relaxed: Vec<Relaxation>,
+    /// On whose behalf it runs.
+    pub attribution: Attribution,
 }
 
 /// A policy in force.

@@ -84,6 +84,11 @@ mod tests {
               "relaxations": [
                 "ptrace"
               ],
+              "task": "T-17",
+              "session": null,
+              "project": null,
+              "on_behalf_of": null,
+              "labels": {},
               "process": 4242,
               "command": "curl",
               "user": 1000,

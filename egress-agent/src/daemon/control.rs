@@ -1,13 +1,13 @@
 //! What the control socket offers, carried out.
 
 use super::agent::{Agent, KILL_DEADLINE};
-use super::book::BookError;
+use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
-use crate::model::{Relaxation, SandboxName};
+use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
@@ -15,6 +15,7 @@ use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
 pub(super) const fn mode_name(mode: Mode) -> &'static str {
@@ -55,6 +56,7 @@ impl Agent {
     /// runs in it before all of that is done.
     pub fn create_sandbox(&self, wanted: &NewSandbox) -> Result<Created, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Usage, error);
+        let attribution = attribution(wanted)?;
         let now = Timestamp::now();
         let mut book = self.book();
         let name = match &wanted.name {
@@ -82,7 +84,16 @@ impl Agent {
             failure
         };
         let (member, changes) = book
-            .begin(name, cgroup.id(), &policy, wanted.owner, now)
+            .begin(
+                Newcomer {
+                    name,
+                    cgroup: cgroup.id(),
+                    owner: wanted.owner,
+                    attribution,
+                },
+                &policy,
+                now,
+            )
             .map_err(|error| undo(error.into()))?;
         let written = self
             .runtime()
@@ -248,6 +259,7 @@ impl Agent {
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
                 relaxed: member.relaxed.clone(),
+                attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
         sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
@@ -343,6 +355,14 @@ impl Agent {
         self.stop();
         Ok(programs)
     }
+}
+
+/// What is said about the sandbox, if anything is.
+fn attribution(wanted: &NewSandbox) -> Result<Option<Arc<Attribution>>, Failure> {
+    let said = &wanted.attribution;
+    said.check()
+        .map_err(|error| Failure::new(FailureKind::Usage, error))?;
+    Ok((!said.is_empty()).then(|| Arc::new(said.clone())))
 }
 
 /// A name that is not in use: short, and new for every run of a machine.

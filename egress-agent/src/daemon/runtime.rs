@@ -3,7 +3,7 @@
 //! machine restarts.
 
 use super::book::Member;
-use crate::model::{DomainName, Relaxation, SandboxName};
+use crate::model::{Attribution, DomainName, Relaxation, SandboxName};
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +13,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One sandbox, as its file holds it.
 #[derive(Serialize, Deserialize, Debug)]
@@ -27,6 +28,8 @@ struct Wire {
     /// Absent in what an agent before relaxations had names wrote.
     #[serde(default)]
     relaxed: Vec<Relaxation>,
+    #[serde(default)]
+    attribution: Option<Arc<Attribution>>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -122,6 +125,7 @@ impl Runtime {
             owner: member.owner,
             relaxations: member.relaxations.clone(),
             relaxed: member.relaxed.clone(),
+            attribution: member.attribution.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -282,6 +286,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         owner: wire.owner,
         relaxations: wire.relaxations,
         relaxed: wire.relaxed,
+        attribution: wire.attribution,
     })
 }
 
@@ -299,6 +304,10 @@ mod tests {
             owner: 1,
             relaxations: vec!["root".into()],
             relaxed: vec![Relaxation::Root],
+            attribution: Some(Arc::new(Attribution {
+                labels: [("team".to_owned(), "blue".to_owned())].into(),
+                ..Attribution::default()
+            })),
         }
     }
 
@@ -316,6 +325,7 @@ mod tests {
         let runtime = Runtime::open(directory.path()).expect("a runtime");
         let found = runtime.sandboxes().expect("sandboxes");
         assert_eq!(found.len(), 1);
+        assert_eq!(found[0].attribution, member("one").attribution);
         assert_eq!(
             (found[0].name.as_str(), found[0].id, found[0].cgroup),
             ("one", SandboxId(3), CgroupId(99))

@@ -13,6 +13,7 @@ impl Context for Agent {
             name: member.name.to_string(),
             policy: member.policy.clone(),
             relaxations: member.relaxed.clone(),
+            attribution: member.attribution.clone(),
         })
     }
 
