@@ -1,7 +1,8 @@
 //! The client side of the control socket.
 
 use super::wire::{
-    Created, Disarm, Disarmed, Ended, Failure, NewSandbox, Reloaded, Sandbox, Status,
+    Adopt, Adopted, Created, Disarm, Disarmed, Done, Ended, Failure, NewSandbox, Progress,
+    Reloaded, Sandbox, Status, Stop,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -68,6 +69,57 @@ impl Client {
     pub async fn remove(&self, name: &str) -> Result<Ended, ClientError> {
         self.call(Method::DELETE, &format!("/v1/sandboxes/{name}"), NOTHING)
             .await
+    }
+
+    /// One sandbox.
+    pub async fn sandbox(&self, name: &str) -> Result<Sandbox, ClientError> {
+        self.call(Method::GET, &format!("/v1/sandboxes/{name}"), NOTHING)
+            .await
+    }
+
+    /// Brings a container's cgroup under its policy.
+    pub async fn adopt(&self, wanted: &Adopt) -> Result<Adopted, ClientError> {
+        self.call(Method::POST, "/v1/adopt", Some(wanted)).await
+    }
+
+    /// Holds everything in a sandbox where it stands.
+    pub async fn pause(&self, name: &str) -> Result<Done, ClientError> {
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/pause"),
+            NOTHING,
+        )
+        .await
+    }
+
+    /// Lets it go on.
+    pub async fn resume(&self, name: &str) -> Result<Done, ClientError> {
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/resume"),
+            NOTHING,
+        )
+        .await
+    }
+
+    /// Asks its processes to end, kills what is left after the grace, and ends it.
+    pub async fn stop(&self, name: &str, stop: Stop) -> Result<Done, ClientError> {
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/stop"),
+            Some(&stop),
+        )
+        .await
+    }
+
+    /// Tells how a detached command fares.
+    pub async fn progress(&self, name: &str, progress: &Progress) -> Result<(), ClientError> {
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/progress"),
+            Some(progress),
+        )
+        .await
     }
 
     /// The sandboxes.

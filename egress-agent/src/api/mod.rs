@@ -14,7 +14,10 @@ pub use client::{Client, ClientError};
 pub use server::{Listening, ServeError, serve};
 
 use std::future::Future;
-use wire::{Created, Ended, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use wire::{
+    Adopt, Adopted, Created, Done, Ended, Failure, NewSandbox, Progress, Reloaded, Sandbox, Status,
+    Stop,
+};
 
 /// What the control socket offers. Every call answers when it has taken effect
 /// in the kernel.
@@ -23,6 +26,26 @@ pub trait Control: Send + Sync + 'static {
     fn create(&self, wanted: NewSandbox) -> impl Future<Output = Result<Created, Failure>> + Send;
     /// Ends a sandbox: kills what is left in it and removes it.
     fn remove(&self, name: &str) -> impl Future<Output = Result<Ended, Failure>> + Send;
+    /// One sandbox.
+    fn sandbox(&self, name: &str) -> impl Future<Output = Result<Sandbox, Failure>> + Send;
+    /// Holds everything in a sandbox where it stands.
+    fn pause(&self, name: &str) -> impl Future<Output = Result<Done, Failure>> + Send;
+    /// Lets it go on.
+    fn resume(&self, name: &str) -> impl Future<Output = Result<Done, Failure>> + Send;
+    /// Asks its processes to end, kills what is left after the grace, and ends it.
+    fn stop_sandbox(
+        &self,
+        name: &str,
+        stop: Stop,
+    ) -> impl Future<Output = Result<Done, Failure>> + Send;
+    /// Takes what a supervisor tells of its command.
+    fn progress(
+        &self,
+        name: &str,
+        progress: Progress,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Brings a container's cgroup under its policy.
+    fn adopt(&self, wanted: Adopt) -> impl Future<Output = Result<Adopted, Failure>> + Send;
     /// The sandboxes.
     fn sandboxes(&self) -> impl Future<Output = Vec<Sandbox>> + Send;
     /// The agent's state.

@@ -2,14 +2,15 @@
 
 use super::Control;
 use super::wire::{
-    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status,
+    Adopt, Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Progress, Reloaded,
+    Sandbox, Status, Stop,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use axum::{Extension, Json, Router};
 use std::io;
@@ -85,7 +86,15 @@ pub async fn serve<C: Control>(
     let router = Router::new()
         .route("/v1/status", get(status::<C>))
         .route("/v1/sandboxes", get(sandboxes::<C>).post(create::<C>))
-        .route("/v1/sandboxes/{name}", delete(remove::<C>))
+        .route(
+            "/v1/sandboxes/{name}",
+            get(sandbox::<C>).delete(remove::<C>),
+        )
+        .route("/v1/sandboxes/{name}/pause", post(pause::<C>))
+        .route("/v1/sandboxes/{name}/resume", post(resume::<C>))
+        .route("/v1/sandboxes/{name}/stop", post(stop_sandbox::<C>))
+        .route("/v1/sandboxes/{name}/progress", post(progress::<C>))
+        .route("/v1/adopt", post(adopt::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/disarm", post(disarm::<C>))
         .layer(from_fn(only_root))
@@ -156,6 +165,38 @@ async fn create<C: Control>(
 
 async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
     answer(control.remove(&name).await)
+}
+
+async fn sandbox<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
+    answer(control.sandbox(&name).await)
+}
+
+async fn adopt<C: Control>(State(control): State<Arc<C>>, Json(wanted): Json<Adopt>) -> Response {
+    answer(control.adopt(wanted).await)
+}
+
+async fn pause<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
+    answer(control.pause(&name).await)
+}
+
+async fn resume<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
+    answer(control.resume(&name).await)
+}
+
+async fn stop_sandbox<C: Control>(
+    State(control): State<Arc<C>>,
+    Path(name): Path<String>,
+    Json(stop): Json<Stop>,
+) -> Response {
+    answer(control.stop_sandbox(&name, stop).await)
+}
+
+async fn progress<C: Control>(
+    State(control): State<Arc<C>>,
+    Path(name): Path<String>,
+    Json(told): Json<Progress>,
+) -> Response {
+    answer(control.progress(&name, told).await)
 }
 
 async fn reload<C: Control>(

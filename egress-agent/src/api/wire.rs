@@ -1,7 +1,8 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
-use crate::model::Attribution;
+use crate::model::{Attribution, Relaxation};
+use crate::policy::SeccompProfile;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -37,10 +38,16 @@ pub struct Created {
     pub mode: String,
     /// What the policy gives away beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of the fence that the launcher leaves open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
     /// How long it may last, in milliseconds.
     pub timeout_ms: Option<u64>,
     /// Bytes of `/tmp`, everything else being read-only.
     pub disk: Option<u64>,
+    /// Which system calls the command cannot make.
+    #[serde(default)]
+    pub seccomp: SeccompProfile,
 }
 
 /// A sandbox that has ended.
@@ -73,8 +80,76 @@ pub struct Sandbox {
     pub reports_lost: u64,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
     /// On whose behalf it runs.
     pub attribution: Attribution,
+    /// `running`, `paused`, `stopping`, or `empty` while nothing runs in it.
+    pub state: String,
+    /// The process that ends it.
+    pub owner: u32,
+    /// How its command fares, if a supervisor sees to it.
+    pub progress: Option<Progress>,
+    /// When its time is up, in milliseconds from now.
+    pub time_left_ms: Option<u64>,
+    /// What it used until now, in words.
+    pub used: String,
+}
+
+/// How the command of a detached sandbox fares, as its supervisor tells.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Progress {
+    /// How often it was started.
+    pub starts: u32,
+    /// How it ended the last time, in words.
+    pub last_ending: Option<String>,
+    /// `healthy`, or what the health command said; absent without one.
+    pub health: Option<String>,
+    /// Where its output goes.
+    pub log: PathBuf,
+    /// What just happened, for the record.
+    pub happened: String,
+}
+
+/// A container's cgroup to be brought under its policy.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Adopt {
+    /// Its name below the governed root.
+    pub directory: String,
+    /// What its processes will have and no sandbox has, in words, and whether that is
+    /// a way round the fence.
+    pub findings: Vec<(String, bool)>,
+}
+
+/// A cgroup that is under its policy.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Adopted {
+    /// The sandbox's name.
+    pub name: String,
+    /// The policy it is under.
+    pub policy: String,
+    /// What it has beyond the usual, in plain words.
+    pub relaxations: Vec<String>,
+}
+
+/// A sandbox to be stopped.
+#[derive(Clone, Copy, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Stop {
+    /// How long it may take to end by itself after SIGTERM, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// A sandbox whose state was changed.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Done {
+    /// What was done, in words.
+    pub what: String,
+    /// How long it took, in microseconds.
+    pub took_us: u64,
 }
 
 /// A policy in force.
@@ -88,6 +163,9 @@ pub struct PolicyInForce {
     pub digest: String,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// What it gives away beyond the usual, in plain words.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
 }
 
 /// The agent's state.
@@ -106,6 +184,10 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// Points of the fence that are open, by the name of the sandbox; without those
+    /// for which none is.
+    #[serde(default)]
+    pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
     /// Where the resolver listens.

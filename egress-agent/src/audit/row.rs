@@ -2,13 +2,13 @@
 
 use crate::audit::StoredRecord;
 use crate::audit::stored::StoredRule;
-use crate::model::{Attribution, Record};
+use crate::model::{Attribution, Record, Relaxation};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The columns in the order in which they are bound; `sequence` is SQLite's to give.
-const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, task, \
+const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, relaxations, task, \
     session, project, on_behalf_of, labels, process, command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
     rule_file, rule_line, rule_text, outcome, reason, count, detail) ";
 
@@ -18,7 +18,7 @@ const ROWS_PER_STATEMENT: usize = 64;
 
 /// What a query selects, for [`read`].
 pub(super) const SELECT: &str = "SELECT sequence, time, kind, sandbox_id, sandbox, policy, \
-    task, session, project, on_behalf_of, labels, process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
+    relaxations, task, session, project, on_behalf_of, labels, process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
     rule_line, rule_text, outcome, reason, count, detail FROM records";
 
 /// Writes records in their order, inside the caller's transaction.
@@ -36,6 +36,7 @@ pub(super) async fn insert(
                 .push_bind(record.sandbox_id.map(|id| i64::from(id.0)))
                 .push_bind(record.sandbox.as_deref())
                 .push_bind(record.policy.as_deref())
+                .push_bind(relaxations_text(&record.relaxations))
                 .push_bind(attribution.and_then(|a| a.task.as_deref()))
                 .push_bind(attribution.and_then(|a| a.session.as_deref()))
                 .push_bind(attribution.and_then(|a| a.project.as_deref()))
@@ -97,6 +98,7 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         sandbox_id: row.try_get("sandbox_id")?,
         sandbox: row.try_get("sandbox")?,
         policy: row.try_get("policy")?,
+        relaxations: relaxations_read(row.try_get("relaxations")?)?,
         task: row.try_get("task")?,
         session: row.try_get("session")?,
         project: row.try_get("project")?,
@@ -117,6 +119,19 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         count: u64::try_from(count).map_err(|error| invalid("count", error))?,
         detail: row.try_get("detail")?,
     })
+}
+
+/// A JSON list of texts, or nothing where nothing is relaxed.
+fn relaxations_text(relaxations: &[Relaxation]) -> Option<String> {
+    let texts: Vec<_> = relaxations.iter().map(Relaxation::to_string).collect();
+    (!texts.is_empty()).then(|| serde_json::Value::from(texts).to_string())
+}
+
+fn relaxations_read(text: Option<String>) -> Result<Vec<String>, sqlx::Error> {
+    let list = text.map(|text| serde_json::from_str(&text)).transpose();
+    Ok(list
+        .map_err(|error| invalid("relaxations", error))?
+        .unwrap_or_default())
 }
 
 fn invalid(column: &str, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {

@@ -43,9 +43,31 @@ impl Exit {
     }
 }
 
+impl Exit {
+    /// The exit of another process of this program.
+    pub const fn of_code(code: u8) -> Self {
+        match code {
+            0 => Self::Ok,
+            1 => Self::Failure,
+            2 => Self::Usage,
+            3 => Self::Denied,
+            5 => Self::NotReachable,
+            6 => Self::NotPermitted,
+            78 => Self::BadConfiguration,
+            other => Self::Command(other),
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit.code())
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.trim_end())
     }
 }
 

@@ -11,10 +11,14 @@ mod audit;
 mod exit;
 mod generate;
 mod interruption;
+mod oci_hook;
 mod operate;
 mod output;
 mod policy;
 mod run;
+mod sandbox;
+mod seccomp;
+mod supervise;
 
 pub use agent::{AgentArguments, agent_main};
 pub use exit::{Exit, Problem};
@@ -66,9 +70,9 @@ enum Command {
     /// Check and explain policies; needs no agent and no root.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// Look at sandboxes.
+    /// Look at sandboxes, pause, resume and stop them.
     #[command(subcommand)]
-    Sandbox(operate::SandboxCommand),
+    Sandbox(sandbox::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
     /// Load the policies again; nothing changes unless all are good.
@@ -76,10 +80,18 @@ enum Command {
     /// Ask the audit store.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Let no container start that is not enforced: an OCI `createRuntime` hook.
+    OciHook,
+    /// Show and export the system call filters; needs no agent and no root.
+    #[command(subcommand)]
+    Seccomp(seccomp::SeccompCommand),
     /// Take enforcement out of force: the off switch.
     Disarm(operate::DisarmArguments),
     /// Print shell completions.
     Completion(generate::CompletionArguments),
+    /// See to a detached command; its errand comes on standard input.
+    #[command(hide = true)]
+    Supervise,
     /// Print the man page.
     #[command(hide = true)]
     Man,
@@ -97,11 +109,14 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),
-        Command::Sandbox(command) => operate::sandbox(&socket, command),
+        Command::Sandbox(command) => sandbox::run(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
+        Command::OciHook => oci_hook::run(&socket),
+        Command::Seccomp(command) => seccomp::run(command),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
+        Command::Supervise => supervise::run(&socket),
         Command::Completion(arguments) => generate::completion(&arguments),
         Command::Man => generate::man(),
     };

@@ -1,30 +1,17 @@
 //! What an operator asks of a running agent, and the off switch.
 
 use super::exit::{Exit, Problem};
-use super::output::{Output, counted, print, print_json, table, to_the_second};
+use super::output::{Output, counted, print, print_json, to_the_second};
 use crate::api::wire::Status;
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::enforcer::disarm_at;
-use crate::model::{Record, RecordKind};
+use crate::model::{Record, RecordKind, Relaxation};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
-use clap::{Args, Subcommand};
+use clap::Args;
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-#[derive(Subcommand, Debug)]
-pub enum SandboxCommand {
-    /// List the sandboxes that run.
-    List(ListArguments),
-}
-
-#[derive(Args, Debug)]
-pub struct ListArguments {
-    /// How the answer looks.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
 
 #[derive(Args, Debug)]
 pub struct StatusArguments {
@@ -61,56 +48,12 @@ pub struct DisarmArguments {
 }
 
 /// Runs one request to the end.
-fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
+pub fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Problem::failure)?;
     runtime.block_on(request).map_err(Problem::from)
-}
-
-pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> {
-    let SandboxCommand::List(arguments) = command;
-    let sandboxes = ask(Client::new(socket).sandboxes())?;
-    match arguments.output {
-        Output::Json => print_json(&sandboxes)?,
-        Output::Jsonl => {
-            for sandbox in &sandboxes {
-                let line = serde_json::to_string(sandbox).map_err(Problem::failure)?;
-                print(&format!("{line}\n"))?;
-            }
-        }
-        Output::Table if sandboxes.is_empty() => print("no sandbox runs\n")?,
-        Output::Table => {
-            let header = [
-                "NAME",
-                "POLICY",
-                "MODE",
-                "BEGAN",
-                "PROCESSES",
-                "GRANTS",
-                "RELAXED",
-            ];
-            let rows = sandboxes.into_iter().map(|s| {
-                let relaxed = if s.relaxations.is_empty() {
-                    "no".into()
-                } else {
-                    s.relaxations.join("; ")
-                };
-                vec![
-                    s.name,
-                    s.policy,
-                    s.mode,
-                    to_the_second(&s.began),
-                    s.processes.to_string(),
-                    s.grants.to_string(),
-                    relaxed,
-                ]
-            });
-            print(&table(&header, rows))?;
-        }
-    }
-    Ok(Exit::Ok)
 }
 
 pub fn status(socket: &Path, arguments: &StatusArguments) -> Result<Exit, Problem> {
@@ -144,6 +87,10 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));
     }
+    for (sandbox, points) in &status.relaxed {
+        let points: Vec<_> = points.iter().map(Relaxation::to_string).collect();
+        text.push_str(&format!("  relaxed    {sandbox}: {}\n", points.join(", ")));
+    }
     text.push_str("policies in force:\n");
     for policy in &status.policies {
         text.push_str(&format!(
@@ -153,6 +100,9 @@ fn status_text(status: &Status) -> String {
             policy.digest.get(..12).unwrap_or(&policy.digest),
             policy.file.display()
         ));
+        for relaxation in &policy.relaxations {
+            text.push_str(&format!("    relaxation: {relaxation}\n"));
+        }
     }
     if status.policies.is_empty() {
         text.push_str("  none: every sandbox would be refused\n");

@@ -3,6 +3,9 @@
 use super::attribution::AttributionArguments;
 use super::exit::{Exit, Problem};
 use super::interruption::Interruption;
+use super::output::print;
+use super::sandbox::LOGS;
+use super::supervise::{self, Errand, Health, Restart};
 use crate::api::Client;
 use crate::api::wire::{Created, Ended, Failure, NewSandbox};
 use crate::daemon::{AgentError, Ephemeral, upstream};
@@ -21,7 +24,39 @@ use std::time::Duration;
 
 /// How much later than the agent the launcher ends a command whose time is up:
 /// its own clock is for the time without an agent.
-const AGENTS_TURN: Duration = Duration::from_secs(1);
+pub const AGENTS_TURN: Duration = Duration::from_secs(1);
+
+/// Where help lists the options of detached commands.
+const DETACHED: &str = "Detached";
+
+#[derive(Args, Debug)]
+pub struct DetachArguments {
+    /// Return when the command runs, and let a supervisor see to it.
+    #[arg(short, long, help_heading = DETACHED, conflicts_with = "ephemeral")]
+    detach: bool,
+    /// When a command that has ended is started again; pauses grow to 4 s.
+    #[arg(long, help_heading = DETACHED, value_enum, default_value_t, requires = "detach")]
+    restart: Restart,
+    /// At most so many new starts.
+    #[arg(long, help_heading = DETACHED, value_name = "N", requires = "detach")]
+    max_restarts: Option<u32>,
+    /// A command for /bin/sh in the sandbox; a status other than 0 means that the
+    /// command is not well.
+    #[arg(long, help_heading = DETACHED, value_name = "COMMAND", requires = "detach")]
+    health_command: Option<String>,
+    /// The time between two runs of the health command, in seconds.
+    #[arg(long, help_heading = DETACHED, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400), requires = "health_command")]
+    health_interval: u64,
+    /// The time that one may take, in seconds.
+    #[arg(long, help_heading = DETACHED, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600), requires = "health_command")]
+    health_timeout: u64,
+    /// Failures in a row after which the command is killed.
+    #[arg(long, help_heading = DETACHED, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..), requires = "health_command")]
+    health_retries: u32,
+    /// The directory of the log.
+    #[arg(long, help_heading = DETACHED, value_name = "DIR", default_value = LOGS, requires = "detach")]
+    logs: PathBuf,
+}
 
 #[derive(Args, Debug)]
 pub struct RunArguments {
@@ -47,6 +82,8 @@ pub struct RunArguments {
     env: Vec<String>,
     #[command(flatten)]
     attribution: AttributionArguments,
+    #[command(flatten)]
+    detach: DetachArguments,
     /// Do not tell at the end where the records are.
     #[arg(short, long)]
     quiet: bool,
@@ -130,6 +167,9 @@ async fn under_an_agent(
              files are for `--ephemeral`"
         )));
     }
+    if arguments.detach.detach {
+        return detached(socket, arguments);
+    }
     let client = Client::new(socket);
     let wanted = NewSandbox {
         name: arguments.name.clone(),
@@ -150,6 +190,38 @@ async fn under_an_agent(
     result
 }
 
+/// Lets a supervisor start the command, and tells where it runs.
+fn detached(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
+    let detach = arguments.detach;
+    let health = detach.health_command.map(|command| Health {
+        command,
+        interval: detach.health_interval,
+        timeout: detach.health_timeout,
+        retries: detach.health_retries,
+    });
+    let errand = Errand {
+        wanted: NewSandbox {
+            name: arguments.name,
+            policy: arguments.policy,
+            owner: std::process::id(),
+            attribution: arguments.attribution.into(),
+        },
+        command: arguments.command,
+        env: arguments.env,
+        directory: std::env::current_dir().map_err(Problem::failure)?,
+        restart: detach.restart,
+        max_restarts: detach.max_restarts,
+        health,
+        logs: detach.logs,
+    };
+    let (name, log) = supervise::start(socket, &errand)?;
+    print(&format!("{name}\n"))?;
+    if !arguments.quiet {
+        eprintln!("egressctl: its output goes to {}", log.display());
+    }
+    Ok(Exit::Ok)
+}
+
 /// Says which limits ended the command: its status alone does not.
 fn tell_over(ended: &Ended) {
     for limit in &ended.over {
@@ -167,33 +239,47 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
     let root = GovernedRoot::open(&hierarchy, &created.root).map_err(Problem::failure)?;
     let name = SandboxName::parse(&created.name).map_err(Problem::failure)?;
     let cgroup = SandboxCgroup::open(&root, &name).map_err(Problem::failure)?;
-    let chosen = ChosenUser::choose(
-        created.user.as_deref(),
-        &Caller::of_this_process(),
-        SandboxId(created.id),
-    )
-    .map_err(Problem::failure)?;
     let spec = LaunchSpec {
-        command: arguments.command.clone(),
-        environment: environment::build(std::env::vars_os(), &chosen.user, &arguments.env)
-            .map_err(Problem::usage)?,
-        user: chosen.user,
-        directory: None,
-        // Any address does: port 53 is brought to the agent's resolver.
-        resolv_conf: Some(resolv_conf(IpAddr::V4(Ipv4Addr::LOCALHOST))),
-        forward_signals: true,
         time: created
             .timeout_ms
             .map(|timeout| Duration::from_millis(timeout) + AGENTS_TURN),
-        disk: created.disk,
+        ..spec_of(created, &arguments.command, &arguments.env)?
     };
     let child = launch(&spec, &cgroup).map_err(|error| launch_problem(&error))?;
     let ending: Ending = child.wait().map_err(Problem::failure)?;
     Ok(Exit::Command(ending.exit_code()))
 }
 
+/// What is started in a sandbox, in the foreground unless the caller changes that.
+pub fn spec_of(
+    created: &Created,
+    command: &[OsString],
+    env: &[String],
+) -> Result<LaunchSpec, Problem> {
+    let chosen = ChosenUser::choose(
+        created.user.as_deref(),
+        &Caller::of_this_process(),
+        SandboxId(created.id),
+    )
+    .map_err(Problem::failure)?;
+    Ok(LaunchSpec {
+        command: command.to_vec(),
+        environment: environment::build(std::env::vars_os(), &chosen.user, env)
+            .map_err(Problem::usage)?,
+        user: chosen.user,
+        directory: None,
+        // Any address does: port 53 is brought to the agent's resolver.
+        resolv_conf: Some(resolv_conf(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        relaxed: created.relaxed.clone(),
+        forward_signals: true,
+        time: None,
+        disk: created.disk,
+        seccomp: created.seccomp,
+    })
+}
+
 /// A command that is not there gives the codes that shells give.
-fn launch_problem(error: &LaunchError) -> Problem {
+pub fn launch_problem(error: &LaunchError) -> Problem {
     let exit = match error {
         LaunchError::NotPermitted => Exit::NotPermitted,
         other => other.exit_code().map_or(Exit::Failure, Exit::Command),

@@ -4,7 +4,7 @@
 use super::book::{Book, Member};
 use super::config::Config;
 use super::error::AgentError;
-use super::limits::LimitWatch;
+use super::lifecycle::Upkeep;
 use super::losses::LastReadings;
 use super::runtime::Runtime;
 use crate::audit::{Recorder, Store};
@@ -14,7 +14,7 @@ use crate::grants::{Adopted, Changes};
 use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::sandbox::{CgroupError, Controllers, GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::sandbox::{GovernedRoot, Hierarchy};
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -28,8 +28,7 @@ pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Agent {
     config: Config,
     root: GovernedRoot,
-    controllers: Controllers,
-    limit_watch: LimitWatch,
+    upkeep: Upkeep,
     enforcer: Enforcer,
     book: Mutex<Book>,
     runtime: Mutex<Runtime>,
@@ -74,10 +73,9 @@ impl Agent {
         }
         let upstreams = upstreams(&config)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
-        let limit_watch = LimitWatch::open().map_err(AgentError::Watch)?;
         let hierarchy = Hierarchy::find()?;
         let root = GovernedRoot::ensure(&hierarchy, &config.root)?;
-        let controllers = Controllers::enable(&hierarchy, &root);
+        let upkeep = Upkeep::new(&hierarchy, &root).map_err(AgentError::Watch)?;
         let place = Place {
             path: root.path().to_owned(),
             cgroup: root.id(),
@@ -99,8 +97,7 @@ impl Agent {
         let agent = Arc::new(Self {
             config,
             root,
-            controllers,
-            limit_watch,
+            upkeep,
             enforcer,
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
@@ -163,14 +160,8 @@ impl Agent {
         // with them their grants: `load` asks every one of them again.
         let changes = book.load(policies, now)?;
         self.carry_out(&mut book, &changes)?;
-        let members: Vec<Member> = book.members().cloned().collect();
         drop(book);
-        self.renew_limits();
-        for member in members {
-            if let Ok(cgroup) = self.cgroup_of(&member) {
-                self.watch_limits_of(&member, &cgroup);
-            }
-        }
+        self.resume_limits();
         Ok(())
     }
 
@@ -250,17 +241,8 @@ impl Agent {
         &self.enforcer
     }
 
-    pub(super) const fn controllers(&self) -> &Controllers {
-        &self.controllers
-    }
-
-    pub(super) const fn limit_watch(&self) -> &LimitWatch {
-        &self.limit_watch
-    }
-
-    /// The cgroup of a sandbox.
-    pub(super) fn cgroup_of(&self, member: &Member) -> Result<SandboxCgroup, CgroupError> {
-        SandboxCgroup::open(&self.root, &member.name)
+    pub(super) const fn upkeep(&self) -> &Upkeep {
+        &self.upkeep
     }
 
     pub(super) const fn root(&self) -> &GovernedRoot {
@@ -348,7 +330,7 @@ impl Agent {
     /// Ends the agent's loops; enforcement stays.
     pub fn stop(&self) {
         self.stop.send_replace(true);
-        self.limit_watch.wake();
+        self.upkeep.watch.wake();
     }
 
     /// Whether the agent is to end.
@@ -448,7 +430,7 @@ impl Agent {
         let mut found = std::collections::BTreeMap::new();
         let members: Vec<Member> = self.book().members().cloned().collect();
         for member in members {
-            let mut open = vec![self.root.path().join(member.name.as_str())];
+            let mut open = vec![self.root.path().join(member.directory())];
             while let Some(directory) = open.pop() {
                 let Ok(metadata) = std::fs::metadata(&directory) else {
                     continue;

@@ -5,15 +5,17 @@ use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
-    Created, Ended, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Adopt, Adopted, Created, Done, Ended, Failure, FailureKind, NewSandbox, PolicyInForce,
+    Progress, Reloaded, Sandbox, Status, Stop,
 };
-use crate::model::{Attribution, SandboxName};
+use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
@@ -30,6 +32,7 @@ fn in_force(policy: &Policy) -> PolicyInForce {
         file: policy.file.as_ref().clone(),
         digest: policy.digest.clone(),
         mode: mode_name(policy.mode).into(),
+        relaxations: policy.relaxations.clone(),
     }
 }
 
@@ -70,6 +73,7 @@ impl Agent {
             .policies()
             .select(&name, wanted.policy.as_deref())
             .map_err(|error| Failure::new(FailureKind::NotFound, error))?;
+        self.refuse_own_socket(&policy)?;
         let cgroup = SandboxCgroup::create(self.root(), &name).map_err(|error| match &error {
             CgroupError::Exists { .. } => Failure::new(FailureKind::Conflict, &error),
             _ => failed(&error),
@@ -80,14 +84,14 @@ impl Agent {
             }
             failure
         };
-        let relaxations = self.limit_new(&cgroup, &policy).map_err(undo)?;
+        let left_out = self.limit_new(&cgroup, &policy).map_err(undo)?;
         let (member, changes) = book
             .begin(
                 Newcomer {
                     name,
                     cgroup: cgroup.id(),
                     owner: wanted.owner,
-                    relaxations,
+                    left_out,
                     attribution,
                     limits: policy.limits.clone(),
                 },
@@ -134,6 +138,8 @@ impl Agent {
                 .timeout
                 .and_then(|timeout| timeout.as_millis().try_into().ok()),
             disk: policy.limits.disk,
+            seccomp: policy.seccomp,
+            relaxed: member.relaxed,
         })
     }
 
@@ -145,6 +151,7 @@ impl Agent {
             .by_name(name)
             .cloned()
             .ok_or_else(|| Failure::from(BookError::NoSuchSandbox(name.to_owned())))?;
+        self.refuse_foreign(&member)?;
         let used = match self.cgroup_of(&member) {
             Ok(cgroup) => {
                 cgroup.kill(KILL_DEADLINE).map_err(failed)?;
@@ -219,7 +226,29 @@ impl Agent {
         })
     }
 
-    fn describe_sandboxes(&self) -> Vec<Sandbox> {
+    /// The control socket is no socket that a sandbox may reach: whoever is root
+    /// there could have itself disarmed.
+    fn refuse_own_socket(&self, policy: &Policy) -> Result<(), Failure> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = real(&self.config().socket);
+        let opened = policy
+            .relaxed
+            .iter()
+            .any(|point| matches!(point, Relaxation::HostSocket(path) if real(path) == own));
+        if opened {
+            return Err(Failure::new(
+                FailureKind::BadConfiguration,
+                format!(
+                    "policy {} opens {}, which is the agent's own socket; take it out of `sandbox.relax`",
+                    policy.name,
+                    own.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn describe_sandboxes(&self) -> Vec<Sandbox> {
         let lost: BTreeMap<_, _> = self
             .enforcer()
             .meters()
@@ -230,23 +259,29 @@ impl Agent {
         let book = self.book();
         let mut sandboxes: Vec<_> = book
             .members()
-            .map(|member| Sandbox {
-                name: member.name.to_string(),
-                id: member.id.0,
-                policy: member.policy.clone(),
-                mode: book
-                    .policy_of(member.id)
-                    .map_or("denied", |compiled| mode_name(compiled.policy.mode))
-                    .into(),
-                began: member.began.to_string(),
-                processes: self
-                    .cgroup_of(member)
-                    .and_then(|cgroup| cgroup.processes())
-                    .map_or(0, |processes| processes.len()),
-                grants: book.ledger().grants(member.id).count(),
-                reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
-                relaxations: member.relaxations.clone(),
-                attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
+            .map(|member| {
+                let (state, processes, used) = self.look_into(member);
+                Sandbox {
+                    name: member.name.to_string(),
+                    id: member.id.0,
+                    policy: member.policy.clone(),
+                    mode: book
+                        .policy_of(member.id)
+                        .map_or("denied", |compiled| mode_name(compiled.policy.mode))
+                        .into(),
+                    began: member.began.to_string(),
+                    processes,
+                    grants: book.ledger().grants(member.id).count(),
+                    reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
+                    relaxations: member.relaxations.clone(),
+                    relaxed: member.relaxed.clone(),
+                    attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
+                    state: state.into(),
+                    owner: member.owner,
+                    progress: member.progress.clone(),
+                    time_left_ms: self.time_left(member),
+                    used,
+                }
             })
             .collect();
         sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
@@ -291,6 +326,11 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            relaxed: book
+                .members()
+                .filter(|member| !member.relaxed.is_empty())
+                .map(|member| (member.name.to_string(), member.relaxed.clone()))
+                .collect(),
             policies: book
                 .policies()
                 .iter()
@@ -368,6 +408,30 @@ impl Control for Agent {
 
     async fn remove(&self, name: &str) -> Result<Ended, Failure> {
         tokio::task::block_in_place(|| self.remove_sandbox(name))
+    }
+
+    async fn sandbox(&self, name: &str) -> Result<Sandbox, Failure> {
+        tokio::task::block_in_place(|| self.describe_sandbox(name))
+    }
+
+    async fn pause(&self, name: &str) -> Result<Done, Failure> {
+        tokio::task::block_in_place(|| self.pause_sandbox(name))
+    }
+
+    async fn resume(&self, name: &str) -> Result<Done, Failure> {
+        tokio::task::block_in_place(|| self.resume_sandbox(name))
+    }
+
+    async fn stop_sandbox(&self, name: &str, stop: Stop) -> Result<Done, Failure> {
+        tokio::task::block_in_place(|| self.stop_named(name, stop))
+    }
+
+    async fn progress(&self, name: &str, progress: Progress) -> Result<(), Failure> {
+        tokio::task::block_in_place(|| self.take_progress(name, progress))
+    }
+
+    async fn adopt(&self, wanted: Adopt) -> Result<Adopted, Failure> {
+        tokio::task::block_in_place(|| self.adopt_container(&wanted))
     }
 
     async fn sandboxes(&self) -> Vec<Sandbox> {

@@ -141,7 +141,11 @@ impl Agent {
         policy: &Policy,
     ) -> Result<Vec<String>, Failure> {
         let unenforced = cgroup
-            .limit(&Limits::default(), &policy.limits, self.controllers())
+            .limit(
+                &Limits::default(),
+                &policy.limits,
+                &self.upkeep().controllers,
+            )
             .map_err(Failure::failed)?;
         match unenforced.first() {
             Some(first) if !policy.limits.best_effort => Err(Failure::new(
@@ -152,13 +156,25 @@ impl Agent {
                     first.key, policy.name, first.why
                 ),
             )),
-            _ => Ok(relaxations(policy, &unenforced)),
+            _ => Ok(in_words(&unenforced)),
+        }
+    }
+
+    /// Brings the sandboxes of an earlier agent under the limits of their policies,
+    /// and watches them.
+    pub(super) fn resume_limits(&self) {
+        self.renew_limits();
+        let members: Vec<Member> = self.book().members().cloned().collect();
+        for member in members {
+            if let Ok(cgroup) = self.cgroup_of(&member) {
+                self.watch_limits_of(&member, &cgroup);
+            }
         }
     }
 
     /// Begins to watch a sandbox.
     pub(super) fn watch_limits_of(&self, member: &Member, cgroup: &SandboxCgroup) {
-        self.limit_watch().add(member.id, cgroup);
+        self.upkeep().watch.add(member.id, cgroup);
     }
 
     /// Brings running sandboxes under the limits of the policies in force.
@@ -172,20 +188,27 @@ impl Agent {
                 .collect()
         };
         for (member, policy) in changed {
+            // What others started they limit; only the clock is the agent's.
+            let wanted = match &member.foreign {
+                None => policy.limits.clone(),
+                Some(_) => Limits {
+                    timeout: policy.limits.timeout,
+                    ..Limits::default()
+                },
+            };
+            if member.limits == wanted {
+                continue;
+            }
             let renewed = self.cgroup_of(&member).and_then(|cgroup| {
-                cgroup.limit(&member.limits, &policy.limits, self.controllers())
+                cgroup.limit(&member.limits, &wanted, &self.upkeep().controllers)
             });
             match renewed {
                 Ok(unenforced) => {
-                    for one in &unenforced {
-                        self.tell_of_sandbox(
-                            &member,
-                            format!("`{}` is not enforced here: {}", one.key, one.why),
-                        );
+                    let left_out = in_words(&unenforced);
+                    for words in &left_out {
+                        self.tell_of_sandbox(&member, words.clone());
                     }
-                    let relaxations = relaxations(&policy, &unenforced);
-                    self.book()
-                        .note_limits(member.id, policy.limits.clone(), relaxations);
+                    self.book().note_limits(member.id, wanted, &left_out);
                 }
                 Err(error) => {
                     tracing::error!(sandbox = %member.name, %error, "the new limits are not in force");
@@ -196,7 +219,7 @@ impl Agent {
                 }
             }
         }
-        self.limit_watch().wake();
+        self.upkeep().watch.wake();
     }
 
     /// Watches until the agent stops. A thread of its own: what else the agent does
@@ -208,7 +231,7 @@ impl Agent {
             .name("limits".to_owned())
             .spawn(move || {
                 while !agent.is_stopped() {
-                    if let Err(error) = agent.limit_watch().wait(agent.until_next_deadline()) {
+                    if let Err(error) = agent.upkeep().watch.wait(agent.until_next_deadline()) {
                         tracing::error!(%error, "limits that are met are told late");
                         std::thread::sleep(TICK);
                     }
@@ -223,7 +246,7 @@ impl Agent {
     }
 
     fn look_at_moved(self: &Arc<Self>, tasks: &tokio::runtime::Handle) {
-        match self.limit_watch().moved() {
+        match self.upkeep().watch.moved() {
             Ok(moved) => {
                 for id in moved {
                     let agent = Arc::clone(self);
@@ -242,7 +265,7 @@ impl Agent {
     /// Never longer than a tick: the clock that this sleeps on stands still while
     /// the machine does.
     fn until_next_deadline(&self) -> Duration {
-        let state = self.limit_watch().state();
+        let state = self.upkeep().watch.state();
         let now = boot_now();
         let book = self.book();
         let next = book
@@ -257,7 +280,7 @@ impl Agent {
 
     /// The sandboxes whose time is up, each once.
     fn overdue(&self) -> Vec<Member> {
-        let mut state = self.limit_watch().state();
+        let mut state = self.upkeep().watch.state();
         let now = boot_now();
         let book = self.book();
         let overdue = book
@@ -302,7 +325,7 @@ impl Agent {
                     &format!("it could not be stopped: {error}"),
                     false,
                 );
-                if let Some(met) = self.limit_watch().state().met.get_mut(&member.id) {
+                if let Some(met) = self.upkeep().watch.state().met.get_mut(&member.id) {
                     met.overdue = false;
                 }
             }
@@ -316,7 +339,7 @@ impl Agent {
         };
         let limits = &member.limits;
         let (kills, forks) = {
-            let mut state = self.limit_watch().state();
+            let mut state = self.upkeep().watch.state();
             let met = state.met.entry(member.id).or_default();
             (
                 usage.out_of_memory.saturating_sub(std::mem::replace(
@@ -357,7 +380,7 @@ impl Agent {
     /// The record of a limit that was met. `ended`: it is why the sandbox ends.
     fn tell_of_limit(&self, member: &Member, limit: &str, happened: &str, ended: bool) {
         if ended {
-            let mut state = self.limit_watch().state();
+            let mut state = self.upkeep().watch.state();
             state
                 .met
                 .entry(member.id)
@@ -386,20 +409,20 @@ impl Agent {
 
     /// Forgets what was told of a sandbox that has ended; gives what ended it.
     pub(super) fn forget_limits(&self, id: SandboxId) -> Vec<String> {
-        self.limit_watch().forget(id)
+        self.upkeep().watch.forget(id)
     }
 }
 
-fn relaxations(policy: &Policy, unenforced: &[Unenforced]) -> Vec<String> {
-    let left_out = unenforced
+fn in_words(unenforced: &[Unenforced]) -> Vec<String> {
+    unenforced
         .iter()
-        .map(|one| format!("`{}` is not enforced here: {}", one.key, one.why));
-    policy.relaxations.iter().cloned().chain(left_out).collect()
+        .map(|one| format!("`{}` is not enforced here: {}", one.key, one.why))
+        .collect()
 }
 
 /// `cpu 1.234s, memory at most 12Mi, at most 3 processes`; what is not known is
 /// left out.
-fn usage_in_words(usage: &Usage) -> String {
+pub(super) fn usage_in_words(usage: &Usage) -> String {
     let mut words = Vec::new();
     let mut say = |text: Option<String>| words.extend(text);
     let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());

@@ -92,7 +92,10 @@ impl Agent {
         }
         let agent = Arc::clone(self);
         // Ending a sandbox waits for processes to die.
-        tokio::task::spawn_blocking(move || agent.collect_orphans());
+        tokio::task::spawn_blocking(move || {
+            agent.look_for_others();
+            agent.collect_orphans();
+        });
     }
 
     /// Looks whether the programs are still there, and puts back what is
@@ -183,7 +186,7 @@ impl Agent {
         let orphans: Vec<String> = self
             .book()
             .members()
-            .filter(|member| !is_alive(member.owner))
+            .filter(|member| member.foreign.is_none() && !is_alive(member.owner))
             .filter(|member| {
                 self.cgroup_of(member)
                     .and_then(|cgroup| cgroup.populated())

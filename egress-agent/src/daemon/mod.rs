@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod agent;
 pub mod book;
 mod config;
@@ -14,6 +15,7 @@ mod control;
 mod ephemeral;
 mod error;
 mod gate;
+mod lifecycle;
 mod limits;
 mod loops;
 mod losses;

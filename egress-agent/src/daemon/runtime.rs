@@ -2,8 +2,9 @@
 //! runtime directory: it lasts exactly as long as the kernel maps do, until the
 //! machine restarts.
 
-use super::book::Member;
-use crate::model::{Attribution, DomainName, SandboxName};
+use super::book::{Foreign, Member};
+use crate::api::wire::Progress;
+use crate::model::{Attribution, DomainName, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
@@ -27,8 +28,15 @@ struct Wire {
     began_boot: u64,
     owner: u32,
     relaxations: Vec<String>,
+    /// Absent in what an agent before relaxations had names wrote.
+    #[serde(default)]
+    relaxed: Vec<Relaxation>,
     #[serde(default)]
     attribution: Option<Arc<Attribution>>,
+    #[serde(default)]
+    progress: Option<Progress>,
+    #[serde(default)]
+    foreign: Option<Foreign>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -124,7 +132,10 @@ impl Runtime {
             began_boot: member.began_boot,
             owner: member.owner,
             relaxations: member.relaxations.clone(),
+            relaxed: member.relaxed.clone(),
             attribution: member.attribution.clone(),
+            progress: member.progress.clone(),
+            foreign: member.foreign.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -285,9 +296,12 @@ fn member_from(path: &Path) -> Result<Member, String> {
         began_boot: wire.began_boot,
         owner: wire.owner,
         relaxations: wire.relaxations,
+        relaxed: wire.relaxed,
         attribution: wire.attribution,
         // The policy's are put into force when its sandboxes are taken over.
         limits: Limits::default(),
+        progress: wire.progress,
+        foreign: wire.foreign,
     })
 }
 
@@ -305,11 +319,14 @@ mod tests {
             began_boot: 7,
             owner: 1,
             relaxations: vec!["root".into()],
+            relaxed: vec![Relaxation::Root],
             attribution: Some(Arc::new(Attribution {
                 labels: [("team".to_owned(), "blue".to_owned())].into(),
                 ..Attribution::default()
             })),
             limits: Limits::default(),
+            progress: None,
+            foreign: None,
         }
     }
 

@@ -17,6 +17,18 @@ impl Glob {
         fits.then(|| Self(text.into()))
     }
 
+    /// Reads a pattern that the name of a cgroup's directory can match, as systemd and
+    /// container engines write such names.
+    pub fn parse_cgroup(text: &str) -> Option<Self> {
+        let fits = (1..=255).contains(&text.len())
+            && !text.starts_with('.')
+            && text.chars().all(|c| {
+                c.is_ascii_alphanumeric()
+                    || matches!(c, '-' | '_' | '.' | '*' | '@' | ':' | '+' | '\\')
+            });
+        fits.then(|| Self(text.into()))
+    }
+
     /// Whether it is a name and no pattern.
     pub fn is_exact(&self) -> bool {
         !self.0.contains('*')

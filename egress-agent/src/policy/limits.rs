@@ -32,6 +32,30 @@ pub struct Limits {
     pub best_effort: bool,
 }
 
+/// Which system calls a command cannot make. The order is that of strictness.
+#[derive(
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Debug,
+    Default,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum SeccompProfile {
+    /// It can make all of them.
+    None,
+    /// None that goes round the kernel programs.
+    #[default]
+    Default,
+    /// Nor any that ordinary programs do without.
+    Strict,
+}
+
 /// What a block device may be asked to do, per second.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IoLimit {

@@ -1,14 +1,16 @@
 //! What a policy means, once everything about it has been checked.
 
+use super::adopt::{Adoption, UnmetContract};
 use super::compile::compile;
 use super::diagnostic::{Diagnostic, Report, Source};
 use super::glob::Glob;
-use super::limits::Limits;
+use super::limits::{Limits, SeccompProfile};
 use super::names::NameIndex;
 use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Rule};
 use super::wire::{Document, Read};
 use super::yaml::{self, Value};
+use crate::model::Relaxation;
 use egress_common::Mode;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -29,6 +31,10 @@ pub struct Policy {
     pub mode: Mode,
     /// Which sandboxes it is for, when nobody names a policy.
     pub applies_to: Vec<Glob>,
+    /// Which cgroups of others it is for.
+    pub adopts: Vec<Adoption>,
+    /// What happens where those have more than a sandbox has.
+    pub unmet_contract: UnmetContract,
     /// What is allowed, in the order of the text.
     pub rules: Vec<Rule>,
     /// What is refused whatever the rules say.
@@ -39,6 +45,10 @@ pub struct Policy {
     pub user: Option<UserSetting>,
     /// How much of the machine a sandbox may use.
     pub limits: Limits,
+    /// Which system calls the command cannot make.
+    pub seccomp: SeccompProfile,
+    /// The points of the fence that are open for its sandboxes, in order, each once.
+    pub relaxed: Vec<Relaxation>,
     /// What this policy gives away beyond the usual, in plain words with the line.
     pub relaxations: Vec<String>,
     pub(super) allowed_names: NameIndex,

@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod compile;
 mod judge;
 mod limits;
@@ -32,11 +33,12 @@ pub mod render;
 pub mod set;
 pub mod target;
 
+pub use adopt::{Adoption, CgroupKind, UnmetContract};
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
 pub use judge::{NamePermit, NameVerdict, Refusal};
-pub use limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits};
+pub use limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits, SeccompProfile};
 pub use meaning::{DnsSettings, Policy, UserSetting};
 pub use networks::FlatNetwork;
 pub use rule::{BlockEntry, PermittedService, Rule, Subject};

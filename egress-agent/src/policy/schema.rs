@@ -17,7 +17,16 @@ pub fn json_schema() -> Value {
         ("Allow", "required", json!(["protocols"])),
         ("Allow", "oneOf", destination.clone()),
         ("Block", "oneOf", destination),
-        ("Applies", "required", json!(["sandbox"])),
+        (
+            "Applies",
+            "oneOf",
+            json!([
+                { "required": ["sandbox"] },
+                { "required": ["unit"] },
+                { "required": ["slice"] },
+                { "required": ["cgroup"] },
+            ]),
+        ),
     ] {
         schema["$defs"][block][key] = value;
     }

@@ -109,6 +109,16 @@ impl PolicySet {
             })
     }
 
+    /// The policy for a cgroup that somebody else made directly below the governed
+    /// root: the exact name before patterns, then the longest.
+    pub fn select_cgroup(&self, directory: &str) -> Option<Arc<Policy>> {
+        self.iter()
+            .flat_map(|policy| policy.adopts.iter().map(move |one| (one, policy)))
+            .filter(|(one, _)| one.matches(directory))
+            .max_by_key(|(one, _)| rank(&one.glob))
+            .map(|(_, policy)| Arc::clone(policy))
+    }
+
     fn names(&self) -> String {
         if self.by_name.is_empty() {
             return "none".to_owned();
@@ -129,17 +139,21 @@ fn rank(glob: &Glob) -> (bool, usize) {
 /// Pairs of policies that could apply to one sandbox with the same right.
 fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
     // Only matchers of one rank can tie.
-    let mut ranks: HashMap<(bool, usize), Vec<(&Glob, &Policy)>> = HashMap::new();
+    let mut ranks: HashMap<(&str, bool, usize), Vec<(&Glob, &Policy)>> = HashMap::new();
     let mut problems = Vec::new();
     for policy in policies {
-        for glob in &policy.applies_to {
-            let rivals = ranks.entry(rank(glob)).or_default();
+        let sandboxes = policy.applies_to.iter().map(|glob| ("sandbox", glob));
+        // Which kind of cgroup a name is does not matter here: it can be several.
+        let cgroups = policy.adopts.iter().map(|one| ("cgroup", &one.glob));
+        for (key, glob) in sandboxes.chain(cgroups) {
+            let (exact, weight) = rank(glob);
+            let rivals = ranks.entry((key, exact, weight)).or_default();
             let rival = rivals
                 .iter()
                 .find(|(other, owner)| owner.file != policy.file && other.meets(glob));
             if let Some((other, owner)) = rival {
                 let message = format!(
-                    "`sandbox: {glob}` and `sandbox: {other}` of `{}` are equally specific and can match one sandbox",
+                    "`{key}: {glob}` and `{key}: {other}` of `{}` are equally specific and can match one {key}",
                     owner.file.display()
                 );
                 problems.push(

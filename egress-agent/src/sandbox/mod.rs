@@ -9,10 +9,12 @@
 //! - [`user`] and [`environment`] say as whom and with what a command runs;
 //! - [`view`] plans what the command sees of the file system;
 //! - [`seccomp`] lists the system calls that it cannot make;
+//! - [`contract`] looks for what it does not have in processes that others started;
 //! - [`mod@launch`] starts the command and waits for it;
 //! - `spawn` is the only room with `unsafe`: what happens between clone and exec.
 
 pub mod cgroup;
+pub mod contract;
 pub mod environment;
 pub mod launch;
 pub mod mount_table;

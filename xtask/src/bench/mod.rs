@@ -27,6 +27,22 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// What the start of a sandbox costs beside many others.
+    Sandbox(Sandbox),
+}
+
+/// What can be chosen about [`What::Sandbox`].
+#[derive(clap::Args)]
+struct Sandbox {
+    /// Sandboxes that run meanwhile.
+    #[arg(long, default_value_t = 1000)]
+    alive: u32,
+    /// Starts that are measured.
+    #[arg(long, default_value_t = 300)]
+    rounds: u32,
+    /// Fail if they take longer than they may.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What can be chosen about [`What::Connect`].
@@ -57,8 +73,11 @@ enum Format {
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let What::Connect(options) = &options.what;
     setup::run_first()?;
+    let options = match &options.what {
+        What::Connect(options) => options,
+        What::Sandbox(options) => return sandbox(options),
+    };
     let summary = Summary::of(measure(options)?);
     match options.output {
         Format::Text => println!("{}", table::text(&summary)),
@@ -70,6 +89,31 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "too slow: {}; docs/performance.md says what was measured when",
             missed.join(", ")
         )));
+    }
+    Ok(())
+}
+
+/// Measures the start of sandboxes and prints what the measuring program says.
+fn sandbox(options: &Sandbox) -> Result<(), Failure> {
+    let mut cargo = shell::cargo();
+    if !shell::is_root() {
+        shell::run_programs_as_root(&mut cargo);
+    }
+    let target = ["bench", "--profile", "dev", "--package", "egress-tests"];
+    cargo.args(target).args(["--bench", "sandbox", "--"]);
+    cargo.args(["--alive", &options.alive.to_string()]);
+    cargo.args(["--rounds", &options.rounds.to_string()]);
+    let line = shell::line(&cargo);
+    eprintln!("+ {line}");
+    let output = cargo
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Failure::new(format!("`{line}` cannot be started: {error}")))?;
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| Failure::new(format!("`{line}` gave no result: {error}")))?;
+    println!("{result:#}");
+    if options.check && result["met"] != true {
+        return Err(Failure::new("sandboxes start too slowly".to_owned()));
     }
     Ok(())
 }

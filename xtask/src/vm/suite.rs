@@ -16,7 +16,7 @@ const UNIT: &str = "egress_agent";
 /// Groups of test programs: the unit tests that need a kernel, and the product
 /// exercised from outside. Every other program of `tests/` is a suite by
 /// itself.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("unit", &[UNIT]),
     (
         "enforcement",
@@ -25,16 +25,18 @@ const GROUPS: [(&str, &[&str]); 5] = [
     ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
     ("operations", &["lifecycle", "neighbours", "errors"]),
+    ("limits", &["limits", "detached", "others"]),
 ];
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "unit",
     "enforcement",
     "bypasses",
     "reload",
     "operations",
+    "limits",
     "equivalence",
 ];
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::StoredRule;
-use crate::model::{Attribution, RuleOrigin};
+use crate::model::{Attribution, Relaxation, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,6 +22,10 @@ fn full() -> Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec![
+            Relaxation::Ptrace,
+            Relaxation::HostSocket("/run/a,b \"c\"".into()),
+        ],
         attribution: Some(Arc::new(attribution())),
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
@@ -66,6 +70,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: None,
         sandbox: None,
         policy: None,
+        relaxations: Vec::new(),
         task: None,
         session: None,
         project: None,
@@ -93,6 +98,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: Some(u32::MAX),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec!["ptrace".to_owned(), "host-socket:/run/a,b \"c\"".to_owned()],
         task: attribution().task,
         session: attribution().session,
         project: attribution().project,

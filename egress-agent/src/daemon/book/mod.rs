@@ -3,13 +3,16 @@
 //! book and the maps tell the same.
 
 mod compiled;
+mod member;
 
 pub use compiled::Compiled;
+pub use member::{BookError, Foreign, Member, Newcomer};
 
+use crate::api::wire::Progress;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{Attribution, DomainName, RuleOrigin, SandboxName};
+use crate::model::{DomainName, RuleOrigin};
 use crate::policy::{Limits, NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
@@ -18,90 +21,6 @@ use egress_common::{
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// A sandbox.
-#[derive(Clone, Debug)]
-pub struct Member {
-    /// Its id.
-    pub id: SandboxId,
-    /// Its name.
-    pub name: SandboxName,
-    /// Its cgroup.
-    pub cgroup: CgroupId,
-    /// The policy that it is under, by name: what the name means can change.
-    pub policy: String,
-    /// When it began.
-    pub began: Timestamp,
-    /// When it began, in boot-time nanoseconds: its time is counted on a clock that
-    /// nobody sets.
-    pub began_boot: u64,
-    /// The process that asked for it, which ends it.
-    pub owner: u32,
-    /// What it has beyond the usual, in plain words.
-    pub relaxations: Vec<String>,
-    /// On whose behalf it runs, if anybody said.
-    pub attribution: Option<Arc<Attribution>>,
-    /// The limits in force.
-    pub limits: Limits,
-}
-
-impl Member {
-    /// When its time is up, in boot-time nanoseconds.
-    pub fn deadline(&self) -> Option<u64> {
-        let timeout = u64::try_from(self.limits.timeout?.as_nanos()).ok()?;
-        Some(self.began_boot.saturating_add(timeout))
-    }
-}
-
-/// A sandbox that is about to begin.
-#[derive(Clone, Debug)]
-pub struct Newcomer {
-    /// Its name.
-    pub name: SandboxName,
-    /// Its cgroup, with nothing in it yet.
-    pub cgroup: CgroupId,
-    /// See [`Member::owner`].
-    pub owner: u32,
-    /// See [`Member::relaxations`].
-    pub relaxations: Vec<String>,
-    /// See [`Member::attribution`].
-    pub attribution: Option<Arc<Attribution>>,
-    /// See [`Member::limits`].
-    pub limits: Limits,
-}
-
-impl Newcomer {
-    /// A sandbox of which nothing more is known.
-    pub fn new(name: SandboxName, cgroup: CgroupId, owner: u32) -> Self {
-        Self {
-            name,
-            cgroup,
-            owner,
-            relaxations: Vec::new(),
-            attribution: None,
-            limits: Limits::default(),
-        }
-    }
-}
-
-/// Why the book refuses.
-#[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    /// The name is in use.
-    #[error("a sandbox `{0}` exists already; choose another `--name`, or stop it first")]
-    NameTaken(SandboxName),
-    /// There is none of this name.
-    #[error("there is no sandbox `{0}`")]
-    NoSuchSandbox(String),
-    /// It would not fit into the kernel's maps.
-    #[error(transparent)]
-    Budget(#[from] image::BudgetError),
-    /// A policy has more services on one network than the kernel can hold.
-    #[error(
-        "policy `{0}` opens more services on one network than fit; see `egressctl policy check`"
-    )]
-    TooManyServices(String),
-}
 
 /// See the module.
 #[derive(Debug)]
@@ -190,6 +109,13 @@ impl Book {
             .find(|member| member.name.as_str() == name)
     }
 
+    /// A live sandbox by its cgroup's name below the governed root.
+    pub fn by_directory(&self, directory: &str) -> Option<&Member> {
+        self.members
+            .values()
+            .find(|member| member.directory() == directory)
+    }
+
     /// The policy in force for a live sandbox.
     pub fn policy_of(&self, id: SandboxId) -> Option<&Compiled> {
         self.compiled.get(&self.members.get(&id)?.policy)
@@ -259,9 +185,12 @@ impl Book {
             began: now,
             began_boot: boot_now(),
             owner: newcomer.owner,
-            relaxations: newcomer.relaxations,
+            relaxations: [policy.relaxations.clone(), newcomer.left_out].concat(),
+            relaxed: policy.relaxed.clone(),
             attribution: newcomer.attribution,
             limits: newcomer.limits,
+            progress: None,
+            foreign: newcomer.foreign,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;
@@ -305,11 +234,22 @@ impl Book {
         self.members.insert(member.id, member);
     }
 
+    /// Notes how the command of a sandbox fares; gives the sandbox.
+    pub fn note_progress(&mut self, id: SandboxId, progress: Progress) -> Option<Member> {
+        let member = self.members.get_mut(&id)?;
+        member.progress = Some(progress);
+        Some(member.clone())
+    }
+
     /// Notes the limits that are in force for a sandbox.
-    pub fn note_limits(&mut self, id: SandboxId, limits: Limits, relaxations: Vec<String>) {
+    pub fn note_limits(&mut self, id: SandboxId, limits: Limits, left_out: &[String]) {
         if let Some(member) = self.members.get_mut(&id) {
             member.limits = limits;
-            member.relaxations = relaxations;
+            for words in left_out {
+                if !member.relaxations.contains(words) {
+                    member.relaxations.push(words.clone());
+                }
+            }
         }
     }
 

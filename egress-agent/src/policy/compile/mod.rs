@@ -40,20 +40,25 @@ pub fn compile(
 
     // All of it is read before anything is missed, so that all problems show.
     let name = name(document, source, report);
-    let applies_to = settings::applies_to(document, report);
+    let (applies_to, adopts) = settings::applies_to(document, report);
     let dns = settings::dns(document, report);
     let limits = limits::read(document, report);
+    let relaxed = settings::relaxed(document, report);
     let mut policy = Policy {
         name: name?,
         file: Arc::clone(&source.file),
         digest: String::new(),
         mode: settings::mode(document),
         applies_to,
+        adopts,
+        unmet_contract: settings::unmet_contract(document),
         rules: read.rules,
         blocks: read.blocks,
         dns,
         user: settings::user(document),
         limits,
+        seccomp: settings::seccomp(document, report),
+        relaxed,
         relaxations: Vec::new(),
         allowed_names,
         blocked_names,

@@ -1,14 +1,17 @@
 //! Everything of a policy that is not a rule.
 
 use super::checks::has_private_inside;
-use crate::model::PortRange;
+use crate::model::{PortRange, Relaxation};
 use crate::policy::Glob;
+use crate::policy::adopt::{Adoption, CgroupKind, UnmetContract};
 use crate::policy::diagnostic::Report;
+use crate::policy::limits::SeccompProfile;
 use crate::policy::meaning::{DnsSettings, Policy, UserSetting};
 use crate::policy::rule::Subject;
 use crate::policy::special::{Class, around};
-use crate::policy::wire::{Document, Field, Seconds, User};
+use crate::policy::wire::{ContractWord, Document, Field, SeccompWord, Seconds, User};
 use egress_common::Mode;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What happens to what no rule allows.
@@ -20,33 +23,76 @@ pub fn mode(document: &Document) -> Mode {
     written.map_or(Mode::Enforce, |field| field.value.into())
 }
 
-/// The sandboxes that the policy is for.
-pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
-    let mut globs = Vec::new();
+/// The sandboxes that the policy is for, and the cgroups of others.
+pub fn applies_to(document: &Document, report: &mut Report) -> (Vec<Glob>, Vec<Adoption>) {
+    let (mut globs, mut adopts) = (Vec::new(), Vec::new());
     let items = document.applies_to.iter().flat_map(|field| &field.value.0);
     for item in items {
-        let Some(sandbox) = &item.value.sandbox else {
-            if item.value.written.lacks("sandbox") && !item.value.written.has_later() {
-                report.error(
-                    "missing-key",
-                    item.span,
-                    "the matcher names no sandbox",
-                    "write `sandbox:` with a name, such as `ci-*`",
-                );
+        let matcher = &item.value;
+        let cgroups = [
+            (CgroupKind::Unit, &matcher.unit),
+            (CgroupKind::Slice, &matcher.slice),
+            (CgroupKind::Any, &matcher.cgroup),
+        ];
+        let written = cgroups.iter().filter(|(_, field)| field.is_some()).count()
+            + usize::from(matcher.sandbox.is_some());
+        let keys = ["sandbox", "unit", "slice", "cgroup"];
+        if written == 0
+            && keys.iter().all(|key| matcher.written.lacks(key))
+            && !matcher.written.has_later()
+        {
+            report.error(
+                "missing-key",
+                item.span,
+                "the matcher names nothing",
+                "write `sandbox:` with a name, such as `ci-*`, or `unit:`, `slice:` or `cgroup:`",
+            );
+        }
+        if written > 1 {
+            report.error(
+                "conflicting-keys",
+                item.span,
+                "a matcher has one key",
+                "write a list entry for each",
+            );
+        }
+        if let Some(sandbox) = &matcher.sandbox {
+            match Glob::parse(&sandbox.value.0) {
+                Some(glob) => globs.push(glob),
+                None => report.error(
+                    "invalid-value",
+                    sandbox.span,
+                    format!("no sandbox can be called `{}`", sandbox.value.0),
+                    "use 1 to 64 of a-z, A-Z, 0-9, `-`, `_`, `.`, and `*` for any text",
+                ),
             }
-            continue;
-        };
-        match Glob::parse(&sandbox.value.0) {
-            Some(glob) => globs.push(glob),
-            None => report.error(
-                "invalid-value",
-                sandbox.span,
-                format!("no sandbox can be called `{}`", sandbox.value.0),
-                "use 1 to 64 of a-z, A-Z, 0-9, `-`, `_`, `.`, and `*` for any text",
-            ),
+        }
+        for (kind, field) in cgroups {
+            let Some(field) = field else { continue };
+            match Glob::parse_cgroup(&field.value.0) {
+                Some(glob) => adopts.push(Adoption { kind, glob }),
+                None => report.error(
+                    "invalid-value",
+                    field.span,
+                    format!("no cgroup below the governed root can be called `{}`", field.value.0),
+                    "write the directory's name, not its path, such as `web@*.service` or `docker-*.scope`",
+                ),
+            }
         }
     }
-    globs
+    (globs, adopts)
+}
+
+/// What happens where a cgroup of others has more than a sandbox has.
+pub fn unmet_contract(document: &Document) -> UnmetContract {
+    let word = document
+        .sandbox
+        .as_ref()
+        .and_then(|field| field.value.unmet_contract.as_ref());
+    match word.map(|field| field.value) {
+        Some(ContractWord::Report) => UnmetContract::Report,
+        Some(ContractWord::Refuse) | None => UnmetContract::Refuse,
+    }
 }
 
 /// Who the command runs as, if the policy says.
@@ -56,6 +102,72 @@ pub fn user(document: &Document) -> Option<UserSetting> {
         User::Name(name) => UserSetting::Name(name.clone()),
         User::Id(id) => UserSetting::Id(*id),
     })
+}
+
+/// The points of the fence that are to be open.
+pub fn relaxed(document: &Document, report: &mut Report) -> Vec<Relaxation> {
+    let root = user(document).is_some_and(|user| user.is_root());
+    let mut points = BTreeSet::new();
+    points.extend(root.then_some(Relaxation::Root));
+    let items = document
+        .sandbox
+        .iter()
+        .filter_map(|field| field.value.relax.as_ref())
+        .flat_map(|field| &field.value.0);
+    for item in items {
+        let point = &item.value.0;
+        // Root's number is mapped into the namespace, and with it root's files:
+        // the cgroups, once they are mounted there again.
+        if root && *point == Relaxation::UserNamespaces {
+            report.error(
+                "invalid-value",
+                item.span,
+                "`user-namespaces` cannot be had together with `user: root`",
+                "choose another user",
+            );
+        }
+        if !points.insert(point.clone()) {
+            report.error(
+                "duplicate",
+                item.span,
+                format!("`{point}` stands here twice"),
+                "remove one of them",
+            );
+        }
+    }
+    points.into_iter().collect()
+}
+
+/// Which system calls the command cannot make. Making all of them needs a reason.
+pub fn seccomp(document: &Document, report: &mut Report) -> SeccompProfile {
+    let Some(block) = document.sandbox.as_ref().map(|field| &field.value) else {
+        return SeccompProfile::default();
+    };
+    let profile = match block.seccomp.as_ref().map(|field| field.value) {
+        None | Some(SeccompWord::Default) => SeccompProfile::Default,
+        Some(SeccompWord::Strict) => SeccompProfile::Strict,
+        Some(SeccompWord::None) => SeccompProfile::None,
+    };
+    match (&block.seccomp, &block.seccomp_reason) {
+        (Some(field), None)
+            if profile == SeccompProfile::None && block.written.lacks("seccomp_reason") =>
+        {
+            report.error(
+                "missing-key",
+                field.span,
+                "without a system call filter there are ways round the fence; nobody says why that is right",
+                "write `seccomp_reason:`, or use `default`",
+            );
+        }
+        (_, Some(reason)) if profile != SeccompProfile::None => report.error(
+            "no-effect",
+            reason.key,
+            "`seccomp_reason` is for `seccomp: none`",
+            "remove it",
+        ),
+        _ => {}
+    }
+    profile
 }
 
 /// How names are resolved, with the defaults for what is not written.
@@ -112,8 +224,17 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
     if policy.mode == Mode::Shadow {
         words.push("shadow mode: what is not allowed passes, and is only recorded".to_owned());
     }
-    if policy.user.as_ref().is_some_and(UserSetting::is_root) {
-        words.push("the command runs as root".to_owned());
+    for point in &policy.relaxed {
+        words.push(format!("{point}: {}", point.gives_away()));
+    }
+    if policy.seccomp == SeccompProfile::None {
+        words.push(
+            "the command can make every system call, also those that go round the kernel programs"
+                .to_owned(),
+        );
+    }
+    if policy.unmet_contract == UnmetContract::Report && !policy.adopts.is_empty() {
+        words.push("what others start with more than a sandbox has is only reported".to_owned());
     }
     if policy.limits.best_effort {
         words.push("limits that the host cannot enforce are left out".to_owned());

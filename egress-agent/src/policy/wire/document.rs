@@ -4,10 +4,11 @@ use super::block;
 use super::lists::{Groups, Items};
 use super::quantities::{Cpu, Device, Number, Size, Weight};
 use super::values::{
-    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Seconds, Text, User,
+    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Relax, Seconds, Text, User,
 };
 use super::words::{
-    Action, AlwaysTrue, ApiVersion, Enabled, Internal, Logging, ModeWord, ProtocolWord,
+    Action, AlwaysTrue, ApiVersion, ContractWord, Enabled, Internal, Logging, ModeWord,
+    ProtocolWord, SeccompWord,
 };
 
 block! {
@@ -45,8 +46,15 @@ block! {
     Applies {
         /// The sandbox's name; `*` stands for any text.
         sandbox: Text,
+        /// A systemd service or scope directly below the governed root; `*` stands for any text.
+        unit: Text,
+        /// A systemd slice directly below the governed root, as one sandbox with all that is in it.
+        slice: Text,
+        /// Any cgroup directly below the governed root, such as a container's, by its
+        /// directory's name.
+        cgroup: Text,
     }
-    later { "slice", "unit", "cgroup", "interface", "container", "image", "label", "namespace", "user" }
+    later { "interface", "container", "image", "label", "namespace", "user" }
 }
 
 block! {
@@ -169,12 +177,24 @@ block! {
         timeout: Seconds,
         /// Everything is read-only, except a `/tmp` in memory of a bounded size.
         disk: DiskBlock,
+        /// Which system calls the command cannot make: `default` those that go round the
+        /// kernel programs, `strict` also what ordinary programs do without, `none` nothing
+        /// (a relaxation, and `seccomp_reason` says why).
+        seccomp: SeccompWord,
+        /// For people: why there is no filter.
+        seccomp_reason: Text,
+        /// What happens where somebody else started a process with more than a sandbox has:
+        /// `refuse` (its cgroup stays denied) or `report` (a relaxation). Default `refuse`.
+        unmet_contract: ContractWord,
         /// A limit that the host cannot enforce is left out and shown as a relaxation,
         /// instead of being a reason to refuse. Default `false`.
         best_effort: bool,
+        /// Points of the fence that are opened: `ptrace` (debuggers), `user-namespaces` (tools
+        /// with sandboxes of their own), `host-socket:/PATH` (a Unix socket of the host).
+        relax: Items<Relax>,
     }
     later {
-        "max_connections", "max_pending_bytes", "seccomp", "filesystem", "capabilities", "env", "devices",
+        "max_connections", "max_pending_bytes", "filesystem", "capabilities", "env", "devices",
     }
 }
 

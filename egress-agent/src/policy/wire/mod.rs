@@ -15,6 +15,7 @@ pub use document::{Allow, Block, Document, IoBlock, SandboxBlock};
 pub use lists::Items;
 pub use quantities::Size;
 pub use values::{Cidr, Domain, PolicyName, PortItem, Seconds, User};
+pub use words::{ContractWord, SeccompWord};
 
 use super::diagnostic::{Report, Span};
 use super::yaml::{Node, Value};

@@ -94,6 +94,28 @@ words! {
 }
 
 words! {
+    /// What happens where a process of others has more than a sandbox has.
+    ContractWord {
+        /// Its cgroup stays denied.
+        "refuse" => Refuse,
+        /// It is told.
+        "report" => Report,
+    }
+}
+
+words! {
+    /// Which system calls a command cannot make.
+    SeccompWord {
+        /// None that goes round the kernel programs.
+        "default" => Default,
+        /// Nor any that ordinary programs do without.
+        "strict" => Strict,
+        /// It can make all of them.
+        "none" => None,
+    }
+}
+
+words! {
     /// What a rule calls a protocol.
     ProtocolWord {
         /// TCP, port 443 unless ports are given.

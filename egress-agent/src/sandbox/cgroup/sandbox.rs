@@ -7,7 +7,7 @@ use egress_common::CgroupId;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -44,8 +44,17 @@ impl SandboxCgroup {
 
     /// Opens a cgroup that is there.
     pub fn open(root: &GovernedRoot, name: &SandboxName) -> Result<Self, CgroupError> {
-        let path = root.path().join(name.as_str());
-        let dir = open_directory(root.as_fd(), name.as_str(), &path)?;
+        Self::open_as(root, name.as_str(), name)
+    }
+
+    /// Opens a cgroup that is there under another name than its sandbox has.
+    pub fn open_as(
+        root: &GovernedRoot,
+        directory: &str,
+        name: &SandboxName,
+    ) -> Result<Self, CgroupError> {
+        let path = root.path().join(directory);
+        let dir = open_directory(root.as_fd(), directory, &path)?;
         let id = check_owner(&dir, &path)?;
         let root = rustix::io::fcntl_dupfd_cloexec(root, 3)
             .map_err(|e| CgroupError::from_errno("open", root.path(), e))?;
@@ -93,6 +102,37 @@ impl SandboxCgroup {
     pub fn freeze(&self) -> Result<(), CgroupError> {
         self.write("cgroup.freeze", "1")?;
         self.wait_until("frozen", FREEZE_DEADLINE, |cgroup| cgroup.event("frozen"))
+    }
+
+    /// Whether everything in it stands still.
+    pub fn frozen(&self) -> Result<bool, CgroupError> {
+        self.event("frozen")
+    }
+
+    /// Asks every process that is directly in it to end (SIGTERM).
+    pub fn terminate(&self) -> Result<(), CgroupError> {
+        let failed = |e| CgroupError::from_errno("end a process in", &self.path, e);
+        let mut listed = Vec::new();
+        for pid in self.processes()? {
+            match rustix::process::pidfd_open(pid, PidfdFlags::empty()) {
+                Ok(process) => listed.push((pid, process)),
+                Err(Errno::SRCH) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        // A number can have gone to a stranger before its descriptor was opened;
+        // one that is still here afterwards has not.
+        let here = self.processes()?;
+        for (pid, process) in listed {
+            if !here.contains(&pid) {
+                continue;
+            }
+            match rustix::process::pidfd_send_signal(&process, Signal::TERM) {
+                Ok(()) | Err(Errno::SRCH) => {}
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(())
     }
 
     /// Lets the processes go on.

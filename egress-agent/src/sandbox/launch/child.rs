@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,20 @@ impl Child {
         let ending = self.ending.recv();
         self.join();
         ending.unwrap_or_else(|_| Err(io::Error::other("the thread of the command is gone")))
+    }
+
+    /// Waits for its end, at most so long; `None` if it still runs.
+    pub fn wait_for(&mut self, time: Duration) -> io::Result<Option<Ending>> {
+        match self.ending.recv_timeout(time) {
+            Ok(ending) => {
+                self.join();
+                ending.map(Some)
+            }
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => {
+                Err(io::Error::other("the thread of the command is gone"))
+            }
+        }
     }
 
     /// Kills it and everything that it started.
@@ -279,6 +293,7 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
         Step::HideDirectory => nth(&prepared.view.hidden_directories),
         Step::HideFile => nth(&prepared.view.hidden_files),
         Step::ReadOnly => nth(&prepared.view.read_only),
+        Step::HostSocket => nth(&prepared.view.host_sockets),
         Step::Directory => nth(std::slice::from_ref(&prepared.directory)),
         Step::PidNamespace
         | Step::Clone

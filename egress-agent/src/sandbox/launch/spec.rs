@@ -1,5 +1,7 @@
 //! What is to be started, and its preparation.
 
+use crate::model::Relaxation;
+use crate::policy::SeccompProfile;
 use crate::sandbox::environment::Environment;
 use crate::sandbox::launch::LaunchError;
 use crate::sandbox::seccomp;
@@ -27,9 +29,13 @@ pub struct LaunchSpec {
     /// The text of its `resolv.conf`; see [`view::resolv_conf`](crate::sandbox::view::resolv_conf).
     /// `None`: the host's, unless that lies in `/run`, which is hidden.
     pub resolv_conf: Option<String>,
+    /// The points of the fence that its policy opens.
+    pub relaxed: Vec<Relaxation>,
     /// Whether signals that this process gets are handed to the command. One
     /// command per process can have them.
     pub forward_signals: bool,
+    /// Which system calls it cannot make.
+    pub seccomp: SeccompProfile,
     /// After this time it is killed, with all that it started.
     pub time: Option<Duration>,
     /// Bytes of a `/tmp` in memory, all else being read-only. `None`: the file
@@ -66,9 +72,10 @@ impl LaunchSpec {
             user: self.user.clone(),
             directory: c_string("the directory", directory.as_os_str())?,
             directory_or_root: self.directory.is_none(),
-            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0)?.with_disk(self.disk)?,
+            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0, &self.relaxed)?
+                .with_disk(self.disk)?,
             time: self.time,
-            filters: seccomp::programs()?,
+            filters: seccomp::programs(self.seccomp, &self.relaxed)?,
         })
     }
 }

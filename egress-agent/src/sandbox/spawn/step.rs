@@ -45,12 +45,14 @@ steps! {
     HideFile = 9, "hide";
     /// The sandbox's own `resolv.conf`.
     ResolvConf = 10, "put the sandbox's resolv.conf in place";
+    /// A socket of the host that the policy names.
+    HostSocket = 28, "show the host's socket that the policy names in `sandbox.relax`,";
     /// A place becomes read-only.
     ReadOnly = 11, "make read-only";
     /// All that is mounted becomes read-only.
-    ReadOnlyRoot = 28, "make the file system read-only (needs Linux 5.12)";
+    ReadOnlyRoot = 29, "make the file system read-only (needs Linux 5.12)";
     /// `/tmp` of a bounded size.
-    Tmp = 29, "mount a /tmp of a bounded size";
+    Tmp = 30, "mount a /tmp of a bounded size";
     /// The bounding set is emptied.
     BoundingSet = 12, "empty the capability bounding set (needs CAP_SETPCAP)";
     /// Root's number brings no capabilities back.

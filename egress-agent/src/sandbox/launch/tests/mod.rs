@@ -1,10 +1,12 @@
 //! Commands in sandboxes on the running kernel. They need root; without it
 //! every test says that it was skipped.
 
+mod relaxations;
 mod signals;
 
 use super::child::launch_prepared;
 use super::{Child, Ending, LaunchError, LaunchSpec, Step, launch};
+use crate::policy::SeccompProfile;
 use crate::sandbox::cgroup::tests::{DEADLINE, TestRoot};
 use crate::sandbox::cgroup::{RemoveOnDrop, SandboxCgroup};
 use crate::sandbox::environment::Environment;
@@ -84,6 +86,7 @@ fn shell(script: &str, uid: u32, directory: &Path) -> LaunchSpec {
 
 fn command(words: &[&str], uid: u32, directory: &Path) -> LaunchSpec {
     LaunchSpec {
+        seccomp: SeccompProfile::Default,
         time: None,
         disk: None,
         command: words.iter().map(Into::into).collect(),
@@ -95,6 +98,7 @@ fn command(words: &[&str], uid: u32, directory: &Path) -> LaunchSpec {
         environment: Environment::from([("PATH".into(), "/usr/bin:/bin".into())]),
         directory: Some(directory.to_owned()),
         resolv_conf: None,
+        relaxed: Vec::new(),
         forward_signals: false,
     }
 }
