@@ -5,6 +5,8 @@ use crate::process::Running;
 use crate::product::{Agent, audit};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -79,6 +81,37 @@ impl Agent<'_> {
     #[track_caller]
     pub fn reload(&self) -> Value {
         self.ask(&["reload", "--wait", "-o", "json"]).json()
+    }
+
+    /// One request to the control socket; the status code and the body.
+    ///
+    /// # Panics
+    ///
+    /// If the agent does not answer.
+    pub fn request(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let body = body.to_string();
+        let mut stream = UnixStream::connect(self.socket()).expect("the agent answers");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("it answers in text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (code.expect("a status code"), body.to_owned())
+    }
+
+    /// Asks for a sandbox without a process, which lives as long as the test.
+    pub fn create_idle(&self, name: &str, policy: &str) -> (u16, String) {
+        let owner = std::process::id();
+        let wanted = serde_json::json!({ "name": name, "policy": policy, "owner": owner });
+        self.request("POST", "/v1/sandboxes", &wanted)
     }
 
     /// Ends the agent as systemd does, and waits for its end.

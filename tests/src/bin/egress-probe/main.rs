@@ -10,6 +10,7 @@
 //! | `udp-exchange ADDR TEXT` | sends with `sendto`, expects the same back |
 //! | `udp-send ADDR TEXT` | sends with `sendto`, expects nothing |
 //! | `udp-connect-send ADDR TEXT` | connects, then sends |
+//! | `udp-flood ADDR MILLISECONDS` | sends all the time, and counts |
 //! | `resolve NAME` | asks the C library |
 //! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
 //! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
@@ -81,6 +82,7 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["udp-exchange", address, text] => exchange::udp(address, text),
         ["udp-send", address, text] => exchange::udp_send(address, text),
         ["udp-connect-send", address, text] => exchange::udp_connect_send(address, text),
+        ["udp-flood", address, milliseconds] => exchange::udp_flood(address, milliseconds),
         ["self-tcp", address, text] => exchange::tcp_with_self(address, text),
         ["self-udp", address, text] => exchange::udp_with_self(address, text),
         ["resolve", name] => resolve::by_library(name),
