@@ -56,6 +56,16 @@ pub fn udp_flood(address: &str, milliseconds: &str) -> Result {
     Ok(format!("{taken} taken, {refused} refused"))
 }
 
+/// Sends so many datagrams as fast as it can, and counts what became of them.
+pub fn udp_storm(address: &str, count: &str) -> Result {
+    let address: SocketAddr = parse(address)?;
+    let socket = unconnected(address)?;
+    let count: u64 = parse(count)?;
+    let sent = (0..count).filter(|_| socket.send_to(b"secret", address).is_ok());
+    let taken = sent.count() as u64;
+    Ok(format!("{taken} taken, {} refused", count - taken))
+}
+
 /// Listens at `address` and connects to it: two sockets of one sandbox.
 pub fn tcp_with_self(address: &str, text: &str) -> Result {
     let listener = TcpListener::bind(parse::<SocketAddr>(address)?)?;
