@@ -2,6 +2,7 @@
 
 use crate::model::Record;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -34,10 +35,14 @@ struct Body<'a> {
     id: &'a uuid::Uuid,
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name_hash: Option<&'a str>,
     node: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -123,6 +128,7 @@ pub(super) fn write(
     let open = hidden.is_none();
     // A decision's detail quotes its destination; that of anything else does not.
     let decision = record.name.is_some() || record.address.is_some();
+    let attribution = record.attribution.as_deref();
     let body = Body {
         actor: record.actor.as_deref(),
         address: record.address.filter(|_| open),
@@ -135,13 +141,17 @@ pub(super) fn write(
         hook: record.hook,
         id: place.id,
         kind: record.kind.name(),
+        labels: attribution
+            .map(|said| &said.labels)
+            .filter(|labels| !labels.is_empty()),
         name: record.name.as_deref().filter(|_| open),
         name_hash: hidden.and_then(|hidden| hidden.name.as_deref()),
         node: place.node,
+        on_behalf_of: attribution.and_then(|said| said.on_behalf_of.as_deref()),
         policy: record.policy.as_deref(),
         port: record.port,
         process: record.process,
-        project: record.project.as_deref(),
+        project: attribution.and_then(|said| said.project.as_deref()),
         protocol: record.protocol.as_deref(),
         query_type: record.query_type.as_deref(),
         reason: record.reason.map(|reason| reason.name()),
@@ -153,8 +163,8 @@ pub(super) fn write(
         sandbox: record.sandbox.as_deref(),
         sandbox_id: record.sandbox_id.map(|id| id.0),
         sequence: place.sequence,
-        session: record.session.as_deref(),
-        task: record.task.as_deref(),
+        session: attribution.and_then(|said| said.session.as_deref()),
+        task: attribution.and_then(|said| said.task.as_deref()),
         time: whole_microseconds(record.time),
         user: record.user,
         verdict: record.outcome.map(|outcome| outcome.name()),
@@ -213,7 +223,7 @@ mod tests {
             name: Some("b2".to_owned()),
         };
         let body = write(&record, PLACE, Some(&hidden)).expect("JSON");
-        assert!(!body.contains("example.com"), "{body}");
+        assert!(!body.contains("api.example"), "{body}");
         assert!(!body.contains("2001:db8"), "{body}");
         assert!(body.contains("\"address_hash\":\"a1\"") && body.contains("\"name_hash\":\"b2\""));
     }

@@ -16,18 +16,21 @@ pub enum Class {
     /// A security alert or an emergency.
     Alert = 4,
     /// Everything about the product itself: sandboxes, policies, approvals, the
-    /// agent, losses, the evidence.
+    /// agent, losses.
     Operation = 5,
+    /// What explains the evidence itself; kept for ever.
+    Evidence = 6,
 }
 
 impl Class {
     /// Every class.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Allowed,
         Self::Denied,
         Self::RateLimit,
         Self::Alert,
         Self::Operation,
+        Self::Evidence,
     ];
 
     /// The stable name.
@@ -38,6 +41,7 @@ impl Class {
             Self::RateLimit => "rate_limit",
             Self::Alert => "alert",
             Self::Operation => "operation",
+            Self::Evidence => "evidence",
         }
     }
 
@@ -55,8 +59,8 @@ impl Class {
             | RecordKind::Policy
             | RecordKind::Agent
             | RecordKind::Loss
-            | RecordKind::Approval
-            | RecordKind::Evidence => Self::Operation,
+            | RecordKind::Approval => Self::Operation,
+            RecordKind::Evidence => Self::Evidence,
         }
     }
 }

@@ -96,6 +96,7 @@ fn seal_one(
     head.sequence = header.sequence;
     head.chain = chain::link(&head.chain, &leaf);
     head.frontier.push(leaf);
+    let attribution = record.attribution.as_deref();
     let (address_key, name_key) = match hidden {
         Some(hidden) => (hidden.address.map(String::into_bytes), hidden.name),
         None => (
@@ -109,8 +110,8 @@ fn seal_one(
         body,
         kind: record.kind.name(),
         sandbox: record.sandbox.clone(),
-        task: record.task.clone(),
-        project: record.project.clone(),
+        task: attribution.and_then(|said| said.task.clone()),
+        project: attribution.and_then(|said| said.project.clone()),
         outcome: record.outcome.map(|outcome| outcome.name()),
         reason: record.reason.map(|reason| reason.name()),
         address_key,

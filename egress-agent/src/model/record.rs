@@ -1,8 +1,10 @@
 //! What the audit store keeps: one decision, with everything that explains it.
 
+use crate::model::attribution::Attribution;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What a record is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,14 +82,10 @@ pub struct Record {
     pub sandbox_id: Option<SandboxId>,
     /// The sandbox's name.
     pub sandbox: Option<String>,
-    /// The session that the sandbox belongs to.
-    pub session: Option<String>,
-    /// The task.
-    pub task: Option<String>,
-    /// The project.
-    pub project: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// On whose behalf the sandbox runs, if anybody said.
+    pub attribution: Option<Arc<Attribution>>,
     /// Process (thread group) id.
     pub process: Option<u32>,
     /// The process's command name, at most 15 bytes.
@@ -134,10 +132,8 @@ impl Record {
             kind,
             sandbox_id: None,
             sandbox: None,
-            session: None,
-            task: None,
-            project: None,
             policy: None,
+            attribution: None,
             process: None,
             command: None,
             user: None,

@@ -1,18 +1,26 @@
 //! What is written is what is read: every field, every filter.
 
 use super::*;
-use crate::model::RuleOrigin;
+use crate::model::{Attribution, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::sync::Arc;
+
+fn attribution() -> Attribution {
+    Attribution {
+        task: Some("T-17".to_owned()),
+        session: Some("s 1".to_owned()),
+        project: Some("whale".to_owned()),
+        on_behalf_of: Some("ada@example.com".to_owned()),
+        labels: [("team/x".to_owned(), "\"blue\"".to_owned())].into(),
+    }
+}
 
 pub(in crate::audit) fn full() -> Record {
     Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
-        session: Some("s-1".to_owned()),
-        task: Some("feat-login".to_owned()),
-        project: Some("shop".to_owned()),
         policy: Some("ci".to_owned()),
+        attribution: Some(Arc::new(attribution())),
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
         user: Some(u32::MAX - 1),
@@ -75,10 +83,12 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "kind": "dns",
         "sandbox_id": u32::MAX,
         "sandbox": "build",
-        "session": "s-1",
-        "task": "feat-login",
-        "project": "shop",
         "policy": "ci",
+        "task": "T-17",
+        "session": "s 1",
+        "project": "whale",
+        "on_behalf_of": "ada@example.com",
+        "labels": { "team/x": "\"blue\"" },
         "process": 4242,
         "command": "cu\0rl \u{1b}é",
         "user": u32::MAX - 1,
@@ -106,6 +116,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "sequence": 2,
         "time": "2026-11-20T08:30:01Z",
         "kind": "agent",
+        "labels": {},
         "count": 1,
     });
     assert_eq!(nothing, expected);
