@@ -1,6 +1,6 @@
 //! The canonical record: what is hashed, kept, shipped and exported.
 
-use crate::model::Record;
+use crate::model::{Record, Relaxation};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -57,6 +57,8 @@ struct Body<'a> {
     query_type: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "<[Relaxation]>::is_empty")]
+    relaxations: &'a [Relaxation],
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Rule<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -155,6 +157,7 @@ pub(super) fn write(
         protocol: record.protocol.as_deref(),
         query_type: record.query_type.as_deref(),
         reason: record.reason.map(|reason| reason.name()),
+        relaxations: &record.relaxations,
         rule: record.rule.as_ref().map(|rule| Rule {
             file: &rule.file,
             line: rule.line,

@@ -83,6 +83,9 @@ mod tests {
               "sandbox_id": 3,
               "sandbox": "build",
               "policy": "ci",
+              "relaxations": [
+                "ptrace"
+              ],
               "task": "T-17",
               "session": null,
               "project": null,

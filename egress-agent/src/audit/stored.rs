@@ -27,6 +27,9 @@ pub struct StoredRecord {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox, as a policy names them.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
     /// The task, as whoever started the sandbox said; so are the next four.
     pub task: Option<String>,
     /// The session.
@@ -104,6 +107,7 @@ pub(super) mod tests {
             sandbox_id: Some(3),
             sandbox: Some("build".to_owned()),
             policy: Some("ci".to_owned()),
+            relaxations: vec!["ptrace".to_owned()],
             task: Some("T-17".to_owned()),
             session: None,
             project: None,

@@ -1,6 +1,7 @@
 //! What the audit store keeps: one decision, with everything that explains it.
 
 use crate::model::attribution::Attribution;
+use crate::model::relaxation::Relaxation;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
@@ -84,6 +85,8 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox; none is the usual.
+    pub relaxations: Vec<Relaxation>,
     /// On whose behalf the sandbox runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
     /// Process (thread group) id.
@@ -133,6 +136,7 @@ impl Record {
             sandbox_id: None,
             sandbox: None,
             policy: None,
+            relaxations: Vec::new(),
             attribution: None,
             process: None,
             command: None,

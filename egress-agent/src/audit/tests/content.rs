@@ -1,7 +1,7 @@
 //! What is written is what is read: every field, every filter.
 
 use super::*;
-use crate::model::{Attribution, RuleOrigin};
+use crate::model::{Attribution, Relaxation, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::sync::Arc;
 
@@ -20,6 +20,10 @@ pub(in crate::audit) fn full() -> Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec![
+            Relaxation::Ptrace,
+            Relaxation::HostSocket("/run/a,b \"c\"".into()),
+        ],
         attribution: Some(Arc::new(attribution())),
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
@@ -84,6 +88,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "sandbox_id": u32::MAX,
         "sandbox": "build",
         "policy": "ci",
+        "relaxations": ["ptrace", "host-socket:/run/a,b \"c\""],
         "task": "T-17",
         "session": "s 1",
         "project": "whale",
@@ -116,6 +121,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "sequence": 2,
         "time": "2026-11-20T08:30:01Z",
         "kind": "agent",
+        "relaxations": [],
         "labels": {},
         "count": 1,
     });
