@@ -102,7 +102,7 @@ fn a_full_allow_map_refuses_new_addresses_and_keeps_what_is_open() {
     let attempts = until_pause(&mut last);
     assert!(attempts[0].ok, "{:?}", attempts[0]);
     attempts[usize::from(NAMES) - 1].failed();
-    assert!(agent.recorded(&["\"last\"", "grant_failed"]));
+    assert!(agent.recorded(&["\"last\"", "too_many_addresses"]));
     for run in &mut gluttons {
         go_on(run)[1].succeeded();
     }

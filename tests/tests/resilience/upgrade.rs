@@ -20,7 +20,8 @@ fn object(program: &[u8]) -> std::ops::Range<usize> {
     };
     let begin = (64..program.len() - 64)
         .find(|&at| {
-            program[at..].starts_with(b"\x7fELF\x02\x01\x01") && number(at + 18, 2) == BPF.into()
+            program[at..].starts_with(b"\x7fELF\x02\x01\x01")
+                && number(at + 18, 2) == usize::from(BPF)
         })
         .expect("an agent carries its kernel object");
     // The table of sections is the last thing in the file.

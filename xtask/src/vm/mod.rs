@@ -160,7 +160,7 @@ fn test(
                 return Err(Failure::new(format!("there is no suite `{suite}`")));
             }
             let share = built.share(&ground.cache, &programs, arguments)?;
-            let mut boot = || ground.boot(kernel, &bootable, &share, suite, limit);
+            let boot = || ground.boot(kernel, &bootable, &share, suite, limit);
             let (mut ending, mut streams) = boot()?;
             if matches!(ending, Ending::Died { .. }) && streams.stdout().is_empty() {
                 eprintln!("vm: the machine died before the work began; once more");
