@@ -84,6 +84,8 @@ pub struct Settings {
     pub agent: CgroupId,
     /// Events a sandbox may report per second before they are only counted.
     pub events_per_second: u64,
+    /// DNS datagrams a sandbox may send in each [`QUERY_PERIOD`]; the rest is refused.
+    pub queries_per_period: u64,
 }
 
 /// How many events a sandbox may still report, what it lost, and how many
@@ -106,10 +108,7 @@ pub struct Meter {
     pub queries_refilled: u64,
 }
 
-/// DNS datagrams of one sandbox in each [`QUERY_PERIOD`]: far more than any
-/// program asks, and far fewer than the resolver's queue holds.
-pub const QUERIES_PER_PERIOD: u64 = 500;
-/// In nanoseconds.
+/// Over which [`Settings::queries_per_period`] counts, in nanoseconds.
 pub const QUERY_PERIOD: u64 = 100_000_000;
 
 shared! {
@@ -119,6 +118,6 @@ shared! {
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
     Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
-    Settings: 24 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64 }
+    Settings: 32 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64 }
     Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
 }

@@ -180,6 +180,7 @@ pub struct Agent<'w> {
     world: &'w World,
     directory: PathBuf,
     running: Option<Running>,
+    binaries: Option<PathBuf>,
 }
 
 impl<'w> Agent<'w> {
@@ -200,12 +201,26 @@ impl<'w> Agent<'w> {
             world,
             directory,
             running: None,
+            binaries: None,
         };
         for (name, text) in policies {
             agent.write_policy(name, text);
         }
         agent.configure(&agent.configuration());
         agent
+    }
+
+    /// Uses the programs of this directory, as a benchmark does whose own program
+    /// was built otherwise.
+    pub fn use_binaries(&mut self, directory: &Path) {
+        self.binaries = Some(directory.to_owned());
+    }
+
+    fn program(&self, name: &str) -> PathBuf {
+        match &self.binaries {
+            Some(directory) => directory.join(name),
+            None => binary(name),
+        }
     }
 
     /// Writes another configuration; it counts from the next start.
@@ -222,7 +237,7 @@ impl<'w> Agent<'w> {
 
     /// Starts a process of the agent and waits for nothing.
     pub fn begin(&self) -> Running {
-        let mut command = Command::new(binary("egress-agent"));
+        let mut command = Command::new(self.program("egress-agent"));
         command
             .arg("--config")
             .arg(self.directory.join("agent.toml"));
@@ -243,7 +258,7 @@ impl<'w> Agent<'w> {
 
     /// `egressctl` with these arguments, connected to this agent.
     pub fn egressctl(&self, arguments: &[&str]) -> io::Result<Running> {
-        let mut command = Command::new(binary("egressctl"));
+        let mut command = Command::new(self.program("egressctl"));
         command.arg("--socket").arg(self.socket()).args(arguments);
         self.world.near.run(|| Running::start(&mut command))
     }

@@ -3,17 +3,54 @@
 
 use super::agent::Agent;
 use super::permit::Permit;
-use crate::dns::{Gate, Judgement, Limits, OpenError, Opening};
+use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Standing};
 use crate::enforcer::{Receipt, boot_now};
+use crate::grants::Clamp;
 use crate::model::{DomainName, Record};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use jiff::Timestamp;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Grants that stand in the kernel map, and how long answers may rely on them.
+pub struct StandingGrants {
+    receipt: Receipt,
+    clamp: Clamp,
+    /// Boot-time nanoseconds at which the next rule of the policy expires.
+    rules_until: u64,
+}
+
+impl Standing for StandingGrants {
+    fn covers(&self, now: u64, answer_ttl: Duration) -> bool {
+        let at_least = self.clamp.min.min(self.clamp.max).max(answer_ttl);
+        let wanted = nanoseconds(at_least + self.clamp.grace);
+        // Renewing for less than a second would be a system call for each answer.
+        // The grace is what may be missing, never the time that is told.
+        let spared = nanoseconds(self.clamp.grace.min(Duration::from_secs(1)));
+        let needed = now.saturating_add(wanted.saturating_sub(spared));
+        now < self.rules_until && needed <= self.receipt.expires()
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Gate for Agent {
-    type Receipt = Receipt;
+    type Receipt = StandingGrants;
     type Permit = Permit;
+
+    fn now(&self) -> u64 {
+        boot_now()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.current()
+    }
+
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        self.enforcer().asker(from, protocol)
+    }
 
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
         let sandbox = self.enforcer().asker(from, protocol)?;
@@ -58,12 +95,16 @@ impl Gate for Agent {
         sandbox: SandboxId,
         permit: &Permit,
         opening: Opening<'_>,
-    ) -> Result<Receipt, OpenError> {
+    ) -> Result<StandingGrants, OpenError> {
         let mut book = self.book();
         let mut changes = Vec::new();
         let opened = book.open(boot_now(), sandbox, permit, opening, &mut changes);
         let receipt = self.grant(&mut book, changes)?;
-        opened.map(|()| receipt)
+        opened.map(|()| StandingGrants {
+            receipt,
+            clamp: book.clamp(sandbox),
+            rules_until: book.rules_until(sandbox),
+        })
     }
 
     fn record(&self, mut record: Record) {

@@ -11,9 +11,20 @@ use std::time::Duration;
 pub trait Gate: Send + Sync + 'static {
     /// Proof that addresses were written into the kernel map. Only the writer
     /// can make one; its type should have no public constructor.
-    type Receipt: Send;
+    type Receipt: Standing;
     /// What the policy allows about one name.
     type Permit: Send + Sync + Clone;
+
+    /// Boot-time nanoseconds, the clock of the grants.
+    fn now(&self) -> u64;
+
+    /// A number that moves before anything changes that is asked below, or any
+    /// grant is taken back. What was found out under an earlier number is asked
+    /// again.
+    fn generation(&self) -> u64;
+
+    /// As [`Gate::asker`], also for a sandbox that has just ended.
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
 
     /// Whose socket sent a packet from here, as the kernel recorded it.
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
@@ -50,6 +61,14 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Takes one audit record. The resolver knows the sandbox's id, not its name.
     fn record(&self, record: Record);
+}
+
+/// How long a receipt's grants stand.
+pub trait Standing: Send + 'static {
+    /// Whether, at the boot-time nanosecond `now`, an answer may be repeated that
+    /// says its addresses are good for `answer_ttl`: the grants outlive it, and
+    /// opening them again would not make them last noticeably longer.
+    fn covers(&self, now: u64, answer_ttl: Duration) -> bool;
 }
 
 /// What policy says about a name.

@@ -4,13 +4,17 @@ use super::cache::{Cache, Key, Lookup};
 use super::chain::{Chain, Learned};
 use super::coalesce::InFlight;
 use super::counters::{Counters, count, count_many};
+use super::desk::{Desks, Ready};
 use super::gate::{Gate, Judgement, Limits, Refusal};
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
 use super::screen::{Blocked, blocked_alias, screen};
+use super::template::Template;
 use super::trace::{self, Asked, Finding, judged, unusable};
 use super::upstream::{Failure, Upstreams};
-use super::{name, question::Envelope};
+use super::worker::STRANGERS;
+use super::{name, query, question::Envelope};
+use crate::model::RuleOrigin;
 use egress_common::{Mode, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -19,8 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The resolver without its sockets.
-pub(super) struct Resolver<G> {
+pub(super) struct Resolver<G: Gate> {
     pub(super) gate: Arc<G>,
+    pub(super) desks: Desks<G::Receipt>,
     pub(super) cache: Cache,
     pub(super) in_flight: InFlight,
     pub(super) upstreams: Upstreams,
@@ -33,7 +38,7 @@ struct Admitted<P> {
     limits: Limits,
     outcome: Outcome,
     reason: Option<Reason>,
-    rule: Option<crate::model::RuleOrigin>,
+    rule: Option<RuleOrigin>,
     help: Option<String>,
 }
 
@@ -76,14 +81,36 @@ impl<G: Gate> Resolver<G> {
                 (finding, record)
             }
         };
-        self.gate.record(record);
+        let sandbox = asked.sandbox.unwrap_or(STRANGERS);
+        let now = self.gate.now();
+        if self
+            .desks
+            .may_record(sandbox, now, finding.outcome, finding.reason)
+        {
+            self.gate.record(record);
+        }
         finding.reply.encode(asked.protocol)
     }
 
     /// Records a connection that belongs to no sandbox, or no longer to the one
     /// that opened it.
     pub(super) fn record_stranger(&self, from: SocketAddr) {
-        self.gate.record(trace::stranger(from));
+        let why = Some(Reason::UnknownAsker);
+        if self
+            .desks
+            .may_record(STRANGERS, self.gate.now(), Outcome::Denied, why)
+        {
+            self.gate.record(trace::stranger(from));
+        }
+    }
+
+    /// Records what was done without a record, and throws away what is no longer
+    /// good.
+    pub(super) fn sweep(&self) {
+        let tallies = self.desks.sweep(self.gate.now(), self.gate.generation());
+        for (sandbox, tally) in tallies {
+            self.gate.record(trace::tally(sandbox, tally));
+        }
     }
 
     fn unusable(
@@ -132,10 +159,12 @@ impl<G: Gate> Resolver<G> {
         };
         // Asked again: the policy may have changed while the upstream thought.
         // From here to the reply nothing waits.
+        let generation = self.gate.generation();
         let admitted = match self.admit(sandbox, question) {
             Ok(admitted) => admitted,
             Err(finding) => return *finding,
         };
+        let mut receipt = None;
         let mut finding = match &lookup.learned {
             Learned::Nothing { no_such_name, .. } => {
                 let remaining = lookup.remaining(Instant::now());
@@ -147,7 +176,9 @@ impl<G: Gate> Resolver<G> {
                 finding
             }
             Learned::Records(chain) => {
-                self.hand_out(sandbox, question, &admitted, (&lookup, chain))
+                let handed = self.hand_out(sandbox, question, &admitted, (&lookup, chain));
+                receipt = handed.1;
+                handed.0
             }
         };
         finding.notes.push(source);
@@ -159,7 +190,59 @@ impl<G: Gate> Resolver<G> {
             finding.reason = finding.reason.or(admitted.reason);
             finding.notes.extend(admitted.help);
         }
+        let names_nothing = matches!(lookup.learned, Learned::Nothing { .. });
+        if finding.outcome == Outcome::Allowed
+            && finding.reason.is_none()
+            && (names_nothing || receipt.is_some())
+        {
+            let template = finding.reply.template();
+            let rule = finding.rule.clone();
+            let ready = template.and_then(|template| {
+                self.ready(
+                    (template, rule),
+                    &lookup,
+                    &admitted.limits,
+                    generation,
+                    receipt,
+                )
+            });
+            if let Some(ready) = ready {
+                let key = query::key_of(&question.name, question.query_type);
+                self.desks.put(sandbox, &key, ready);
+            }
+        }
         finding
+    }
+
+    /// An answer for whoever asks the same again; `None` if it is good for no time.
+    fn ready(
+        &self,
+        (template, rule): (Template, Option<RuleOrigin>),
+        lookup: &Lookup,
+        limits: &Limits,
+        generation: u64,
+        standing: Option<G::Receipt>,
+    ) -> Option<Ready<G::Receipt>> {
+        let (ttl, longest_ttl) = match &lookup.learned {
+            Learned::Records(chain) => (chain.ttl, limits.cache_ttl),
+            Learned::Nothing { ttl, .. } => (*ttl, limits.negative_cache_ttl),
+        };
+        let now = self.gate.now();
+        let until = |end: Duration| {
+            let left = end.checked_sub(lookup.received.elapsed())?;
+            now.checked_add(u64::try_from(left.as_nanos()).ok()?)
+        };
+        let good_until = until(ttl)?;
+        Some(Ready {
+            template,
+            generation,
+            good_until,
+            used_until: until(longest_ttl)?.min(good_until),
+            longest_ttl,
+            standing,
+            rule,
+            upstream: lookup.upstream,
+        })
     }
 
     /// Whether the name and the type may be resolved at all.
@@ -260,7 +343,7 @@ impl<G: Gate> Resolver<G> {
         question: &Question,
         admitted: &Admitted<G::Permit>,
         (lookup, chain): (&Lookup, &Chain),
-    ) -> Finding {
+    ) -> (Finding, Option<G::Receipt>) {
         let (gate, limits) = (&*self.gate, &admitted.limits);
         let envelope = &question.envelope;
         let negative_ttl = limits.negative_cache_ttl;
@@ -273,7 +356,7 @@ impl<G: Gate> Resolver<G> {
                 let reply = Reply::refusal(envelope, ResponseCode::NXDomain, why, negative_ttl);
                 let mut finding = Finding::denied(reply, Reason::ChainRefused);
                 finding.notes.push(help);
-                return finding;
+                return (finding, None);
             }
             would_deny = Some((Reason::ChainRefused, help));
         }
@@ -282,6 +365,7 @@ impl<G: Gate> Resolver<G> {
         let first = removed.first().map(|(_, reason)| *reason);
         count_many(&self.counters.removed, removed.len());
 
+        let mut receipt = None;
         let mut finding = if screened.is_empty() {
             match first {
                 Some(reason) => {
@@ -301,7 +385,9 @@ impl<G: Gate> Resolver<G> {
                     count(&self.counters.answered);
                     let addresses: Vec<String> =
                         opened.addresses().iter().map(ToString::to_string).collect();
-                    let mut finding = Finding::allowed(Reply::positive(question, opened));
+                    let (reply, proof) = Reply::positive(question, opened);
+                    receipt = Some(proof);
+                    let mut finding = Finding::allowed(reply);
                     if !addresses.is_empty() {
                         finding
                             .notes
@@ -314,7 +400,7 @@ impl<G: Gate> Resolver<G> {
                     let reply = Reply::failure(envelope, 0, error.reason.sentence());
                     let mut finding = Finding::denied(reply, error.reason);
                     finding.notes.push(error.detail);
-                    return finding;
+                    return (finding, None);
                 }
             }
         };
@@ -334,7 +420,7 @@ impl<G: Gate> Resolver<G> {
                 finding.outcome = Outcome::WouldDeny;
             }
         }
-        finding
+        (finding, receipt)
     }
 }
 

@@ -1,9 +1,14 @@
 //! From an answered query to its audit record.
 
+use super::desk::Tally;
+use super::gate::Refusal;
+use super::query;
 use super::question::{Envelope, Question};
 use super::reply::Reply;
-use crate::model::{Record, RecordKind, RuleOrigin};
+use super::worker::STRANGERS;
+use crate::model::{DomainName, Record, RecordKind, RuleOrigin};
 use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
+use hickory_proto::rr::RecordType;
 use std::net::SocketAddr;
 
 /// A name from the wire that is no name can be 1,000 characters of escapes.
@@ -65,6 +70,60 @@ pub(super) fn judged(asked: Asked, question: &Question, finding: &Finding) -> Re
 /// The record of a message that could not.
 pub(super) fn unusable(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
     record(asked, envelope, finding)
+}
+
+/// The record of a query for a name that policy refuses.
+pub(super) fn refused(
+    sandbox: SandboxId,
+    name: DomainName,
+    query_type: Option<RecordType>,
+    refusal: Refusal,
+) -> Record {
+    Record {
+        name: Some(name.to_string()),
+        rule: refusal.rule,
+        reason: Some(refusal.reason),
+        detail: refusal.help,
+        ..of_sandbox(sandbox, query_type, Outcome::Denied)
+    }
+}
+
+/// The record of what was done without one for each query.
+pub(super) fn tally(sandbox: SandboxId, tally: Tally) -> Record {
+    match tally {
+        Tally::Served {
+            key,
+            rule,
+            upstream,
+            count,
+        } => Record {
+            name: query::name_of(&key).map(|name| name.to_string()),
+            rule,
+            count,
+            detail: Some(format!("from the cache, as {upstream} had answered")),
+            ..of_sandbox(sandbox, query::type_of(&key), Outcome::Allowed)
+        },
+        Tally::Folded {
+            outcome,
+            reason,
+            count,
+        } => Record {
+            reason,
+            count,
+            detail: Some("more queries than are recorded one by one; they are counted".into()),
+            ..of_sandbox(sandbox, None, outcome)
+        },
+    }
+}
+
+fn of_sandbox(sandbox: SandboxId, query_type: Option<RecordType>, outcome: Outcome) -> Record {
+    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    record.sandbox_id = Some(sandbox).filter(|sandbox| *sandbox != STRANGERS);
+    record.hook = Some(Hook::Resolver.name());
+    record.protocol = Some(Protocol::Udp.name().to_owned());
+    record.query_type = query_type.map(|query_type| query_type.to_string());
+    record.outcome = Some(outcome);
+    record
 }
 
 /// The record of a TCP connection that was closed unheard.

@@ -4,6 +4,7 @@
 mod answers;
 mod failure;
 mod policy;
+mod quick;
 mod robustness;
 mod transport;
 mod upstream;
