@@ -138,7 +138,10 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
-            dns: wire.dns.read().map_err(|(key, problem)| value(key, problem))?,
+            dns: wire
+                .dns
+                .read()
+                .map_err(|(key, problem)| value(key, problem))?,
         };
         if config.policies.is_empty() {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
@@ -211,7 +214,10 @@ mod tests {
         let (_, known) = error.split_once("expected").expect("the keys");
         let in_table = known.split('`').skip(1).step_by(2);
         let in_table = in_table.map(|key| format!("dns.{key}"));
-        let own = keys.into_iter().filter(|key| *key != "dns").map(str::to_owned);
+        let own = keys
+            .into_iter()
+            .filter(|key| *key != "dns")
+            .map(str::to_owned);
         for key in own.chain(in_table) {
             assert!(
                 documented.contains(&format!("| `{key}` |")),

@@ -6,7 +6,7 @@ use super::permit::Permit;
 use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Standing};
 use crate::enforcer::{Receipt, boot_now};
 use crate::grants::Clamp;
-use crate::model::{DomainName, Record};
+use crate::model::{DomainName, NameLimits, Record};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use jiff::Timestamp;
 use std::net::{IpAddr, SocketAddr};
@@ -79,6 +79,7 @@ impl Gate for Agent {
                 cache_ttl: compiled.policy.dns.cache_ttl,
                 negative_cache_ttl: compiled.policy.dns.negative_cache_ttl,
                 max_addresses: compiled.policy.dns.max_addresses.into(),
+                names: compiled.policy.dns.limits,
             },
             // It ended just now: nothing may be kept for it.
             None => Limits {
@@ -86,6 +87,7 @@ impl Gate for Agent {
                 cache_ttl: Duration::ZERO,
                 negative_cache_ttl: Duration::ZERO,
                 max_addresses: 0,
+                names: NameLimits::default(),
             },
         }
     }
@@ -115,5 +117,53 @@ impl Gate for Agent {
             record.policy = Some(member.policy.clone());
         }
         self.recorder().record(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn grants(expires: u64, grace: u64) -> StandingGrants {
+        StandingGrants {
+            receipt: Receipt::for_tests(expires * SECOND),
+            clamp: Clamp {
+                min: Duration::from_secs(30),
+                max: Duration::from_secs(3600),
+                grace: Duration::from_secs(grace),
+            },
+            rules_until: 500 * SECOND,
+        }
+    }
+
+    fn covers(grants: &StandingGrants, now: u64, answer_ttl: u64) -> bool {
+        grants.covers(now * SECOND, Duration::from_secs(answer_ttl))
+    }
+
+    #[test]
+    fn grants_cover_an_answer_only_while_they_outlive_it() {
+        let granted = grants(460, 60);
+        // 100 s into it, 300 s are told and 60 s of grace stay.
+        assert!(covers(&granted, 100, 300));
+        assert!(
+            covers(&granted, 101, 300),
+            "one second of the grace may be missing"
+        );
+        assert!(!covers(&granted, 102, 300));
+        // Short answers are renewed as long as `min_ttl` asks for more.
+        assert!(covers(&granted, 371, 1));
+        assert!(!covers(&granted, 372, 1));
+        // Without grace the time that is told is never cut.
+        let strict = grants(460, 0);
+        assert!(covers(&strict, 160, 300));
+        assert!(!covers(&strict, 161, 300));
+        assert!(!covers(&grants(10_000, 60), 500, 1), "a rule has expired");
+        assert!(!covers(
+            &grants(u64::MAX / SECOND, 60),
+            u64::MAX / SECOND,
+            1
+        ));
     }
 }

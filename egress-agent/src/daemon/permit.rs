@@ -2,7 +2,7 @@
 //! clocks are arguments, and the caller brings the kernel map in step.
 
 use super::book::{Book, Compiled};
-use crate::dns::{Judgement, OpenError, Opening, Refusal};
+use crate::dns::{Below, Judgement, OpenError, Opening, Refusal};
 use crate::enforcer::boot_now;
 use crate::grants::{Changes, Clamp, Offer};
 use crate::model::{DomainName, Transport};
@@ -44,7 +44,12 @@ impl Book {
                 let rule = first
                     .and_then(|at| compiled.policy.rules.get(at))
                     .map(|rule| rule.origin.clone());
+                let below = permit.wildcard.map(|(rule, labels)| Below {
+                    wildcard: compiled.rule(rule).0,
+                    labels,
+                });
                 Judgement::Allow {
+                    below,
                     permit: Permit {
                         policy: compiled.id,
                         name: Some(Arc::new(permit)),

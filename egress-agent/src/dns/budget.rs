@@ -55,7 +55,10 @@ impl Bucket {
     /// The bucket after spending, if `per_period` allows it.
     pub(super) fn spend(self, now: u64, cost: u32, per_period: u32, period: u64) -> Option<Self> {
         let each = period.checked_div(per_period.into())?;
-        let earned = self.0.max(now).checked_add(each.checked_mul(cost.into())?)?;
+        let earned = self
+            .0
+            .max(now)
+            .checked_add(each.checked_mul(cost.into())?)?;
         (earned - now <= period).then_some(Self(earned))
     }
 }
@@ -76,7 +79,13 @@ struct Spent {
 }
 
 impl Spent {
-    fn spend(self, now: u64, cost: Cost, budget: &NameBudget, scope: Scope) -> Result<Self, Passed> {
+    fn spend(
+        self,
+        now: u64,
+        cost: Cost,
+        budget: &NameBudget,
+        scope: Scope,
+    ) -> Result<Self, Passed> {
         let spend = |bucket: Bucket, cost, bound| bucket.spend(now, cost, bound, MINUTE);
         let (names, bytes, entropy) = (budget.names, budget.bytes, budget.entropy);
         Ok(Self {
@@ -231,7 +240,10 @@ mod tests {
         let (mut spent, limits) = (NamesSpent::default(), limits());
         let name = DomainName::parse("abc.example.com").expect("a name");
         for query_type in [1, 28, 65] {
-            assert_eq!(spent.pay(MINUTE, (&name, query_type), BELOW, &limits), Ok(()));
+            assert_eq!(
+                spent.pay(MINUTE, (&name, query_type), BELOW, &limits),
+                Ok(())
+            );
         }
         let mut again = 0;
         while spent.pay(MINUTE, (&name, 1), BELOW, &limits).is_ok() {
@@ -253,7 +265,12 @@ mod tests {
         let mut spent = NamesSpent::default();
         let noise = "abcdefghijklmnopqrstuvwxyz012345.example.com";
         assert_eq!(pay(&mut spent, MINUTE, noise, BELOW), Ok(()));
-        let passed = pay(&mut spent, MINUTE, "bcdefghijklmnopqrstuvwxyz0123456.example.com", BELOW);
+        let passed = pay(
+            &mut spent,
+            MINUTE,
+            "bcdefghijklmnopqrstuvwxyz0123456.example.com",
+            BELOW,
+        );
         assert_eq!(passed, Err(Passed::Entropy(200, Scope::Sandbox)));
     }
 

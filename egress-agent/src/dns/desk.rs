@@ -7,10 +7,11 @@
 //! Whatever else is the case, the query goes the long way through
 //! [`super::resolver`], which judges, screens, opens and puts the answer here anew.
 
+use super::budget::{Below, Bucket, NamesSpent, Passed};
 use super::gate::Standing;
 use super::query::Plain;
 use super::template::Template;
-use crate::model::RuleOrigin;
+use crate::model::{DomainName, NameLimits, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -97,6 +98,9 @@ struct Desk<S> {
     records_left: u32,
     records_refilled: u64,
     folded: Vec<(Outcome, Option<Reason>, u64)>,
+    names: NamesSpent,
+    queries: Bucket,
+    queries_per_second: Option<u32>,
 }
 
 impl<S> Default for Desk<S> {
@@ -106,6 +110,9 @@ impl<S> Default for Desk<S> {
             records_left: 0,
             records_refilled: 0,
             folded: Vec::new(),
+            names: NamesSpent::default(),
+            queries: Bucket::default(),
+            queries_per_second: None,
         }
     }
 }
@@ -129,10 +136,16 @@ impl<S: Standing> Desks<S> {
     ) -> Option<usize> {
         let desk = self.desk(sandbox)?;
         let mut desk = lock(&desk);
+        // What cannot be paid for is told the long way.
+        let paid = match desk.queries_per_second {
+            None => desk.queries,
+            Some(most) => desk.queries.spend(now, 1, most, SECOND)?,
+        };
         let (ready, served) = desk.ready.get_mut(key)?;
         let ttl = ready.ttl(now, generation)?;
         let length = ready.template.fill(query, ttl, out)?;
         *served += 1;
+        desk.queries = paid;
         Some(length)
     }
 
@@ -152,6 +165,33 @@ impl<S: Standing> Desks<S> {
         }
     }
 
+    /// Takes one query from what the policy lets the sandbox ask per second.
+    pub(super) fn may_ask(&self, sandbox: SandboxId, now: u64, most: Option<u32>) -> bool {
+        let desk = self.desk_or_new(sandbox);
+        let mut desk = lock(&desk);
+        desk.queries_per_second = most;
+        let Some(most) = most else {
+            return true;
+        };
+        let paid = desk.queries.spend(now, 1, most, SECOND);
+        desk.queries = paid.unwrap_or(desk.queries);
+        paid.is_some()
+    }
+
+    /// Pays for what a name says, before it leaves the host.
+    pub(super) fn pay(
+        &self,
+        sandbox: SandboxId,
+        now: u64,
+        asked: (&DomainName, u16),
+        below: Below,
+        limits: &NameLimits,
+    ) -> Result<(), Passed> {
+        let desk = self.desk_or_new(sandbox);
+        let mut desk = lock(&desk);
+        desk.names.pay(now, asked, below, limits)
+    }
+
     /// Whether a query that ended so gets a record of its own; it is counted
     /// otherwise.
     pub(super) fn may_record(
@@ -163,8 +203,9 @@ impl<S: Standing> Desks<S> {
     ) -> bool {
         let desk = self.desk_or_new(sandbox);
         let mut desk = lock(&desk);
-        if now.saturating_sub(desk.records_refilled) >= SECOND {
-            desk.records_refilled = now;
+        // Zero is a desk that was made just now.
+        if desk.records_refilled == 0 || now.saturating_sub(desk.records_refilled) >= SECOND {
+            desk.records_refilled = now.max(1);
             desk.records_left = self.bounds.records_per_second;
         }
         if let Some(left) = desk.records_left.checked_sub(1) {
@@ -218,7 +259,10 @@ impl<S: Standing> Desks<S> {
             });
             self.held
                 .fetch_sub(before - desk.ready.len(), Ordering::Relaxed);
-            if desk.ready.is_empty() && now.saturating_sub(desk.records_refilled) > 60 * SECOND {
+            if desk.ready.is_empty()
+                && desk.names.is_idle(now)
+                && now.saturating_sub(desk.records_refilled) > 60 * SECOND
+            {
                 empty.push(sandbox);
             }
         }
@@ -226,7 +270,7 @@ impl<S: Standing> Desks<S> {
             let mut desks = self.desks.write().unwrap_or_else(PoisonError::into_inner);
             desks.retain(|sandbox, desk| {
                 // Two: the map's and somebody's who is about to put something there.
-                let is_idle = Arc::strong_count(desk) == 1 && lock(desk).is_empty();
+                let is_idle = Arc::strong_count(desk) == 1 && lock(desk).is_empty(now);
                 !(empty.contains(sandbox) && is_idle)
             });
         }
@@ -248,8 +292,8 @@ impl<S: Standing> Desks<S> {
 }
 
 impl<S> Desk<S> {
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.folded.is_empty()
+    fn is_empty(&self, now: u64) -> bool {
+        self.ready.is_empty() && self.folded.is_empty() && self.names.is_idle(now)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the resolver asks of the rest of the agent.
 
-use crate::model::{DomainName, Record, RuleOrigin};
+use super::budget::Below;
+use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -80,6 +81,8 @@ pub enum Judgement<P> {
         permit: P,
         /// The rule that allows it.
         rule: Option<RuleOrigin>,
+        /// What of the name only a wildcard allows; `None` if a rule names it.
+        below: Option<Below>,
     },
     /// Policy refuses it, and the sandbox is in shadow mode: it is resolved, and
     /// recorded as what would have been refused.
@@ -116,6 +119,8 @@ pub struct Limits {
     pub negative_cache_ttl: Duration,
     /// Addresses per answer; further ones are neither opened nor handed out.
     pub max_addresses: usize,
+    /// How much may be said in names.
+    pub names: NameLimits,
 }
 
 /// What is to be opened.

@@ -27,6 +27,7 @@
 
 mod admission;
 mod batch;
+mod budget;
 mod cache;
 mod chain;
 mod coalesce;
@@ -35,6 +36,7 @@ mod denial;
 mod desk;
 mod exchange;
 mod gate;
+mod handing;
 mod listen;
 mod name;
 pub mod offline;
@@ -46,6 +48,7 @@ mod resolver;
 mod screen;
 mod server;
 mod service_binding;
+mod spending;
 mod stream;
 mod template;
 mod trace;
@@ -55,6 +58,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub use budget::Below;
 pub use counters::{Counters, Counts};
 pub use gate::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing};
 pub use listen::{BindError, Ports};

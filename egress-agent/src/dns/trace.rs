@@ -9,6 +9,7 @@ use super::worker::STRANGERS;
 use crate::model::{DomainName, Record, RecordKind, RuleOrigin};
 use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::rr::RecordType;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 
 /// A name from the wire that is no name can be 1,000 characters of escapes.
@@ -23,9 +24,30 @@ pub(super) struct Finding {
     pub(super) rule: Option<RuleOrigin>,
     /// Facts in the order in which they became known.
     pub(super) notes: Vec<String>,
+    /// How many labels of the name are recorded as a hash.
+    pub(super) concealed: Option<usize>,
+}
+
+/// A bound that a query passed, and was answered all the same.
+#[derive(Debug)]
+pub(super) struct Beyond {
+    pub(super) reason: Reason,
+    pub(super) text: String,
+    pub(super) outcome: Outcome,
+    pub(super) concealed: Option<usize>,
 }
 
 impl Finding {
+    /// Adds that a bound was passed.
+    pub(super) fn note_beyond(&mut self, beyond: Beyond) {
+        self.notes.push(beyond.text);
+        self.concealed = beyond.concealed;
+        if self.outcome == Outcome::Allowed {
+            self.outcome = beyond.outcome;
+            self.reason = Some(beyond.reason);
+        }
+    }
+
     /// Refused for a reason.
     pub(super) fn denied(reply: Reply, reason: Reason) -> Self {
         Self {
@@ -34,6 +56,7 @@ impl Finding {
             reason: Some(reason),
             rule: None,
             notes: Vec::new(),
+            concealed: None,
         }
     }
 
@@ -45,6 +68,7 @@ impl Finding {
             reason: None,
             rule: None,
             notes: Vec::new(),
+            concealed: None,
         }
     }
 }
@@ -60,11 +84,28 @@ pub(super) struct Asked {
 
 /// The record of a query that could be judged.
 pub(super) fn judged(asked: Asked, question: &Question, finding: &Finding) -> Record {
+    let name = match finding.concealed {
+        Some(labels) => conceal(&question.name, labels),
+        None => question.name.to_string(),
+    };
     Record {
-        name: Some(question.name.to_string()),
+        name: Some(name),
         rule: finding.rule.clone(),
         ..record(asked, &question.envelope, finding)
     }
+}
+
+/// The name with a hash (half of SHA-256, in hexadecimal) in place of its first labels.
+fn conceal(name: &DomainName, labels: usize) -> String {
+    let chosen: Vec<&str> = name.labels().take(labels).collect();
+    let digest = Sha256::digest(chosen.join("."));
+    let hash: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let rest: Vec<&str> = name.labels().skip(labels).collect();
+    format!("sha256:{hash}.{}", rest.join("."))
 }
 
 /// The record of a message that could not.

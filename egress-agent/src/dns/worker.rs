@@ -129,7 +129,11 @@ pub(super) fn quick<G: Gate>(
     let Judgement::Refuse(refusal) = resolver.gate.judge(sandbox, &name) else {
         return None;
     };
-    let ttl = resolver.gate.limits(sandbox).negative_cache_ttl.as_secs();
+    let limits = resolver.gate.limits(sandbox);
+    if limits.names.queries_per_second.is_some() {
+        return None;
+    }
+    let ttl = limits.negative_cache_ttl.as_secs();
     let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
     let why = (refusal.reason, refusal.help.as_deref());
     let length = denial::write(&query, why, ttl, room)?;

@@ -6,11 +6,13 @@
 #![forbid(unsafe_code)]
 
 pub mod name;
+pub mod name_limits;
 pub mod record;
 pub mod rule;
 pub mod sandbox;
 
 pub use name::{DomainName, DomainPattern, NameError};
+pub use name_limits::{AtBound, NameBudget, NameLimits, RecordAs};
 pub use record::{Record, RecordKind};
 pub use rule::{PortRange, RuleOrigin, Transport};
 pub use sandbox::{SandboxName, SandboxNameError};

@@ -2,7 +2,7 @@
 
 use crate::dns::wire::Message;
 use egress_agent::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing, offline};
-use egress_agent::model::{DomainName, Record};
+use egress_agent::model::{DomainName, NameLimits, Record};
 use egress_common::{Ip, Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -66,6 +66,7 @@ impl Gate for Small {
             Judgement::Allow {
                 permit: (),
                 rule: None,
+                below: None,
             }
         } else {
             refuse(Reason::NameNotAllowed)
@@ -90,6 +91,7 @@ impl Gate for Small {
             cache_ttl: Duration::from_secs(300),
             negative_cache_ttl: Duration::from_secs(60),
             max_addresses: 8,
+            names: NameLimits::default(),
         }
     }
 

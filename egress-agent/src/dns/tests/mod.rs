@@ -2,6 +2,7 @@
 //! the gate is a recording one.
 
 mod answers;
+mod budget;
 mod failure;
 mod policy;
 mod quick;

@@ -2,9 +2,10 @@
 
 use super::upstream::Upstream;
 use crate::dns::{
-    Config, Gate, Judgement, Limits, OpenError, Opening, Ports, Refusal, Running, Server, Standing,
+    Below, Config, Gate, Judgement, Limits, OpenError, Opening, Ports, Refusal, Running, Server,
+    Standing,
 };
-use crate::model::{DomainName, Record, RuleOrigin};
+use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use hickory_proto::op::{Edns, Message, OpCode, Query};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -50,6 +51,8 @@ pub(super) struct Policy {
     /// Whether a grant covers further answers.
     pub(super) grants_last: bool,
     pub(super) generation: u64,
+    /// What is chosen by the client in every allowed name.
+    pub(super) below: Option<Below>,
 }
 
 pub(super) struct FakeGate {
@@ -105,6 +108,7 @@ impl Gate for FakeGate {
             return Judgement::Allow {
                 permit: name.clone(),
                 rule,
+                below: policy.below,
             };
         } else {
             let help = Some(format!("add `- domain: {name}`"));
@@ -226,10 +230,12 @@ impl World {
                     cache_ttl: Duration::from_secs(300),
                     negative_cache_ttl: Duration::from_secs(60),
                     max_addresses: 4,
+                    names: NameLimits::default(),
                 },
                 map_full: false,
                 grants_last: false,
                 generation: 1,
+                below: None,
             }),
             askers: Mutex::default(),
             watched: Mutex::default(),

@@ -2,9 +2,9 @@
 
 use super::servers::Server;
 use crate::Failure;
+use egress_tests::World;
 use egress_tests::process::Running;
 use egress_tests::product::Agent;
-use egress_tests::World;
 use std::process::Command;
 use std::time::Duration;
 
@@ -44,7 +44,12 @@ impl Load<'_> {
         let mut arguments: Vec<String> = ["dnsperf", "-s", address, "-t", "2", "-c", "4"]
             .map(str::to_owned)
             .to_vec();
-        arguments.extend(["-p".into(), port.to_string(), "-d".into(), self.questions.into()]);
+        arguments.extend([
+            "-p".into(),
+            port.to_string(),
+            "-d".into(),
+            self.questions.into(),
+        ]);
         arguments.extend(["-q".into(), self.outstanding.to_string()]);
         if self.seconds == 0 {
             arguments.extend(["-n".into(), "1".into()]);

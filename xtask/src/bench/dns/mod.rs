@@ -75,7 +75,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     setup::run_first()?;
     setup::provide(&PROGRAMS)?;
     let mut cargo = shell::cargo();
-    shell::run(cargo.args(["build", "--release", "--bin", "egress-agent", "--bin", "egressctl"]))?;
+    shell::run(cargo.args([
+        "build",
+        "--release",
+        "--bin",
+        "egress-agent",
+        "--bin",
+        "egressctl",
+    ]))?;
     let world = World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
     let _servers = servers::start(&world)?;
     let binaries = shell::workspace().join("target/release");
@@ -160,7 +167,11 @@ impl<'w, 'o> Bench<'w, 'o> {
                 }
                 for turn in 0..Server::ALL.len() {
                     let server = Server::ALL[(turn + round) % Server::ALL.len()];
-                    eprint!("\rround {}, {scenario:?}, {}      ", round + 1, server.name());
+                    eprint!(
+                        "\rround {}, {scenario:?}, {}      ",
+                        round + 1,
+                        server.name()
+                    );
                     for sample in self.sample(scenario, server)? {
                         report.add(server, sample);
                     }

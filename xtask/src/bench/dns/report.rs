@@ -64,8 +64,15 @@ impl Report {
     /// A table for people.
     pub fn text(&self) -> String {
         let mut table = Table::new();
-        table.load_preset(presets::ASCII_MARKDOWN);
-        table.set_header(["answers per second", "egress", "unbound", "dnsmasq", "dnsdist", "egress / unbound"]);
+        table.load_style(presets::ASCII_MARKDOWN);
+        table.set_header([
+            "answers per second",
+            "egress",
+            "unbound",
+            "dnsmasq",
+            "dnsdist",
+            "egress / unbound",
+        ]);
         for (scenario, samples) in &self.rates {
             let cell = |server: Server| {
                 samples.get(&server).map_or("–".to_owned(), |samples| {
@@ -75,11 +82,14 @@ impl Report {
             };
             let mut row = vec![(*scenario).to_owned()];
             row.extend(Server::ALL.map(cell));
-            row.push(self.ratio(scenario).map_or("–".to_owned(), |ratio| format!("×{ratio:.2}")));
+            row.push(
+                self.ratio(scenario)
+                    .map_or("–".to_owned(), |ratio| format!("×{ratio:.2}")),
+            );
             table.add_row(row);
         }
         let mut times = Table::new();
-        times.load_preset(presets::ASCII_MARKDOWN);
+        times.load_style(presets::ASCII_MARKDOWN);
         times.set_header(["µs: median, p99", "egress", "unbound", "dnsmasq", "dnsdist"]);
         for (scenario, samples) in &self.times {
             let mut row = vec![(*scenario).to_owned()];
@@ -99,7 +109,10 @@ impl Report {
     /// The median of the ratios of each round.
     fn ratio(&self, scenario: &str) -> Option<f64> {
         let samples = self.rates.get(scenario)?;
-        let pairs = samples.get(&Server::Egress)?.iter().zip(samples.get(&Server::Unbound)?);
+        let pairs = samples
+            .get(&Server::Egress)?
+            .iter()
+            .zip(samples.get(&Server::Unbound)?);
         let ratios: Vec<f64> = pairs.map(|(own, peer)| own / peer).collect();
         Some(at(&ratios, 0.5))
     }
@@ -108,9 +121,14 @@ impl Report {
     pub fn json(&self) -> Value {
         let named = |samples: &BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>| {
             let servers = |by: &BTreeMap<Server, Vec<f64>>| -> Value {
-                by.iter().map(|(server, samples)| (server.name().to_owned(), json!(samples))).collect()
+                by.iter()
+                    .map(|(server, samples)| (server.name().to_owned(), json!(samples)))
+                    .collect()
             };
-            samples.iter().map(|(scenario, by)| ((*scenario).to_owned(), servers(by))).collect::<Value>()
+            samples
+                .iter()
+                .map(|(scenario, by)| ((*scenario).to_owned(), servers(by)))
+                .collect::<Value>()
         };
         json!({
             "kernel": rustix::system::uname().release().to_string_lossy(),

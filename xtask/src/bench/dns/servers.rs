@@ -145,8 +145,17 @@ fn peer(server: Server, directory: &Path) -> Option<Command> {
         }
         Server::Dnsmasq => {
             command = Command::new("/usr/sbin/dnsmasq");
-            command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--bind-interfaces"]);
-            command.args(["--no-resolv", "--no-hosts", "--cache-size=10000", "--user=root"]);
+            command.args([
+                "--keep-in-foreground",
+                "--conf-file=/dev/null",
+                "--bind-interfaces",
+            ]);
+            command.args([
+                "--no-resolv",
+                "--no-hosts",
+                "--cache-size=10000",
+                "--user=root",
+            ]);
             command.args(["--pid-file=", "--dns-forward-max=1000"]);
             command.arg(format!("--listen-address={address}"));
             command.arg(format!("--port={port}"));
@@ -161,7 +170,12 @@ fn peer(server: Server, directory: &Path) -> Option<Command> {
             );
             command = Command::new("/usr/bin/dnsdist");
             let configuration = file(directory, "dnsdist.conf", &text);
-            command.args(["--supervised", "--disable-syslog", "--config", &configuration]);
+            command.args([
+                "--supervised",
+                "--disable-syslog",
+                "--config",
+                &configuration,
+            ]);
         }
     }
     Some(command)
