@@ -81,6 +81,14 @@ mod tests {
               "sandbox_id": 3,
               "sandbox": "build",
               "policy": "ci",
+              "relaxations": [
+                "ptrace"
+              ],
+              "task": "T-17",
+              "session": null,
+              "project": null,
+              "on_behalf_of": null,
+              "labels": {},
               "process": 4242,
               "command": "curl",
               "user": 1000,
