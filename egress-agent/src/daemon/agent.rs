@@ -1,7 +1,7 @@
 //! The agent: what joins the parts. Its order of start is the order of its
 //! promises: enforcement is in force before anything else can happen.
 
-use super::book::{Book, Member};
+use super::book::{Book, Generation, Member};
 use super::config::Config;
 use super::emergency::{Button, StateFile};
 use super::error::AgentError;
@@ -30,6 +30,7 @@ pub struct Agent {
     root: GovernedRoot,
     enforcer: Enforcer,
     book: Mutex<Book>,
+    pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
     store: Store,
     upstreams: Vec<SocketAddr>,
@@ -92,12 +93,14 @@ impl Agent {
             }
         };
 
+        enforcer.limit_queries(config.dns.queries_per_second)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
         let agent = Arc::new(Self {
             config,
             root,
             enforcer,
+            generation: book.generation(),
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
             store,
@@ -182,9 +185,13 @@ impl Agent {
     /// find it again; elsewhere if somebody has taken that port since.
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
-        let config = || dns::Config {
-            upstreams: self.upstreams.clone(),
-            ..dns::Config::default()
+        let config = || {
+            let standard = dns::Config::default();
+            dns::Config {
+                upstreams: self.upstreams.clone(),
+                workers: self.config.dns.workers.unwrap_or(standard.workers),
+                ..standard
+            }
         };
         let wanted = Ports {
             v4: v4.unwrap_or(0),

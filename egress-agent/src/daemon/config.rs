@@ -1,5 +1,6 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::resolver_config::ResolverConfig;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    dns: super::resolver_config::Wire,
 }
 
 /// What the agent runs with.
@@ -38,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// How names are resolved.
+    pub dns: ResolverConfig,
 }
 
 /// Why a configuration cannot be used.
@@ -92,6 +96,7 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            dns: ResolverConfig::default(),
         }
     }
 }
@@ -133,6 +138,10 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            dns: wire
+                .dns
+                .read()
+                .map_err(|(key, problem)| value(key, problem))?,
         };
         if config.policies.is_empty() {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
@@ -185,6 +194,9 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("dns.queries_per_second = 0", "`dns.queries_per_second`"),
+            ("dns.workers = 0", "`dns.workers`"),
+            ("dns.worker = 1", "worker"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(key), "{text}: {error}");
@@ -198,7 +210,15 @@ mod tests {
         let (_, known) = error.split_once("expected one of").expect("the keys");
         let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
         assert!(keys.contains(&"root"), "{error}");
-        for key in keys {
+        let error = parse("dns.nonsense = 1").expect_err("no such key");
+        let (_, known) = error.split_once("expected").expect("the keys");
+        let in_table = known.split('`').skip(1).step_by(2);
+        let in_table = in_table.map(|key| format!("dns.{key}"));
+        let own = keys
+            .into_iter()
+            .filter(|key| *key != "dns")
+            .map(str::to_owned);
+        for key in own.chain(in_table) {
             assert!(
                 documented.contains(&format!("| `{key}` |")),
                 "docs/operations.md lacks `{key}`"

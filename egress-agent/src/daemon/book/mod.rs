@@ -3,8 +3,10 @@
 //! book and the maps tell the same.
 
 mod compiled;
+mod generation;
 
 pub use compiled::Compiled;
+pub use generation::Generation;
 
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
@@ -102,6 +104,7 @@ pub struct Book {
     image: Image,
     /// A change stopped half way: the kernel holds other things than it should.
     ahead: bool,
+    generation: Generation,
     next_policy: u32,
     next_rule: u32,
     next_sandbox: u32,
@@ -149,11 +152,17 @@ impl Book {
                 ..Bounds::default()
             }),
             ahead: false,
+            generation: Generation::default(),
             next_policy: policies_in_use.max().unwrap_or(0) + 1,
             next_rule: rules_in_use.max().unwrap_or(0) + 1,
             next_sandbox: sandboxes_in_use.max().unwrap_or(0) + 1,
             image,
         }
+    }
+
+    /// Tells, without the book's lock, whether the book may have changed its mind.
+    pub fn generation(&self) -> Generation {
+        self.generation.clone()
     }
 
     /// The sandboxes in the order of their ids.
@@ -289,6 +298,7 @@ impl Book {
 
     /// Ends a sandbox: its grants go with it.
     pub fn end(&mut self, id: SandboxId) -> Result<Vec<Change>, BookError> {
+        self.generation.advance();
         let member = self
             .members
             .remove(&id)
@@ -310,6 +320,7 @@ impl Book {
     /// Brings another set of policies into force, or the same one at a later
     /// time. Nothing is changed when it does not fit.
     pub fn load(&mut self, policies: PolicySet, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        self.generation.advance();
         let before = (
             std::mem::replace(&mut self.policies, policies),
             self.compiled.clone(),
@@ -456,6 +467,7 @@ impl Book {
 
     /// Sets the book to what the kernel holds, after a change stopped half way.
     pub fn resynchronise(&mut self, in_force: &Image) {
+        self.generation.advance();
         self.ahead = true;
         self.image = Image {
             grants: BTreeMap::new(),
