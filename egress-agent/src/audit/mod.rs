@@ -9,31 +9,39 @@
 
 #![forbid(unsafe_code)]
 
+mod columns;
 mod destination;
 mod error;
+mod group;
 mod health;
 mod json;
 mod open;
+mod origin;
 mod query;
 mod reader;
 mod recorder;
 mod row;
 mod store;
 mod stored;
+mod stream;
 mod table;
 mod time;
 mod writer;
 
 pub use destination::{DestinationError, DestinationFilter};
 pub use error::AuditError;
+pub use group::{Group, GroupField};
 pub use health::Health;
-pub use json::{API_VERSION, render_json, render_json_lines};
+pub use json::{API_VERSION, inert, render_json, render_json_lines, write_json_line};
+pub use origin::{ProcessFilter, ProcessFilterError, RuleFilter, RuleFilterError};
 pub use query::{Order, Query};
 pub use reader::Reader;
 pub use recorder::Recorder;
 pub use store::{Options, Store};
 pub use stored::{StoredRecord, StoredRule};
-pub use table::render_table;
+#[cfg(test)]
+pub(crate) use stored::tests::sample as sample_for_tests;
+pub use table::{render_table, to_terminal};
 pub use time::{TimeError, parse_time};
 
 #[cfg(test)]

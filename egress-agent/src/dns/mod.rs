@@ -32,6 +32,7 @@ mod coalesce;
 mod counters;
 mod exchange;
 mod gate;
+mod latency;
 mod listen;
 mod name;
 pub mod offline;
@@ -51,6 +52,7 @@ mod tests;
 
 pub use counters::{Counters, Counts};
 pub use gate::{Gate, Judgement, Limits, OpenError, Opening, Refusal};
+pub use latency::Latency;
 pub use listen::{BindError, Ports};
 pub use record_type::type_is_allowed;
 pub use server::{Config, Running, Server};
