@@ -16,3 +16,6 @@ pub const PROCESS: &str = "process";
 pub const COMMAND: &str = "command";
 pub const HOOK: &str = "hook";
 pub const COUNT: &str = "count";
+pub const TASK: &str = "task";
+pub const PROJECT: &str = "project";
+pub const SESSION: &str = "session";

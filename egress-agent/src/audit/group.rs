@@ -1,8 +1,8 @@
 //! Counting instead of listing.
 
 use crate::audit::columns::{
-    ADDRESS, COMMAND, COUNT, HOOK, KIND, NAME, OUTCOME, POLICY, PORT, PROTOCOL, REASON, RULE_FILE,
-    RULE_LINE, SANDBOX,
+    ADDRESS, COMMAND, COUNT, HOOK, KIND, NAME, OUTCOME, POLICY, PORT, PROJECT, PROTOCOL, REASON,
+    RULE_FILE, RULE_LINE, SANDBOX, SESSION, TASK,
 };
 use crate::audit::{AuditError, Query, Reader, open};
 use serde::Serialize;
@@ -37,6 +37,12 @@ fields! {
     Sandbox = "sandbox", [SANDBOX];
     /// The policy's name.
     Policy = "policy", [POLICY];
+    /// The session.
+    Session = "session", [SESSION];
+    /// The task.
+    Task = "task", [TASK];
+    /// The project.
+    Project = "project", [PROJECT];
     /// What it is about.
     Kind = "kind", [KIND];
     /// How it ended.
@@ -84,11 +90,7 @@ pub struct Group {
 impl Reader {
     /// Counts the records that the query means, by these fields: the largest
     /// counts first, at most [`Query::limit`] groups. The query's order has no part in it.
-    pub async fn groups(
-        &self,
-        query: &Query,
-        by: &[GroupField],
-    ) -> Result<Vec<Group>, AuditError> {
+    pub async fn groups(&self, query: &Query, by: &[GroupField]) -> Result<Vec<Group>, AuditError> {
         let mut statement = QueryBuilder::<Sqlite>::new("SELECT ");
         for field in by {
             for part in field.sql() {

@@ -38,9 +38,9 @@ pub use query::{Order, Query};
 pub use reader::Reader;
 pub use recorder::Recorder;
 pub use store::{Options, Store};
-pub use stored::{StoredRecord, StoredRule};
 #[cfg(test)]
 pub(crate) use stored::tests::sample as sample_for_tests;
+pub use stored::{StoredRecord, StoredRule};
 pub use table::{render_table, to_terminal};
 pub use time::{TimeError, parse_time};
 

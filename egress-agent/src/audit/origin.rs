@@ -95,9 +95,7 @@ pub enum ProcessFilter {
 
 /// Why text is no process.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error(
-    "an empty text is no process; write its id (`4242`) or its command (`curl`, `python*`)"
-)]
+#[error("an empty text is no process; write its id (`4242`) or its command (`curl`, `python*`)")]
 pub struct ProcessFilterError;
 
 impl FromStr for ProcessFilter {
@@ -117,7 +115,10 @@ impl ProcessFilter {
     pub(super) fn condition(&self, statement: &mut QueryBuilder<Sqlite>) {
         match self {
             Self::Id(id) => {
-                statement.push(PROCESS).push(" = ").push_bind(i64::from(*id));
+                statement
+                    .push(PROCESS)
+                    .push(" = ")
+                    .push_bind(i64::from(*id));
             }
             Self::Command(command) => matching(statement, COMMAND, command),
         }
@@ -138,7 +139,11 @@ mod tests {
         };
         assert_eq!("ci.yaml:7".parse(), place("ci.yaml", Some(7)));
         assert_eq!("/etc/ci.yml".parse(), place("/etc/ci.yml", None));
-        for words in ["domain api.example.com", "cidr 2001:db8::/32", "*.example.com"] {
+        for words in [
+            "domain api.example.com",
+            "cidr 2001:db8::/32",
+            "*.example.com",
+        ] {
             assert_eq!(words.parse(), Ok(RuleFilter::Text(words.to_owned())));
         }
         assert_eq!(" ".parse::<RuleFilter>(), Err(RuleFilterError));
@@ -147,7 +152,10 @@ mod tests {
     #[test]
     fn a_process_is_a_number_or_a_command() {
         assert_eq!("4242".parse(), Ok(ProcessFilter::Id(4242)));
-        assert_eq!("curl".parse(), Ok(ProcessFilter::Command("curl".to_owned())));
+        assert_eq!(
+            "curl".parse(),
+            Ok(ProcessFilter::Command("curl".to_owned()))
+        );
         assert_eq!("".parse::<ProcessFilter>(), Err(ProcessFilterError));
     }
 }

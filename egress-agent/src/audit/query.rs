@@ -1,6 +1,6 @@
 //! What is asked of the store.
 
-use crate::audit::columns::{NAME, POLICY, SANDBOX};
+use crate::audit::columns::{NAME, POLICY, PROJECT, SANDBOX, TASK};
 use crate::audit::row::SELECT;
 use crate::audit::{DestinationFilter, ProcessFilter, RuleFilter};
 use crate::model::RecordKind;
@@ -37,6 +37,10 @@ pub struct Query {
     pub sandbox: Option<String>,
     /// The policy's name; `*` stands for any characters.
     pub policy: Option<String>,
+    /// The task; `*` stands for any characters.
+    pub task: Option<String>,
+    /// The project; `*` stands for any characters.
+    pub project: Option<String>,
     /// How it ended.
     pub verdict: Option<Outcome>,
     /// What it is about.
@@ -107,6 +111,8 @@ impl Query {
         for (column, pattern) in [
             (SANDBOX, &self.sandbox),
             (POLICY, &self.policy),
+            (TASK, &self.task),
+            (PROJECT, &self.project),
             (NAME, &self.name),
         ] {
             if let Some(pattern) = pattern {

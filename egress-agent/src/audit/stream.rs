@@ -30,9 +30,7 @@ impl Reader {
     ) {
         let mut left = query.limit.map(u64::from);
         loop {
-            let wanted = left.map_or(PART, |left| {
-                u32::try_from(left).unwrap_or(PART).min(PART)
-            });
+            let wanted = left.map_or(PART, |left| u32::try_from(left).unwrap_or(PART).min(PART));
             if wanted == 0 {
                 return;
             }

@@ -5,8 +5,9 @@ use super::book::{Book, Member};
 use super::config::Config;
 use super::error::AgentError;
 use super::losses::LastReadings;
+use super::recording::Recording;
 use super::runtime::Runtime;
-use crate::audit::{Recorder, Store};
+use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
@@ -14,6 +15,7 @@ use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -31,6 +33,7 @@ pub struct Agent {
     book: Mutex<Book>,
     runtime: Mutex<Runtime>,
     store: Store,
+    recording: Recording,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -90,6 +93,9 @@ impl Agent {
 
         let image = enforcer.image()?;
         let book = Book::new(&image);
+        let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);
+        let metrics = Arc::new(Metrics::new(sandbox_labels));
+        let recording = Recording::new(store.recorder(), metrics);
         let agent = Arc::new(Self {
             config,
             root,
@@ -97,6 +103,7 @@ impl Agent {
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
             store,
+            recording,
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -110,6 +117,7 @@ impl Agent {
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
+        agent.recording.metrics().policies_loaded(true, now);
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",
@@ -245,8 +253,8 @@ impl Agent {
         &self.store
     }
 
-    pub(super) fn recorder(&self) -> Recorder {
-        self.store.recorder()
+    pub(super) fn recorder(&self) -> Recording {
+        self.recording.clone()
     }
 
     pub(super) const fn since(&self) -> Timestamp {
@@ -261,6 +269,12 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {
+        self.resolver
+            .get()
+            .map(|state| state.counters.latency().read())
     }
 
     pub(super) fn started_in_words(&self) -> String {

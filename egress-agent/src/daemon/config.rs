@@ -1,5 +1,6 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::feeds::{MetricsConfig, MetricsWire};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    metrics: Option<MetricsWire>,
 }
 
 /// What the agent runs with.
@@ -38,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// Where metrics are offered; nowhere unless configured.
+    pub metrics: Option<MetricsConfig>,
 }
 
 /// Why a configuration cannot be used.
@@ -92,6 +96,7 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            metrics: None,
         }
     }
 }
@@ -133,6 +138,11 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            metrics: wire
+                .metrics
+                .map(MetricsWire::read)
+                .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
         };
         if config.policies.is_empty() {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
@@ -185,6 +195,12 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("[metrics]\nlisten = \"0.0.0.0:9\"", "`metrics.listen`"),
+            ("[metrics]\nlisten = \"unix:m.sock\"", "`metrics.listen`"),
+            (
+                "[metrics]\nlisten = \"[::1]:9\"\nsandbox_labels = 5000",
+                "`metrics.sandbox_labels`",
+            ),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(key), "{text}: {error}");

@@ -34,7 +34,10 @@ impl Latency {
             .iter()
             .map(|bound| seconds(*bound))
             .chain([f64::INFINITY]);
-        let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self
+            .buckets
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed));
         (
             seconds(self.sum.load(Ordering::Relaxed)),
             bounds.zip(counts).collect(),

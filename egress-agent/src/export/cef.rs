@@ -50,13 +50,17 @@ pub fn write(record: &StoredRecord, from: &Origin, to: &mut String) {
     if let Some(user) = record.user {
         extension.plain("suid", user);
     }
-    let rule = record.rule.as_ref().map(|rule| format!("{}:{}", rule.file, rule.line));
+    let rule = record
+        .rule
+        .as_ref()
+        .map(|rule| format!("{}:{}", rule.file, rule.line));
     for (key, label, value) in [
         ("cs1", "sandbox", record.sandbox.as_deref()),
         ("cs2", "policy", record.policy.as_deref()),
         ("cs3", "rule", rule.as_deref()),
         ("cs4", "dnsQueryType", record.query_type.as_deref()),
-        ("cs5", "hook", record.hook.as_deref()),
+        ("cs5", "task", record.task.as_deref()),
+        ("cs6", "project", record.project.as_deref()),
     ] {
         if let Some(value) = value {
             extension.text(key, value);

@@ -5,13 +5,18 @@ use crate::audit::StoredRecord;
 use std::fmt::Write;
 
 /// The columns, in order.
-const COLUMNS: [&str; 22] = [
+const COLUMNS: [&str; 27] = [
     "sequence",
     "time",
     "kind",
     "sandbox_id",
     "sandbox",
     "policy",
+    "session",
+    "task",
+    "project",
+    "on_behalf_of",
+    "labels",
     "process",
     "command",
     "user",
@@ -48,6 +53,16 @@ pub fn write(record: &StoredRecord, to: &mut String) {
     number(record.sandbox_id.map(u64::from), to);
     field(record.sandbox.as_deref(), to);
     field(record.policy.as_deref(), to);
+    field(record.session.as_deref(), to);
+    field(record.task.as_deref(), to);
+    field(record.project.as_deref(), to);
+    field(record.on_behalf_of.as_deref(), to);
+    let labels: Vec<String> = record
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    field(Some(&labels.join(" ")), to);
     number(record.process.map(u64::from), to);
     field(record.command.as_deref(), to);
     number(record.user.map(u64::from), to);
@@ -76,10 +91,9 @@ pub fn write(record: &StoredRecord, to: &mut String) {
 /// it, also behind blanks, which some of them skip.
 fn field(text: Option<&str>, to: &mut String) {
     let text = text.unwrap_or_default();
-    let runs = text
-        .trim_start()
-        .starts_with(['=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}'])
-        || text.starts_with(['\t', '\r', '\n']);
+    let runs = text.trim_start().starts_with([
+        '=', '+', '-', '@', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+    ]) || text.starts_with(['\t', '\r', '\n']);
     let special = text.contains([',', '"', '\r', '\n', '\t', ';']);
     if !runs && !special {
         to.push_str(text);

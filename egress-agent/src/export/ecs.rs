@@ -4,6 +4,7 @@ use super::time::rfc3339;
 use super::{Origin, PRODUCT, VENDOR, VERSION, summary};
 use crate::audit::StoredRecord;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The version whose field names these are.
@@ -33,6 +34,8 @@ pub struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rule: Option<Rule<'a>>,
     related: Related<'a>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
     /// What ECS has no field for, under the product's own name.
     egress: Own<'a>,
 }
@@ -142,11 +145,19 @@ struct Related<'a> {
 struct Own<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     sandbox: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,7 +182,11 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
         port: record.port,
         domain,
     });
-    let (source, destination) = if inbound { (endpoint, None) } else { (None, endpoint) };
+    let (source, destination) = if inbound {
+        (endpoint, None)
+    } else {
+        (None, endpoint)
+    };
     let protocol = record.protocol.as_deref();
     let number = protocol.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
     let is_network = matches!(record.kind.as_str(), "flow" | "dns");
@@ -194,7 +209,9 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
         network: is_network.then(|| Network {
             transport: protocol.filter(|_| number.is_none()),
             iana_number: number,
-            r#type: record.address.map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
+            r#type: record
+                .address
+                .map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
             protocol: is_dns.then_some("dns"),
             direction: if inbound { "ingress" } else { "egress" },
         }),
@@ -219,11 +236,16 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
             ip: record.address.map(|ip| [ip]),
             hosts: name.map(|name| [name]),
         },
+        labels: &record.labels,
         egress: Own {
+            on_behalf_of: record.on_behalf_of.as_deref(),
             kind: &record.kind,
             sandbox: record.sandbox.as_deref(),
             sandbox_id: record.sandbox_id,
             policy: record.policy.as_deref(),
+            session: record.session.as_deref(),
+            task: record.task.as_deref(),
+            project: record.project.as_deref(),
             hook: record.hook.as_deref(),
             verdict: record.verdict.as_deref(),
             count: record.count,

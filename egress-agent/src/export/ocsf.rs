@@ -7,6 +7,7 @@
 use super::{Origin, PRODUCT, VENDOR, VERSION, sentence, summary};
 use crate::audit::StoredRecord;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// The version of the schema.
@@ -166,12 +167,22 @@ struct Observable {
 #[derive(Serialize)]
 struct Unmapped<'a> {
     kind: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    on_behalf_of: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sandbox_id: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     policy: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<&'a str>,
 }
@@ -300,12 +311,24 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
             uid: format!("{}:{}", rule.file, rule.line),
             name: &rule.text,
         }),
-        observables: observables(record, if inbound { "src_endpoint.ip" } else { "dst_endpoint.ip" }),
+        observables: observables(
+            record,
+            if inbound {
+                "src_endpoint.ip"
+            } else {
+                "dst_endpoint.ip"
+            },
+        ),
         unmapped: Unmapped {
+            labels: &record.labels,
+            on_behalf_of: record.on_behalf_of.as_deref(),
             kind: &record.kind,
             sandbox: record.sandbox.as_deref(),
             sandbox_id: record.sandbox_id,
             policy: record.policy.as_deref(),
+            session: record.session.as_deref(),
+            task: record.task.as_deref(),
+            project: record.project.as_deref(),
             hook: record.hook.as_deref(),
         },
     }

@@ -15,7 +15,7 @@ fn record(json: &str) -> StoredRecord {
     let mut whole: Value = serde_json::to_value(crate::audit::sample_for_tests()).expect("JSON");
     let fields = whole.as_object_mut().expect("an object");
     for (name, value) in fields.iter_mut() {
-        if !["id", "node", "sequence", "time", "kind", "count"].contains(&name.as_str()) {
+        if !["id", "node", "sequence", "time", "kind", "count", "labels"].contains(&name.as_str()) {
             *value = Value::Null;
         }
     }
@@ -40,8 +40,23 @@ fn denial() -> StoredRecord {
 fn all_sorts() -> Vec<StoredRecord> {
     let mut all = vec![denial(), hostile()];
     for verdict in ["\"allow\"", "\"deny\"", "\"would_deny\"", "null"] {
-        for kind in ["flow", "dns", "sandbox", "policy", "agent", "loss", "alert", "limit", "approval", "emergency", "evidence", "of tomorrow"] {
-            all.push(record(&format!(r#"{{"kind": "{kind}", "verdict": {verdict}}}"#)));
+        for kind in [
+            "flow",
+            "dns",
+            "sandbox",
+            "policy",
+            "agent",
+            "loss",
+            "alert",
+            "limit",
+            "approval",
+            "emergency",
+            "evidence",
+            "of tomorrow",
+        ] {
+            all.push(record(&format!(
+                r#"{{"kind": "{kind}", "verdict": {verdict}}}"#
+            )));
         }
         all.push(record(&format!(
             r#"{{"kind": "dns", "verdict": {verdict}, "name": "a.example", "query_type": "HTTPS", "hook": "resolver"}}"#
@@ -127,11 +142,23 @@ fn csv_has_a_heading_and_as_many_fields_in_every_line() {
 
 #[test]
 fn csv_holds_nothing_that_a_spreadsheet_would_run() {
-    for nasty in ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "\u{ff1d}1"] {
+    for nasty in [
+        "=1+1",
+        "+1",
+        "-1",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        " =1",
+        "\u{ff1d}1",
+    ] {
         let mut record = denial();
         record.command = Some(nasty.to_owned());
         let fields = csv_fields(&written(Format::Csv, &record));
-        let cell = fields.iter().find(|field| field.ends_with(nasty)).expect("the cell");
+        let cell = fields
+            .iter()
+            .find(|field| field.ends_with(nasty))
+            .expect("the cell");
         assert_eq!(*cell, format!("'{nasty}"));
     }
 }
@@ -146,9 +173,19 @@ fn check_ocsf(event: &Value) {
     };
     let text = |value: &Value, name: &str| {
         let text = value[name].as_str();
-        assert!(text.is_some_and(|text| !text.is_empty()), "{name} of {value}");
+        assert!(
+            text.is_some_and(|text| !text.is_empty()),
+            "{name} of {value}"
+        );
     };
-    for name in ["activity_id", "category_uid", "class_uid", "severity_id", "time", "type_uid"] {
+    for name in [
+        "activity_id",
+        "category_uid",
+        "class_uid",
+        "severity_id",
+        "time",
+        "type_uid",
+    ] {
         integer(event, name);
     }
     let class = integer(event, "class_uid");
@@ -176,7 +213,10 @@ fn check_ocsf(event: &Value) {
             event.get("dst_endpoint").is_some() || event.get("src_endpoint").is_some(),
             "at least one endpoint: {event}"
         );
-        assert!(matches!(integer(&event["connection_info"], "direction_id"), 1 | 2));
+        assert!(matches!(
+            integer(&event["connection_info"], "direction_id"),
+            1 | 2
+        ));
     }
     if class == 2004 {
         text(&event["finding_info"], "title");
@@ -196,8 +236,15 @@ fn check_ocsf(event: &Value) {
         text(observable, "name");
         integer(observable, "type_id");
         // Each points at an attribute that is there with that value.
-        let path = observable["name"].as_str().expect("a name").replace('.', "/");
-        assert_eq!(event.pointer(&format!("/{path}")), observable.get("value"), "{event}");
+        let path = observable["name"]
+            .as_str()
+            .expect("a name")
+            .replace('.', "/");
+        assert_eq!(
+            event.pointer(&format!("/{path}")),
+            observable.get("value"),
+            "{event}"
+        );
     }
 }
 
@@ -223,7 +270,8 @@ fn ocsf_tells_a_refused_connection_with_its_parties_and_its_rule() {
     assert_eq!(event["firewall_rule"]["uid"], "/etc/ci.yaml:7");
     assert_eq!(event["status_code"], "no_rule");
     assert_eq!(event["count"], 41);
-    let query = record(r#"{"kind": "dns", "verdict": "deny", "name": "a.example", "query_type": "A"}"#);
+    let query =
+        record(r#"{"kind": "dns", "verdict": "deny", "name": "a.example", "query_type": "A"}"#);
     let event: Value = serde_json::from_str(&written(Format::Ocsf, &query)).expect("JSON");
     assert_eq!(event["class_uid"], 4003);
     assert_eq!(event["query"]["hostname"], "a.example");
@@ -234,7 +282,9 @@ fn ocsf_tells_a_refused_connection_with_its_parties_and_its_rule() {
 fn ecs_events_use_the_words_that_ecs_allows() {
     let words = |value: &Value| -> Vec<String> {
         let list = value.as_array().expect("a list");
-        list.iter().map(|word| word.as_str().expect("text").to_owned()).collect()
+        list.iter()
+            .map(|word| word.as_str().expect("text").to_owned())
+            .collect()
     };
     for record in all_sorts() {
         let event: Value = serde_json::from_str(&written(Format::Ecs, &record)).expect("JSON");
@@ -246,7 +296,16 @@ fn ecs_events_use_the_words_that_ecs_allows() {
         let categories = words(&event["event"]["category"]);
         // The allowed types of each category, from the schema.
         let allowed: &[&str] = match categories[0].as_str() {
-            "network" => &["access", "allowed", "connection", "denied", "end", "info", "protocol", "start"],
+            "network" => &[
+                "access",
+                "allowed",
+                "connection",
+                "denied",
+                "end",
+                "info",
+                "protocol",
+                "start",
+            ],
             "process" => &["access", "change", "end", "error", "info", "start"],
             "configuration" => &["access", "change", "creation", "deletion", "info"],
             "intrusion_detection" => &["allowed", "denied", "info"],
@@ -313,8 +372,12 @@ fn cef_headers_have_eight_parts_and_extensions_escape_what_separates() {
     assert!(text.contains(r"\r\nCEF:0|\\|a\=b"), "{text}");
     let text = written(Format::Cef, &denial());
     assert!(text.contains(" dst=203.0.113.7 dpt=443 "), "{text}");
-    let v6 = record(r#"{"kind": "flow", "hook": "connect", "address": "2001:db8::7", "port": 443}"#);
+    let v6 =
+        record(r#"{"kind": "flow", "hook": "connect", "address": "2001:db8::7", "port": 443}"#);
     let text = written(Format::Cef, &v6);
-    assert!(text.contains("c6a3=2001:db8::7 c6a3Label=Destination IPv6 Address"), "{text}");
+    assert!(
+        text.contains("c6a3=2001:db8::7 c6a3Label=Destination IPv6 Address"),
+        "{text}"
+    );
     assert!(!text.contains(" dst="), "{text}");
 }

@@ -60,10 +60,18 @@ async fn rules_processes_names_and_policies_narrow_the_answer() {
         rule: Some(text.parse().expect("a rule")),
         ..Query::default()
     };
-    for text in ["ci.yaml:3", "policies.d/ci.yaml:3", "/etc/egress/policies.d/ci.yaml:3"] {
+    for text in [
+        "ci.yaml:3",
+        "policies.d/ci.yaml:3",
+        "/etc/egress/policies.d/ci.yaml:3",
+    ] {
         assert_eq!(processes(&reader, rule(text)).await, [3, 7, 11], "{text}");
     }
-    assert_eq!(processes(&reader, rule("i.yaml:3")).await, [0; 0], "no whole part of a path");
+    assert_eq!(
+        processes(&reader, rule("i.yaml:3")).await,
+        [0; 0],
+        "no whole part of a path"
+    );
     assert_eq!(processes(&reader, rule("ci.yaml")).await.len(), 12);
     assert_eq!(processes(&reader, rule("domain *")).await.len(), 12);
     assert_eq!(processes(&reader, rule("domain")).await, [0; 0]);
@@ -73,8 +81,14 @@ async fn rules_processes_names_and_policies_narrow_the_answer() {
         ..Query::default()
     };
     assert_eq!(processes(&reader, process("7")).await, [7]);
-    assert_eq!(processes(&reader, process("curl")).await, [2, 4, 6, 8, 10, 12]);
-    assert_eq!(processes(&reader, process("python*")).await, [1, 3, 5, 7, 9, 11]);
+    assert_eq!(
+        processes(&reader, process("curl")).await,
+        [2, 4, 6, 8, 10, 12]
+    );
+    assert_eq!(
+        processes(&reader, process("python*")).await,
+        [1, 3, 5, 7, 9, 11]
+    );
     assert_eq!(
         processes(&reader, process("[cp]url*")).await,
         [0; 0],
@@ -107,21 +121,14 @@ async fn groups_add_up_what_records_stand_for_the_largest_first() {
         .collect();
     let expected = [
         ("a deny", 18, 2),
-        ("c deny", 16, 2),
+        ("c allow", 16, 2),
         ("b deny", 14, 2),
-        ("b allow", 14, 2),
         ("a allow", 12, 2),
-        ("c allow", 10, 2),
+        ("c deny", 10, 2),
+        ("b allow", 8, 2),
     ];
-    let mut sorted = seen.clone();
-    sorted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-    let mut wanted: Vec<_> = expected
-        .iter()
-        .map(|(by, count, records)| ((*by).to_owned(), *count, *records))
-        .collect();
-    wanted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-    assert_eq!(sorted, wanted);
-    assert!(seen.is_sorted_by(|a, b| a.1 >= b.1), "{seen:?}");
+    let expected = expected.map(|(by, count, records)| (by.to_owned(), count, records));
+    assert_eq!(seen, expected);
 
     let query = Query {
         verdict: Some(Outcome::Denied),
@@ -198,7 +205,11 @@ async fn a_long_answer_in_parts_is_the_answer_whatever_the_order() {
             limit: Some(5_000),
             ..query
         };
-        assert_eq!(in_parts(&reader, limited).await, whole[..5_000], "{order:?}");
+        assert_eq!(
+            in_parts(&reader, limited).await,
+            whole[..5_000],
+            "{order:?}"
+        );
     }
     drop(directory);
 }

@@ -25,6 +25,12 @@ pub struct Filter {
     /// The policy's name; `*` stands for any characters.
     #[arg(long, value_name = "NAME")]
     policy: Option<String>,
+    /// The task that the sandbox was started for; `*` stands for any characters.
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// The project that it was started for; `*` stands for any characters.
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<String>,
     /// How it ended: allow, deny or would_deny.
     #[arg(long, value_parser = outcome)]
     verdict: Option<Outcome>,
@@ -61,6 +67,8 @@ impl Filter {
             until: time(self.until)?,
             sandbox: self.sandbox,
             policy: self.policy,
+            task: self.task,
+            project: self.project,
             verdict: self.verdict,
             kind: self.kind,
             destination: self.destination,

@@ -26,9 +26,7 @@ pub fn run(command: AuditCommand) -> Result<Exit, Problem> {
 }
 
 /// Runs to the end, reading on a thread beside the one that prints.
-fn block_on(
-    answer: impl Future<Output = Result<Exit, Problem>>,
-) -> Result<Exit, Problem> {
+fn block_on(answer: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

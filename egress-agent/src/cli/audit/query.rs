@@ -24,7 +24,7 @@ pub struct QueryArguments {
     #[command(flatten)]
     filter: Filter,
     /// Count instead of listing, by these fields, the largest counts first:
-    /// sandbox, policy, kind, verdict, reason, name, address, port, protocol,
+    /// sandbox, policy, session, task, project, kind, verdict, reason, name, address, port, protocol,
     /// destination, rule, command, hook, hour, day.
     #[arg(
         long,

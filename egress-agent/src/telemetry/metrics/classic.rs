@@ -16,7 +16,11 @@ pub(super) fn from_open_metrics(text: &str) -> String {
         if let Some(described) = described
             && let Some((name, rest)) = described.split_once(' ')
         {
-            let total = if counters.contains(&name) { "_total" } else { "" };
+            let total = if counters.contains(&name) {
+                "_total"
+            } else {
+                ""
+            };
             let keyword = &line[..line.len() - described.len()];
             classic.push_str(&format!("{keyword}{name}{total} {rest}"));
         } else if line == "# EOF" || line.starts_with("# UNIT ") {

