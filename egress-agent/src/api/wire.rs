@@ -1,7 +1,7 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
-use crate::model::Attribution;
+use crate::model::{Attribution, Relaxation};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -37,6 +37,9 @@ pub struct Created {
     pub mode: String,
     /// What the policy gives away beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of the fence that the launcher leaves open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
 }
 
 /// A sandbox that runs.
@@ -60,6 +63,9 @@ pub struct Sandbox {
     pub reports_lost: u64,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
     /// On whose behalf it runs.
     pub attribution: Attribution,
 }
@@ -75,6 +81,9 @@ pub struct PolicyInForce {
     pub digest: String,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// What it gives away beyond the usual, in plain words.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
 }
 
 /// The agent's state.
@@ -93,6 +102,10 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// Points of the fence that are open, by the name of the sandbox; without those
+    /// for which none is.
+    #[serde(default)]
+    pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
     /// Where the resolver listens.

@@ -9,11 +9,15 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
+mod chain;
+mod class;
 mod columns;
 mod destination;
 mod error;
 mod group;
 mod health;
+mod hide;
 mod json;
 mod open;
 mod origin;
@@ -21,17 +25,22 @@ mod query;
 mod reader;
 mod recorder;
 mod row;
+mod seal;
 mod store;
 mod stored;
 mod stream;
 mod table;
 mod time;
+mod tree;
 mod writer;
 
+pub use chain::Hash;
+pub use class::Class;
 pub use destination::{DestinationError, DestinationFilter};
 pub use error::AuditError;
 pub use group::{Group, GroupField};
 pub use health::Health;
+pub use hide::Hider;
 pub use json::{API_VERSION, inert, render_json, render_json_lines, write_json_line};
 pub use origin::{ProcessFilter, ProcessFilterError, RuleFilter, RuleFilterError};
 pub use query::{Order, Query};

@@ -6,7 +6,7 @@ use crate::api::wire::Status;
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::enforcer::disarm_at;
-use crate::model::{Record, RecordKind};
+use crate::model::{Record, RecordKind, Relaxation};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -144,6 +144,10 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));
     }
+    for (sandbox, points) in &status.relaxed {
+        let points: Vec<_> = points.iter().map(Relaxation::to_string).collect();
+        text.push_str(&format!("  relaxed    {sandbox}: {}\n", points.join(", ")));
+    }
     text.push_str("policies in force:\n");
     for policy in &status.policies {
         text.push_str(&format!(
@@ -153,6 +157,9 @@ fn status_text(status: &Status) -> String {
             policy.digest.get(..12).unwrap_or(&policy.digest),
             policy.file.display()
         ));
+        for relaxation in &policy.relaxations {
+            text.push_str(&format!("    relaxation: {relaxation}\n"));
+        }
     }
     if status.policies.is_empty() {
         text.push_str("  none: every sandbox would be refused\n");

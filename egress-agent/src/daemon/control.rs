@@ -7,13 +7,14 @@ use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
-use crate::model::{Attribution, SandboxName};
+use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
@@ -30,6 +31,7 @@ fn in_force(policy: &Policy) -> PolicyInForce {
         file: policy.file.as_ref().clone(),
         digest: policy.digest.clone(),
         mode: mode_name(policy.mode).into(),
+        relaxations: policy.relaxations.clone(),
     }
 }
 
@@ -70,6 +72,7 @@ impl Agent {
             .policies()
             .select(&name, wanted.policy.as_deref())
             .map_err(|error| Failure::new(FailureKind::NotFound, error))?;
+        self.refuse_own_socket(&policy)?;
         let cgroup = SandboxCgroup::create(self.root(), &name).map_err(|error| match &error {
             CgroupError::Exists { .. } => Failure::new(FailureKind::Conflict, &error),
             _ => failed(&error),
@@ -86,7 +89,6 @@ impl Agent {
                     name,
                     cgroup: cgroup.id(),
                     owner: wanted.owner,
-                    relaxations: policy.relaxations.clone(),
                     attribution,
                 },
                 &policy,
@@ -126,6 +128,7 @@ impl Agent {
             }),
             mode: mode.into(),
             relaxations: member.relaxations,
+            relaxed: member.relaxed,
         })
     }
 
@@ -207,6 +210,28 @@ impl Agent {
         })
     }
 
+    /// The control socket is no socket that a sandbox may reach: whoever is root
+    /// there could have itself disarmed.
+    fn refuse_own_socket(&self, policy: &Policy) -> Result<(), Failure> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = real(&self.config().socket);
+        let opened = policy
+            .relaxed
+            .iter()
+            .any(|point| matches!(point, Relaxation::HostSocket(path) if real(path) == own));
+        if opened {
+            return Err(Failure::new(
+                FailureKind::BadConfiguration,
+                format!(
+                    "policy {} opens {}, which is the agent's own socket; take it out of `sandbox.relax`",
+                    policy.name,
+                    own.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     fn describe_sandboxes(&self) -> Vec<Sandbox> {
         let lost: BTreeMap<_, _> = self
             .enforcer()
@@ -233,6 +258,7 @@ impl Agent {
                 grants: book.ledger().grants(member.id).count(),
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
+                relaxed: member.relaxed.clone(),
                 attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
@@ -278,6 +304,11 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            relaxed: book
+                .members()
+                .filter(|member| !member.relaxed.is_empty())
+                .map(|member| (member.name.to_string(), member.relaxed.clone()))
+                .collect(),
             policies: book
                 .policies()
                 .iter()

@@ -1,12 +1,12 @@
 //! ArcSight Common Event Format, version 0.
 
-use super::{Origin, PRODUCT, VENDOR, VERSION, summary};
+use super::{PRODUCT, VENDOR, VERSION, summary};
 use crate::audit::StoredRecord;
 use std::fmt::Write;
 use std::net::IpAddr;
 
 /// Adds a record, without a line end.
-pub fn write(record: &StoredRecord, from: &Origin, to: &mut String) {
+pub fn write(record: &StoredRecord, to: &mut String) {
     to.push_str("CEF:0");
     let id = record.reason.as_deref().unwrap_or(&record.kind);
     let name = format!(
@@ -21,7 +21,7 @@ pub fn write(record: &StoredRecord, from: &Origin, to: &mut String) {
     let _ = write!(to, "|{}|", severity(record));
     let mut extension = Extension { to, first: true };
     extension.plain("rt", record.time.as_millisecond());
-    extension.text("dvchost", &from.host);
+    extension.text("dvchost", &record.node);
     extension.plain("externalId", record.sequence);
     extension.text("cat", &record.kind);
     extension.plain("cnt", record.count);

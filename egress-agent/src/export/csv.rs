@@ -5,13 +5,16 @@ use crate::audit::StoredRecord;
 use std::fmt::Write;
 
 /// The columns, in order.
-const COLUMNS: [&str; 27] = [
+const COLUMNS: [&str; 35] = [
+    "id",
+    "node",
     "sequence",
     "time",
     "kind",
     "sandbox_id",
     "sandbox",
     "policy",
+    "relaxations",
     "session",
     "task",
     "project",
@@ -22,15 +25,20 @@ const COLUMNS: [&str; 27] = [
     "user",
     "hook",
     "address",
+    "address_hash",
     "port",
     "protocol",
     "name",
+    "name_hash",
     "query_type",
     "rule_file",
     "rule_line",
     "rule_text",
     "verdict",
     "reason",
+    "actor",
+    "digest",
+    "diff",
     "count",
     "detail",
 ];
@@ -48,11 +56,14 @@ pub fn write(record: &StoredRecord, to: &mut String) {
         }
         to.push(',');
     };
+    field(Some(&record.id), to);
+    field(Some(&record.node), to);
     let _ = write!(to, "{},{},", record.sequence, rfc3339(record.time));
     field(Some(&record.kind), to);
     number(record.sandbox_id.map(u64::from), to);
     field(record.sandbox.as_deref(), to);
     field(record.policy.as_deref(), to);
+    field(Some(&record.relaxations.join(" ")), to);
     field(record.session.as_deref(), to);
     field(record.task.as_deref(), to);
     field(record.project.as_deref(), to);
@@ -71,15 +82,20 @@ pub fn write(record: &StoredRecord, to: &mut String) {
         let _ = write!(to, "{address}");
     }
     to.push(',');
+    field(record.address_hash.as_deref(), to);
     number(record.port.map(u64::from), to);
     field(record.protocol.as_deref(), to);
     field(record.name.as_deref(), to);
+    field(record.name_hash.as_deref(), to);
     field(record.query_type.as_deref(), to);
     field(rule.map(|rule| rule.file.as_str()), to);
     number(rule.map(|rule| u64::from(rule.line)), to);
-    field(rule.map(|rule| rule.text.as_str()), to);
+    field(rule.and_then(|rule| rule.text.as_deref()), to);
     field(record.verdict.as_deref(), to);
     field(record.reason.as_deref(), to);
+    field(record.actor.as_deref(), to);
+    field(record.digest.as_deref(), to);
+    field(record.diff.as_deref(), to);
     number(Some(record.count), to);
     field(record.detail.as_deref(), to);
     to.pop();

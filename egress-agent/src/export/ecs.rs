@@ -1,7 +1,7 @@
 //! Elastic Common Schema 8.
 
 use super::time::rfc3339;
-use super::{Origin, PRODUCT, VENDOR, VERSION, summary};
+use super::{PRODUCT, VENDOR, VERSION, summary};
 use crate::audit::StoredRecord;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -57,6 +57,7 @@ struct About<'a> {
     dataset: &'static str,
     module: &'static str,
     provider: &'static str,
+    id: &'a str,
     sequence: i64,
 }
 
@@ -128,7 +129,8 @@ struct User {
 #[derive(Serialize)]
 struct Rule<'a> {
     id: String,
-    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ruleset: Option<&'a str>,
 }
@@ -168,7 +170,7 @@ struct Own<'a> {
 }
 
 /// The record as an event.
-pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
+pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
     let inbound = record.hook.as_deref() == Some("ingress");
     let name = record.name.as_deref();
     let is_dns = record.kind == "dns";
@@ -197,7 +199,7 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
             version: ECS_VERSION,
         },
         event: about(record),
-        host: Host { name: &from.host },
+        host: Host { name: &record.node },
         observer: Observer {
             vendor: VENDOR,
             product: PRODUCT,
@@ -229,7 +231,7 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
         user: record.user.map(|id| User { id: id.to_string() }),
         rule: record.rule.as_ref().map(|rule| Rule {
             id: format!("{}:{}", rule.file, rule.line),
-            name: &rule.text,
+            name: rule.text.as_deref(),
             ruleset: record.policy.as_deref(),
         }),
         related: Related {
@@ -285,6 +287,7 @@ fn about(record: &StoredRecord) -> About<'_> {
         dataset: "egress.audit",
         module: "egress",
         provider: PRODUCT,
+        id: &record.id,
         sequence: record.sequence,
     }
 }

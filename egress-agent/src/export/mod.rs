@@ -54,42 +54,20 @@ impl Format {
     }
 
     /// Adds one record as one line, its line end included.
-    pub fn write(
-        self,
-        record: &StoredRecord,
-        from: &Origin,
-        to: &mut String,
-    ) -> Result<(), ExportError> {
+    pub fn write(self, record: &StoredRecord, to: &mut String) -> Result<(), ExportError> {
         match self {
             Self::Jsonl => write_json_line(record, to).map_err(ExportError),
             Self::Csv => {
                 csv::write(record, to);
                 Ok(())
             }
-            Self::Ocsf => json_line(&ocsf::event(record, from), to),
-            Self::Ecs => json_line(&ecs::event(record, from), to),
+            Self::Ocsf => json_line(&ocsf::event(record), to),
+            Self::Ecs => json_line(&ecs::event(record), to),
             Self::Cef => {
-                cef::write(record, from, to);
+                cef::write(record, to);
                 to.push('\n');
                 Ok(())
             }
-        }
-    }
-}
-
-/// Where records come from, as other systems want to know it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Origin {
-    /// The host's name.
-    pub host: String,
-}
-
-impl Origin {
-    /// This host.
-    pub fn here() -> Self {
-        let name = rustix::system::uname();
-        Self {
-            host: name.nodename().to_string_lossy().into_owned(),
         }
     }
 }

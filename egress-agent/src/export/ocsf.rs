@@ -4,7 +4,7 @@
 //! Detection Finding (2004); everything else is told as a Base Event, which any
 //! consumer of the schema accepts. Verdicts follow the `security_control` profile.
 
-use super::{Origin, PRODUCT, VENDOR, VERSION, sentence, summary};
+use super::{PRODUCT, VENDOR, VERSION, sentence, summary};
 use crate::audit::StoredRecord;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ struct Metadata<'a> {
     version: &'static str,
     product: Product,
     profiles: [&'static str; 2],
-    uid: String,
+    uid: &'a str,
     sequence: i64,
     log_name: &'static str,
     log_provider: &'a str,
@@ -153,7 +153,8 @@ struct Finding {
 #[derive(Serialize)]
 struct Rule<'a> {
     uid: String,
-    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -226,7 +227,7 @@ fn class(record: &StoredRecord) -> Class {
 }
 
 /// The record as an event.
-pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
+pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
     let Class {
         category,
         class,
@@ -252,7 +253,7 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
     let own = (category.0 == 4).then(|| Endpoint {
         ip: None,
         port: None,
-        hostname: Some(&from.host),
+        hostname: Some(&record.node),
         name: record.sandbox.as_deref(),
     });
     let (src_endpoint, dst_endpoint) = if inbound { (peer, own) } else { (own, peer) };
@@ -282,13 +283,13 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
                 version: VERSION,
             },
             profiles: ["host", "security_control"],
-            uid: format!("{}-{}", from.host, record.sequence),
+            uid: &record.id,
             sequence: record.sequence,
             log_name: "audit",
-            log_provider: &from.host,
+            log_provider: &record.node,
         },
         device: Device {
-            hostname: &from.host,
+            hostname: &record.node,
             type_id: 1,
             r#type: "Server",
         },
@@ -305,11 +306,11 @@ pub fn event<'a>(record: &'a StoredRecord, from: &'a Origin) -> Event<'a> {
         }),
         finding_info: (record.kind == "alert").then(|| Finding {
             title: record.detail.clone().unwrap_or_else(|| record.kind.clone()),
-            uid: format!("{}-{}", from.host, record.sequence),
+            uid: record.id.clone(),
         }),
         firewall_rule: record.rule.as_ref().map(|rule| Rule {
             uid: format!("{}:{}", rule.file, rule.line),
-            name: &rule.text,
+            name: rule.text.as_deref(),
         }),
         observables: observables(
             record,

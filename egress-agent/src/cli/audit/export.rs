@@ -6,7 +6,7 @@ use crate::audit::{Order, Query};
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::interruption::Interruption;
 use crate::cli::output::print_to_reader;
-use crate::export::{Format, Origin};
+use crate::export::Format;
 use clap::Args;
 use jiff::Timestamp;
 use std::io::{IsTerminal, Write};
@@ -35,7 +35,6 @@ pub async fn run(arguments: ExportArguments) -> Result<Exit, Problem> {
     let (file, query) = arguments.filter.query(Timestamp::now())?;
     let reader = open(&file).await?;
     let format = arguments.format;
-    let origin = Origin::here();
     let mut parts = reader.parts(Query {
         order: Order::OldestFirst,
         limit: arguments.limit,
@@ -46,9 +45,7 @@ pub async fn run(arguments: ExportArguments) -> Result<Exit, Problem> {
     while let Some(part) = parts.recv().await {
         let part = part.map_err(cannot_be_read)?;
         for record in &part {
-            format
-                .write(record, &origin, &mut text)
-                .map_err(Problem::failure)?;
+            format.write(record, &mut text).map_err(Problem::failure)?;
         }
         if !print_to_reader(&text)? {
             return Ok(Exit::Ok);

@@ -34,7 +34,8 @@ pub struct Filter {
     /// How it ended: allow, deny or would_deny.
     #[arg(long, value_parser = outcome)]
     verdict: Option<Outcome>,
-    /// What it is about: flow, dns, sandbox, policy, agent or loss.
+    /// What it is about: flow, dns, sandbox, policy, agent, loss, limit, alert,
+    /// approval, emergency or evidence.
     #[arg(long, value_parser = kind)]
     kind: Option<RecordKind>,
     /// Where to: an address, a network, a name or a name pattern.

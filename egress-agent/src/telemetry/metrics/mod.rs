@@ -162,7 +162,9 @@ impl Metrics {
 
     /// Counts what a record stands for.
     pub fn count(&self, record: &Record) {
-        if record.reason == Some(Reason::TooManyQueries) {
+        let is_limit =
+            record.kind == RecordKind::Limit || record.reason == Some(Reason::TooManyQueries);
+        if is_limit {
             self.limited.inc_by(record.count);
         }
         let Some(outcome) = record.outcome else {

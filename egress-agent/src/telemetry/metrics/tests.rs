@@ -49,15 +49,19 @@ fn a_folded_record_counts_as_often_as_it_stands_for() {
 }
 
 #[test]
-fn limits_are_counted_apart() {
+fn limits_are_counted_by_their_kind_and_by_their_reason() {
     let metrics = Metrics::new(None);
     metrics.count(&Record {
         reason: Some(Reason::TooManyQueries),
         ..denial("build", 3)
     });
+    metrics.count(&Record {
+        count: 4,
+        ..Record::new(Timestamp::UNIX_EPOCH, RecordKind::Limit)
+    });
     let text = classic(&metrics, Vec::new());
     assert!(
-        text.contains("\negress_requests_rate_limited_total 3\n"),
+        text.contains("\negress_requests_rate_limited_total 7\n"),
         "{text}"
     );
 }
