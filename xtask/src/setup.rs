@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     (
         "cc",
         "build-essential",
@@ -39,6 +39,7 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "nftables",
         "is what the benchmark compares enforcement with",
     ),
+    ("promtool", "prometheus", "checks the metrics in tests"),
 ];
 
 /// What the linker is built from.

@@ -6,8 +6,9 @@ use super::config::Config;
 use super::emergency::{Button, StateFile};
 use super::error::AgentError;
 use super::losses::LastReadings;
+use super::recording::Recording;
 use super::runtime::Runtime;
-use crate::audit::{Recorder, Store};
+use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
@@ -15,6 +16,7 @@ use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -33,6 +35,7 @@ pub struct Agent {
     pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
     store: Store,
+    recording: Recording,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -96,6 +99,9 @@ impl Agent {
         enforcer.limit_queries(config.dns.queries_per_second)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
+        let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);
+        let metrics = Arc::new(Metrics::new(sandbox_labels));
+        let recording = Recording::new(store.recorder(), metrics);
         let agent = Arc::new(Self {
             config,
             root,
@@ -104,6 +110,7 @@ impl Agent {
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
             store,
+            recording,
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -119,6 +126,7 @@ impl Agent {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
         agent.look_after_emergency();
+        agent.recording.metrics().policies_loaded(true, now);
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",
@@ -258,8 +266,8 @@ impl Agent {
         &self.store
     }
 
-    pub(super) fn recorder(&self) -> Recorder {
-        self.store.recorder()
+    pub(super) fn recorder(&self) -> Recording {
+        self.recording.clone()
     }
 
     pub(super) const fn since(&self) -> Timestamp {
@@ -274,6 +282,12 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {
+        self.resolver
+            .get()
+            .map(|state| state.counters.latency().read())
     }
 
     pub(super) fn started_in_words(&self) -> String {

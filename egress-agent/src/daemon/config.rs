@@ -1,6 +1,7 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
 use super::resolver_config::ResolverConfig;
+use super::feeds::{MetricsConfig, MetricsWire};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ struct Wire {
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
     dns: super::resolver_config::Wire,
+    metrics: Option<MetricsWire>,
 }
 
 /// What the agent runs with.
@@ -42,6 +44,8 @@ pub struct Config {
     pub events_per_second: u64,
     /// How names are resolved.
     pub dns: ResolverConfig,
+    /// Where metrics are offered; nowhere unless configured.
+    pub metrics: Option<MetricsConfig>,
 }
 
 /// Why a configuration cannot be used.
@@ -97,6 +101,7 @@ impl Default for Config {
             upstreams: Vec::new(),
             events_per_second: 2000,
             dns: ResolverConfig::default(),
+            metrics: None,
         }
     }
 }
@@ -141,6 +146,10 @@ impl Config {
             dns: wire
                 .dns
                 .read()
+            metrics: wire
+                .metrics
+                .map(MetricsWire::read)
+                .transpose()
                 .map_err(|(key, problem)| value(key, problem))?,
         };
         if config.policies.is_empty() {
@@ -197,6 +206,13 @@ mod tests {
             ("dns.queries_per_second = 0", "`dns.queries_per_second`"),
             ("dns.workers = 0", "`dns.workers`"),
             ("dns.worker = 1", "worker"),
+                .map_err(|(key, problem)| value(key, problem))?,
+            ("[metrics]\nlisten = \"0.0.0.0:9\"", "`metrics.listen`"),
+            ("[metrics]\nlisten = \"unix:m.sock\"", "`metrics.listen`"),
+            (
+                "[metrics]\nlisten = \"[::1]:9\"\nsandbox_labels = 5000",
+                "`metrics.sandbox_labels`",
+            ),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(key), "{text}: {error}");

@@ -29,7 +29,11 @@ impl Agent {
 
     /// The record of a load of policies.
     pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
-        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
+        let now = Timestamp::now();
+        self.recorder()
+            .metrics()
+            .policies_loaded(outcome == Outcome::Allowed, now);
+        let mut record = Record::new(now, RecordKind::Policy);
         record.user = Some(user);
         record.outcome = Some(outcome);
         record.detail = Some(detail);

@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use super::config::Config;
 use super::error::AgentError;
-use crate::api::{self, Listening, ServeError};
+use crate::api::{self, Listening, MetricsListening, ServeError};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,11 +35,17 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
 
     let (agent, services) = Agent::start(config).await?;
     let listening = Listening::bind(&agent.config().socket)?;
-    let stop = {
+    let metrics = match &agent.config().metrics {
+        Some(config) => Some(MetricsListening::bind(&config.listen).await?),
+        None => None,
+    };
+    let stop = || {
         let agent = Arc::clone(&agent);
         async move { agent.stopped().await }
     };
-    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop));
+    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop()));
+    let metrics = metrics
+        .map(|listening| tokio::spawn(api::serve_metrics(listening, Arc::clone(&agent), stop())));
     let run = tokio::spawn(Arc::clone(&agent).run());
     tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
 
@@ -61,7 +67,9 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
         agent.tell("agent stops; enforcement stays in force".into());
     }
     agent.stop();
-    for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
+    let tasks = [("reports", flatten(run)), ("control socket", flatten(api))];
+    let metrics = metrics.map(|task| ("metrics", flatten(task)));
+    for (what, task) in tasks.into_iter().chain(metrics) {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
             tracing::warn!(what, "did not end in time");
         }

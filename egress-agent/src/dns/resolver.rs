@@ -47,6 +47,7 @@ impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         count(&self.counters.queries);
+        let begun = Instant::now();
         let read = question::read(bytes);
         let (finding, record) = match (asked.sandbox, read) {
             (_, Err(Unusable::Silent)) => {
@@ -90,6 +91,7 @@ impl<G: Gate> Resolver<G> {
         {
             self.gate.record(record);
         }
+        self.counters.latency.observe(begun.elapsed());
         finding.reply.encode(asked.protocol)
     }
 

@@ -1,4 +1,4 @@
-//! Logs.
+//! Logs and metrics.
 //!
 //! Domain names and addresses do not appear in logs above `debug`: the audit
 //! store is where they belong. Levels: `error` for what somebody has to repair,
@@ -6,6 +6,8 @@
 //! or would ask about, `debug` for one line per event.
 
 #![forbid(unsafe_code)]
+
+pub mod metrics;
 
 use std::env::VarError;
 use std::io::IsTerminal;

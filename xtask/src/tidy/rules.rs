@@ -32,6 +32,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("gateway", Row::Numbered(5)),
     // What others can ask.
     ("api", Row::Numbered(6)),
+    ("export", Row::Numbered(6)),
     // Joins the parts.
     ("daemon", Row::Numbered(7)),
     // What a person types.

@@ -211,6 +211,11 @@ impl Book {
         &mut self.ledger
     }
 
+    /// How many networks the kernel holds.
+    pub fn networks(&self) -> usize {
+        self.image.networks.len()
+    }
+
     /// What the kernel is to hold, grants included.
     pub fn image(&self) -> Image {
         Image {
