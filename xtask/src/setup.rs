@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 10] = [
     (
         "cc",
         "build-essential",
@@ -34,6 +34,12 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "bpftool",
         "attaches and detaches programs in tests",
     ),
+    (
+        "ssh-keygen",
+        "openssh-client",
+        "signs bundles of policies in tests",
+    ),
+    ("minisign", "minisign", "signs bundles of policies in tests"),
     (
         "nft",
         "nftables",

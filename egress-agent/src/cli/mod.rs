@@ -7,6 +7,7 @@
 
 mod agent;
 mod audit;
+mod bundle;
 mod exit;
 mod generate;
 mod interruption;
@@ -32,7 +33,7 @@ const GLOBAL: &str = "Options of every command";
 #[command(
     name = "egressctl",
     version,
-    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 7 verification failed, 78 bad configuration. `run` gives the exit status of the command."
 )]
 pub struct Arguments {
     /// The agent's control socket.
@@ -65,6 +66,9 @@ enum Command {
     /// Check and explain policies; needs no agent and no root.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Make, verify and install signed bundles of policies.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Look at sandboxes.
     #[command(subcommand)]
     Sandbox(operate::SandboxCommand),
@@ -96,6 +100,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),
+        Command::Bundle(command) => bundle::run(&socket, command),
         Command::Sandbox(command) => operate::sandbox(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),

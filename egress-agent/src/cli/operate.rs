@@ -33,7 +33,7 @@ pub struct StatusArguments {
     output: Output,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct ReloadArguments {
     /// Return only when the policies are in force. That is always so; the flag
     /// is there to say it.
@@ -144,7 +144,12 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));
     }
-    text.push_str("policies in force:\n");
+    let from = status.policies_from.as_deref().unwrap_or("an older agent");
+    let since = status.policies_since.as_deref().map(to_the_second);
+    text.push_str(&format!(
+        "policies in force: from {from}, since {}\n",
+        since.as_deref().unwrap_or("unknown")
+    ));
     for policy in &status.policies {
         text.push_str(&format!(
             "  {}  {}  {}  {}\n",

@@ -3,6 +3,7 @@
 //! enforcement is still in force.
 
 use super::agent::Agent;
+use super::supervisor;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
@@ -91,6 +92,10 @@ impl Agent {
         let agent = Arc::clone(self);
         // Ending a sandbox waits for processes to die.
         tokio::task::spawn_blocking(move || agent.collect_orphans());
+        // Last: whoever hangs in one of the steps above is no longer alive.
+        if !self.config().ephemeral {
+            supervisor::alive();
+        }
     }
 
     /// Looks whether the programs are still there, and puts back what is

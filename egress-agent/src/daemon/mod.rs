@@ -3,11 +3,13 @@
 //! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
 //! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
-//! socket offers, `loops` is what goes on meanwhile. [`serve`] is the daemon.
+//! socket offers, `loops` is what goes on meanwhile, [`source`] where policies
+//! come from. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
 mod agent;
+mod arm;
 pub mod book;
 mod config;
 mod control;
@@ -20,10 +22,13 @@ mod permit;
 mod records;
 mod runtime;
 mod service;
+pub mod source;
+mod supervisor;
 mod words;
 
 pub use agent::{Agent, Services};
-pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
+pub use arm::arm;
+pub use config::{BundleSettings, Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
 pub use error::AgentError;
 pub use permit::Permit;

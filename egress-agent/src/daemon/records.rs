@@ -2,6 +2,7 @@
 
 use super::agent::Agent;
 use super::book::Member;
+use super::source::Loaded;
 use crate::model::{Record, RecordKind};
 use egress_common::Outcome;
 use jiff::Timestamp;
@@ -25,12 +26,26 @@ impl Agent {
         self.recorder().record(record);
     }
 
-    /// The record of a load of policies.
-    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: u32, detail: String) {
+    /// The record of a load of policies, by a user or because files changed.
+    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: Option<u32>, detail: String) {
         let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
-        record.user = Some(user);
+        record.user = user;
         record.outcome = Some(outcome);
         record.detail = Some(detail);
         self.recorder().record(record);
+    }
+
+    /// The record of the policies with which the agent starts.
+    pub(super) fn note_policies_at_start(&self, loaded: &Loaded, now: Timestamp) {
+        let mut source = self.source();
+        source.note_in_force(loaded, now);
+        let refused: Vec<String> = source.warnings().cloned().collect();
+        drop(source);
+        for warning in refused {
+            tracing::error!("{warning}");
+            self.tell_of_policies(Outcome::Denied, None, warning);
+        }
+        let detail = format!("in force at the start: from {}", loaded.from);
+        self.tell_of_policies(Outcome::Allowed, None, detail);
     }
 }

@@ -3,6 +3,8 @@
 use super::agent::Agent;
 use super::config::Config;
 use super::error::AgentError;
+use super::source;
+use super::supervisor;
 use crate::api::{self, Listening, ServeError};
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,12 +43,16 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     };
     let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop));
     let run = tokio::spawn(Arc::clone(&agent).run());
+    if agent.config().watch {
+        tokio::spawn(source::watch(Arc::clone(&agent)));
+    }
     tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
+    supervisor::ready(agent.root().path());
 
     let by_signal = loop {
         tokio::select! {
             _ = hangup.recv() => {
-                match tokio::task::block_in_place(|| agent.reload_policies(0)) {
+                match tokio::task::block_in_place(|| agent.reload_policies(Some(0))) {
                     Ok(reloaded) => tracing::info!(policies = reloaded.policies.len(), "reloaded"),
                     Err(failure) => tracing::error!("{}", failure.message),
                 }
@@ -57,6 +63,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
             () = agent.stopped() => break false,
         }
     };
+    supervisor::stopping();
     if by_signal {
         agent.tell("agent stops; enforcement stays in force".into());
     }

@@ -52,6 +52,16 @@ pub struct Place {
     pub level: u32,
 }
 
+/// Puts a governed root under programs with empty maps, unless programs are
+/// there: everything below it is denied until an agent says otherwise. Whether
+/// there was something to do.
+pub fn arm(place: Place, events_per_second: u64) -> Result<bool, EnforcerError> {
+    if attach::has_gate(&place.path)? {
+        return Ok(false);
+    }
+    Enforcer::start(place, events_per_second).map(|_| true)
+}
+
 /// How enforcement came into force.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Started {
