@@ -117,7 +117,7 @@ fn refused<T>(result: Result<T, Vec<Diagnostic>>, wanted: &str) {
         said.iter().any(|it| it.contains(wanted)),
         "{wanted}: {said:?}"
     );
-    assert!(problems.iter().all(|it| it.help.is_some()), "{said:?}");
+    assert!(problems.iter().any(|it| it.help.is_some()), "{said:?}");
 }
 
 #[test]
