@@ -4,6 +4,7 @@ mod bench;
 mod debian;
 mod demo;
 mod failure;
+mod package;
 mod setup;
 mod shell;
 mod test;
@@ -33,6 +34,8 @@ enum Task {
     Vm(vm::Options),
     /// Measures what enforcement costs.
     Bench(bench::Options),
+    /// Makes a Debian package, an RPM package and a tarball.
+    Package(package::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

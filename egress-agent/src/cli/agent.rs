@@ -5,7 +5,7 @@ use super::output::counted;
 use crate::daemon::source::Source;
 use crate::daemon::{AgentError, Config, ServiceError, arm, serve};
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, ids};
 use clap::Parser;
 use jiff::Timestamp;
 use std::path::PathBuf;
@@ -31,8 +31,9 @@ pub struct AgentArguments {
     #[arg(long, conflicts_with = "check_config")]
     arm: bool,
     /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
-    #[arg(long, value_name = "human|json", default_value = "human")]
-    log_format: LogFormat,
+    /// If not given: entries of journald where systemd says so, else lines.
+    #[arg(long, value_name = "human|json|journal")]
+    log_format: Option<LogFormat>,
 }
 
 /// The whole of `egress-agent`.
@@ -45,7 +46,11 @@ pub fn agent_main() -> ExitCode {
 }
 
 fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
-    telemetry::init(arguments.log_format, "info").map_err(Problem::usage)?;
+    telemetry::init(
+        arguments.log_format.unwrap_or_else(LogFormat::suitable),
+        "info",
+    )
+    .map_err(Problem::usage)?;
     let config = Config::load_or_default(arguments.config.as_deref())
         .map_err(|error| Problem::new(Exit::BadConfiguration, error))?;
     if arguments.check_config {

@@ -8,6 +8,7 @@
 mod agent;
 mod audit;
 mod bundle;
+mod doctor;
 mod exit;
 mod generate;
 mod interruption;
@@ -74,6 +75,8 @@ enum Command {
     Sandbox(operate::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
+    /// Look at this host, and say what it means for what is promised.
+    Doctor(doctor::DoctorArguments),
     /// Load the policies again; nothing changes unless all are good.
     Reload(operate::ReloadArguments),
     /// Ask the audit store.
@@ -85,7 +88,7 @@ enum Command {
     Completion(generate::CompletionArguments),
     /// Print the man page.
     #[command(hide = true)]
-    Man,
+    Man(generate::ManArguments),
 }
 
 /// The whole of `egressctl`.
@@ -103,11 +106,12 @@ pub fn main() -> ExitCode {
         Command::Bundle(command) => bundle::run(&socket, command),
         Command::Sandbox(command) => operate::sandbox(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Doctor(arguments) => doctor::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
         Command::Completion(arguments) => generate::completion(&arguments),
-        Command::Man => generate::man(),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -11,6 +11,7 @@ use crate::model::SandboxName;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
+use crate::telemetry::ids;
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -104,6 +105,7 @@ impl Agent {
         drop(book);
         let mode = mode_name(policy.mode);
         self.tell_of_sandbox(
+            ids::SANDBOX_BEGAN,
             &member,
             format!(
                 "began under policy {} ({}), mode {mode}",
@@ -147,7 +149,7 @@ impl Agent {
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;
-        self.tell_of_sandbox(&member, "ended".into());
+        self.tell_of_sandbox(ids::SANDBOX_ENDED, &member, "ended".into());
         Ok(())
     }
 
@@ -334,10 +336,13 @@ impl Agent {
             *disarmed = true;
             programs
         };
-        self.tell(format!(
-            "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
-            running.len()
-        ));
+        self.tell_as(
+            ids::DISARMED,
+            format!(
+                "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
+                running.len()
+            ),
+        );
         self.stop();
         Ok(programs)
     }

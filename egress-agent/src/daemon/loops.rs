@@ -8,6 +8,7 @@ use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
 use crate::sandbox::SandboxCgroup;
+use crate::telemetry::ids;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,10 +117,13 @@ impl Agent {
             return self.warn_of(findings.iter().map(in_words).collect());
         }
         match self.enforcer().repair() {
-            Ok(repaired) => self.tell(format!(
-                "enforcement disturbed: somebody detached {}; put back",
-                repaired.join(", ")
-            )),
+            Ok(repaired) => self.tell_as(
+                ids::DISTURBED,
+                format!(
+                    "enforcement disturbed: somebody detached {}; put back",
+                    repaired.join(", ")
+                ),
+            ),
             Err(error) => {
                 let missing = findings.iter().map(in_words);
                 self.warn_of(missing.chain([error.to_string()]).collect());
@@ -134,7 +138,7 @@ impl Agent {
         }
         for finding in &findings {
             tracing::error!("{finding}");
-            self.tell(format!("enforcement disturbed: {finding}"));
+            self.tell_as(ids::DISTURBED, format!("enforcement disturbed: {finding}"));
         }
         if findings.is_empty() {
             self.tell("enforcement is undisturbed again".into());

@@ -6,6 +6,7 @@ use super::error::AgentError;
 use super::source;
 use super::supervisor;
 use crate::api::{self, Listening, ServeError};
+use crate::telemetry::ids;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -46,16 +47,19 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     if agent.config().watch {
         tokio::spawn(source::watch(Arc::clone(&agent)));
     }
-    tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
+    tracing::info!(
+        message_id = ids::READY,
+        egress_root = %agent.root().path().display(),
+        egress_socket = %agent.config().socket.display(),
+        "enforcing"
+    );
     supervisor::ready(agent.root().path());
 
     let by_signal = loop {
         tokio::select! {
             _ = hangup.recv() => {
-                match tokio::task::block_in_place(|| agent.reload_policies(Some(0))) {
-                    Ok(reloaded) => tracing::info!(policies = reloaded.policies.len(), "reloaded"),
-                    Err(failure) => tracing::error!("{}", failure.message),
-                }
+                // How it ended is logged and recorded there.
+                let _ = tokio::task::block_in_place(|| agent.reload_policies(Some(0)));
             }
             _ = terminate.recv() => break true,
             _ = interrupt.recv() => break true,
@@ -65,7 +69,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     };
     supervisor::stopping();
     if by_signal {
-        agent.tell("agent stops; enforcement stays in force".into());
+        agent.tell_as(ids::STOPS, "agent stops; enforcement stays in force".into());
     }
     agent.stop();
     for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {

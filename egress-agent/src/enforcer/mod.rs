@@ -19,6 +19,7 @@ mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::boot_now;
@@ -27,6 +28,7 @@ pub use hooks::{HOOKS, HookPoint};
 pub use reports::{Report, Reports};
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
+pub use trial::{is_armed, strangers, try_load};
 
 use crate::image::{Change, Image};
 use egress_common::{

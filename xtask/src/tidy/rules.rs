@@ -56,6 +56,7 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("tar", "bundle"),
     ("notify", "daemon"),
     ("sd_notify", "daemon"),
+    ("tracing_journald", "telemetry"),
 ];
 
 /// Where `unsafe` may be written: everywhere else it is an error.
