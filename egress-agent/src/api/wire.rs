@@ -1,6 +1,7 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
+use crate::model::{Attribution, Relaxation};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ pub struct NewSandbox {
     pub policy: Option<String>,
     /// The process whose end ends the sandbox.
     pub owner: u32,
+    /// On whose behalf it runs.
+    #[serde(default)]
+    pub attribution: Attribution,
 }
 
 /// A sandbox that was made.
@@ -33,6 +37,9 @@ pub struct Created {
     pub mode: String,
     /// What the policy gives away beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of the fence that the launcher leaves open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
 }
 
 /// A sandbox that runs.
@@ -56,6 +63,11 @@ pub struct Sandbox {
     pub reports_lost: u64,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
+    /// On whose behalf it runs.
+    pub attribution: Attribution,
 }
 
 /// A policy in force.
@@ -69,6 +81,9 @@ pub struct PolicyInForce {
     pub digest: String,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// What it gives away beyond the usual, in plain words.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
 }
 
 /// The agent's state.
@@ -87,6 +102,10 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// Points of the fence that are open, by the name of the sandbox; without those
+    /// for which none is.
+    #[serde(default)]
+    pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
     /// Where they came from: `files`, or which bundle signed by whom.

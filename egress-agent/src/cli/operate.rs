@@ -7,7 +7,7 @@ use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::daemon::Config;
 use crate::enforcer::disarm_at;
-use crate::model::{Record, RecordKind};
+use crate::model::{Record, RecordKind, Relaxation};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -177,6 +177,10 @@ fn status_text(status: &Status) -> String {
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));
     }
+    for (sandbox, points) in &status.relaxed {
+        let points: Vec<_> = points.iter().map(Relaxation::to_string).collect();
+        text.push_str(&format!("  relaxed    {sandbox}: {}\n", points.join(", ")));
+    }
     let from = status.policies_from.as_deref().unwrap_or("an older agent");
     let since = status.policies_since.as_deref().map(to_the_second);
     text.push_str(&format!(
@@ -191,6 +195,9 @@ fn status_text(status: &Status) -> String {
             policy.digest.get(..12).unwrap_or(&policy.digest),
             policy.file.display()
         ));
+        for relaxation in &policy.relaxations {
+            text.push_str(&format!("    relaxation: {relaxation}\n"));
+        }
     }
     if status.policies.is_empty() {
         text.push_str("  none: every sandbox would be refused\n");

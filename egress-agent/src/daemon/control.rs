@@ -1,13 +1,13 @@
 //! What the control socket offers, carried out.
 
 use super::agent::{Agent, KILL_DEADLINE};
-use super::book::BookError;
+use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
-use crate::model::SandboxName;
+use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
@@ -15,6 +15,8 @@ use crate::telemetry::ids;
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
 pub(super) const fn mode_name(mode: Mode) -> &'static str {
@@ -30,6 +32,7 @@ fn in_force(policy: &Policy) -> PolicyInForce {
         file: policy.file.as_ref().clone(),
         digest: policy.digest.clone(),
         mode: mode_name(policy.mode).into(),
+        relaxations: policy.relaxations.clone(),
     }
 }
 
@@ -54,6 +57,7 @@ impl Agent {
     /// runs in it before all of that is done.
     pub fn create_sandbox(&self, wanted: &NewSandbox) -> Result<Created, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Usage, error);
+        let attribution = attribution(wanted)?;
         let now = Timestamp::now();
         let mut book = self.book();
         let name = match &wanted.name {
@@ -69,6 +73,7 @@ impl Agent {
             .policies()
             .select(&name, wanted.policy.as_deref())
             .map_err(|error| Failure::new(FailureKind::NotFound, error))?;
+        self.refuse_own_socket(&policy)?;
         let cgroup = SandboxCgroup::create(self.root(), &name).map_err(|error| match &error {
             CgroupError::Exists { .. } => Failure::new(FailureKind::Conflict, &error),
             _ => failed(&error),
@@ -81,11 +86,13 @@ impl Agent {
         };
         let (member, changes) = book
             .begin(
-                name,
-                cgroup.id(),
+                Newcomer {
+                    name,
+                    cgroup: cgroup.id(),
+                    owner: wanted.owner,
+                    attribution,
+                },
                 &policy,
-                wanted.owner,
-                policy.relaxations.clone(),
                 now,
             )
             .map_err(|error| undo(error.into()))?;
@@ -123,6 +130,7 @@ impl Agent {
             }),
             mode: mode.into(),
             relaxations: member.relaxations,
+            relaxed: member.relaxed,
         })
     }
 
@@ -224,6 +232,28 @@ impl Agent {
         })
     }
 
+    /// The control socket is no socket that a sandbox may reach: whoever is root
+    /// there could have itself disarmed.
+    fn refuse_own_socket(&self, policy: &Policy) -> Result<(), Failure> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = real(&self.config().socket);
+        let opened = policy
+            .relaxed
+            .iter()
+            .any(|point| matches!(point, Relaxation::HostSocket(path) if real(path) == own));
+        if opened {
+            return Err(Failure::new(
+                FailureKind::BadConfiguration,
+                format!(
+                    "policy {} opens {}, which is the agent's own socket; take it out of `sandbox.relax`",
+                    policy.name,
+                    own.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     fn describe_sandboxes(&self) -> Vec<Sandbox> {
         let lost: BTreeMap<_, _> = self
             .enforcer()
@@ -250,6 +280,8 @@ impl Agent {
                 grants: book.ledger().grants(member.id).count(),
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
+                relaxed: member.relaxed.clone(),
+                attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
         sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
@@ -295,6 +327,11 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            relaxed: book
+                .members()
+                .filter(|member| !member.relaxed.is_empty())
+                .map(|member| (member.name.to_string(), member.relaxed.clone()))
+                .collect(),
             policies: book
                 .policies()
                 .iter()
@@ -346,6 +383,14 @@ impl Agent {
         self.stop();
         Ok(programs)
     }
+}
+
+/// What is said about the sandbox, if anything is.
+fn attribution(wanted: &NewSandbox) -> Result<Option<Arc<Attribution>>, Failure> {
+    let said = &wanted.attribution;
+    said.check()
+        .map_err(|error| Failure::new(FailureKind::Usage, error))?;
+    Ok((!said.is_empty()).then(|| Arc::new(said.clone())))
 }
 
 /// A name that is not in use: short, and new for every run of a machine.

@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribution;
 pub mod name;
 pub mod record;
+pub mod relaxation;
 pub mod rule;
 pub mod sandbox;
 
+pub use attribution::{Attribution, AttributionError};
 pub use name::{DomainName, DomainPattern, NameError};
 pub use record::{Record, RecordKind};
+pub use relaxation::{Relaxation, RelaxationError};
 pub use rule::{PortRange, RuleOrigin, Transport};
 pub use sandbox::{SandboxName, SandboxNameError};

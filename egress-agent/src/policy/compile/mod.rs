@@ -41,6 +41,7 @@ pub fn compile(
     let name = name(document, source, report);
     let applies_to = settings::applies_to(document, report);
     let dns = settings::dns(document, report);
+    let relaxed = settings::relaxed(document, report);
     let mut policy = Policy {
         name: name?,
         file: Arc::clone(&source.file),
@@ -51,6 +52,7 @@ pub fn compile(
         blocks: read.blocks,
         dns,
         user: settings::user(document),
+        relaxed,
         relaxations: Vec::new(),
         allowed_names,
         blocked_names,
