@@ -1,6 +1,8 @@
 # What both boots of the package's test share. Each test is a sentence and a
 # command; results are counted as Rust's test programs print them.
 
+# Sandboxes have users of their own, and read what is in here.
+chmod 755 /share
 passed=0
 failed=0
 
@@ -29,9 +31,9 @@ result() {
 
 not() { ! "$@"; }
 
-# eventually COMMAND…: within a minute; machines without KVM are slow.
+# eventually COMMAND…: within two minutes; machines without KVM are slow.
 eventually() {
-    for _ in $(seq 120); do
+    for _ in $(seq 240); do
         "$@" && return 0
         sleep 0.5
     done
