@@ -65,7 +65,8 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
     if arguments.arm {
         let armed = arm(&config)?;
         tracing::info!(
-            root = config.root,
+            message_id = ids::ARMED,
+            egress_root = config.root,
             "{}",
             if armed {
                 "everything below the root is denied until an agent runs"
