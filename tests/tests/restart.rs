@@ -191,7 +191,7 @@ fn an_armed_root_is_denied_until_an_agent_takes_over_what_is_in_force() {
     };
     let mut agent = Agent::prepare(&world, &[("changing", "no policy at all")]);
     let arm = || {
-        let mut command = std::process::Command::new(egress_tests::product::binary("egress-agent"));
+        let mut command = Command::new(egress_tests::product::binary("egress-agent"));
         command
             .arg("--arm")
             .arg("--config")
