@@ -8,6 +8,7 @@ use super::error::AgentError;
 use super::losses::LastReadings;
 use super::recording::Recording;
 use super::runtime::Runtime;
+use super::source::Source;
 use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
@@ -34,6 +35,7 @@ pub struct Agent {
     book: Mutex<Book>,
     pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
+    source: Mutex<Source>,
     store: Store,
     recording: Recording,
     upstreams: Vec<SocketAddr>,
@@ -70,10 +72,11 @@ impl Agent {
     pub async fn start(config: Config) -> Result<(Arc<Self>, Services), AgentError> {
         let now = Timestamp::now();
         let runtime = Runtime::open(&config.runtime_directory)?;
-        let (policies, warnings) =
-            PolicySet::load(&config.policies, now).map_err(AgentError::Policy)?;
-        if !warnings.is_empty() {
-            tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
+        let mut source = Source::open(&config).map_err(AgentError::Policy)?;
+        let loaded = source.read_at_start(now).map_err(AgentError::Policy)?;
+        if !loaded.warnings.is_empty() {
+            let warnings = diagnostics_text(&loaded.warnings, Colour::No);
+            tracing::warn!("\n{}", warnings.trim_end());
         }
         let upstreams = upstreams(&config)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
@@ -109,6 +112,7 @@ impl Agent {
             generation: book.generation(),
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
+            source: Mutex::new(source),
             store,
             recording,
             upstreams,
@@ -120,7 +124,8 @@ impl Agent {
             emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
         });
-        agent.take_over(&image, policies, now)?;
+        agent.take_over(&image, loaded.policies.clone(), now)?;
+        agent.note_policies_at_start(&loaded, now);
         // Policies may have changed while no agent ran.
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
@@ -250,6 +255,10 @@ impl Agent {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) const fn enforcer(&self) -> &Enforcer {
         &self.enforcer
     }
@@ -306,7 +315,10 @@ impl Agent {
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
         let moved = self.resolver.get().and_then(|state| state.moved.clone());
-        moved.into_iter().chain(self.findings().clone()).collect()
+        let mut warnings: Vec<String> = moved.into_iter().collect();
+        warnings.extend(self.source().warnings().cloned());
+        warnings.extend(self.findings().iter().cloned());
+        warnings
     }
 
     /// What the last look at the attachments found.

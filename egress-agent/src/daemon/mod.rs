@@ -3,11 +3,13 @@
 //! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
 //! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
-//! socket offers, `emergency` is the button that stops everything, `loops` is what goes on meanwhile. [`serve`] is the daemon.
+//! socket offers, `emergency` is the button that stops everything, `loops` is what
+//! goes on meanwhile, [`source`] where policies come from. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
 mod agent;
+mod arm;
 pub mod book;
 mod config;
 mod control;
@@ -25,10 +27,13 @@ mod records;
 mod resolver_config;
 mod runtime;
 mod service;
+pub mod source;
+mod supervisor;
 mod words;
 
 pub use agent::{Agent, Services};
-pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
+pub use arm::arm;
+pub use config::{BundleSettings, Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
 pub use error::AgentError;
 pub use feeds::MetricsConfig;

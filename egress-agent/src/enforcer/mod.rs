@@ -20,6 +20,7 @@ mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod words;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
@@ -30,6 +31,7 @@ pub use hooks::{HOOKS, HookPoint};
 pub use reports::{Report, Reports};
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
+pub use trial::{is_armed, strangers, try_load};
 
 use crate::image::{Change, Image};
 use egress_common::sandbox::QUERY_PERIOD;
@@ -54,6 +56,16 @@ pub struct Place {
     pub cgroup: CgroupId,
     /// Its depth below the cgroup2 root, which has depth 0.
     pub level: u32,
+}
+
+/// Puts a governed root under programs with empty maps, unless programs are
+/// there: everything below it is denied until an agent says otherwise. Whether
+/// there was something to do.
+pub fn arm(place: Place, events_per_second: u64) -> Result<bool, EnforcerError> {
+    if attach::has_gate(&place.path)? {
+        return Ok(false);
+    }
+    Enforcer::start(place, events_per_second).map(|_| true)
 }
 
 /// How enforcement came into force.

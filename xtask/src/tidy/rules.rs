@@ -17,6 +17,8 @@ pub const MODULES: &[(&str, Row)] = &[
     ("model", Row::Numbered(0)),
     // Text to meaning to answer; pure.
     ("policy", Row::Numbered(1)),
+    // Files of policies that are believed by their signature; pure.
+    ("bundle", Row::Numbered(1)),
     // Permissions earned at run time; pure.
     ("grants", Row::Numbered(2)),
     // What the kernel maps should contain; pure.
@@ -50,6 +52,12 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("hickory_resolver", "dns"),
     ("sqlx", "audit"),
     ("axum", "api"),
+    ("ssh_key", "bundle"),
+    ("minisign_verify", "bundle"),
+    ("tar", "bundle"),
+    ("notify", "daemon"),
+    ("sd_notify", "daemon"),
+    ("tracing_journald", "telemetry"),
 ];
 
 /// Where `unsafe` may be written: everywhere else it is an error.
