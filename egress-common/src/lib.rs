@@ -19,6 +19,7 @@ pub mod destination;
 pub mod event;
 pub mod flow;
 pub mod grant;
+pub mod lsm;
 pub mod names;
 pub mod sandbox;
 pub mod verdict;
