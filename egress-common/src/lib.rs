@@ -16,6 +16,7 @@ mod layout;
 
 pub mod decide;
 pub mod destination;
+pub mod device;
 pub mod event;
 pub mod flow;
 pub mod grant;

@@ -31,6 +31,7 @@ pub enum AttachPoint {
     InetIngress = 0,
     InetEgress = 1,
     SockCreate = 2,
+    Device = 6,
     Inet4Connect = 10,
     Inet6Connect = 11,
     Inet4PostBind = 12,
