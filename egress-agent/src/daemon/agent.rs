@@ -131,7 +131,6 @@ impl Agent {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
         agent.look_after_emergency();
-        agent.recording.metrics().policies_loaded(true, now);
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",

@@ -75,10 +75,11 @@ impl Agent {
         source.note_in_force(loaded, now);
         let refused: Vec<String> = source.warnings().cloned().collect();
         drop(source);
+        let detail = format!("in force at the start: from {}", loaded.from);
+        self.tell_of_policies(Outcome::Allowed, None, detail);
+        // Last, so that the metrics of the last load tell of the bad push.
         for warning in refused {
             self.tell_of_policies(Outcome::Denied, None, warning);
         }
-        let detail = format!("in force at the start: from {}", loaded.from);
-        self.tell_of_policies(Outcome::Allowed, None, detail);
     }
 }

@@ -11,6 +11,7 @@ mod clock;
 mod emergency;
 mod error;
 mod hooks;
+mod lsm;
 mod maps;
 mod object;
 mod predecessor;
@@ -34,6 +35,7 @@ pub use statistics::{ProgramStatistics, Statistics};
 pub use trial::{is_armed, strangers, try_load};
 
 use crate::image::{Change, Image};
+use egress_common::lsm::LsmHook;
 use egress_common::sandbox::QUERY_PERIOD;
 use egress_common::{
     Asker, AskerKey, CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Ip, Meter, Port,
@@ -96,6 +98,8 @@ pub struct Enforcer {
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
     own: Mutex<Vec<(HookPoint, u32)>>,
+    /// The second wall, or why there is none.
+    wall: Result<lsm::Wall, String>,
     started: Started,
 }
 
@@ -221,6 +225,11 @@ impl Enforcer {
                 added: of(HookChange::Attached),
             },
         };
+        // Nothing depends on it: what it says is told, and the start goes on.
+        let wall = lsm::Wall::start(&place, directory.as_fd());
+        if let Err(why) = &wall {
+            tracing::info!("LSM programs are not usable here: {why}");
+        }
         Ok(Self {
             place,
             directory,
@@ -228,6 +237,7 @@ impl Enforcer {
             words,
             loaded,
             own: Mutex::new(own),
+            wall,
             started,
         })
     }
@@ -380,14 +390,52 @@ impl Enforcer {
 
     /// Looks whether every program is still attached, and who came after them.
     pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
-        self.findings(&self.own())
+        let mut findings = self.findings(&self.own())?;
+        findings.extend(self.gone_from_the_wall()?.into_iter().map(|hook| {
+            let program = hook.program();
+            Finding::Missing { program }
+        }));
+        Ok(findings)
+    }
+
+    fn gone_from_the_wall(&self) -> Result<Vec<LsmHook>, EnforcerError> {
+        let Ok(wall) = &self.wall else {
+            return Ok(Vec::new());
+        };
+        let gone = wall.gone(self.directory.as_fd());
+        gone.map_err(|error| self.cannot_inspect(&error))
+    }
+
+    fn cannot_inspect(&self, error: &std::io::Error) -> EnforcerError {
+        EnforcerError::Inspect {
+            path: self.place.path.clone(),
+            error: error.to_string(),
+        }
+    }
+
+    /// The second wall in words: `in force: …`, or `not usable here: …`.
+    pub fn lsm(&self) -> String {
+        match &self.wall {
+            Ok(wall) => wall.describe(),
+            Err(why) => format!("not usable here: {why}"),
+        }
+    }
+
+    /// What the second wall refused since this agent began, by hook; empty where
+    /// there is none.
+    pub fn lsm_refusals(&self) -> Vec<(&'static str, u64)> {
+        let refusals = self
+            .wall
+            .as_ref()
+            .map_or_else(|_| Vec::new(), lsm::Wall::refusals);
+        let named = refusals
+            .into_iter()
+            .map(|(hook, count)| (hook.name(), count));
+        named.collect()
     }
 
     fn findings(&self, own: &[(HookPoint, u32)]) -> Result<Vec<Finding>, EnforcerError> {
-        attach::inspect(self.directory.as_fd(), own).map_err(|error| EnforcerError::Inspect {
-            path: self.place.path.clone(),
-            error: error.to_string(),
-        })
+        attach::inspect(self.directory.as_fd(), own).map_err(|error| self.cannot_inspect(&error))
     }
 
     /// Puts back what is missing, and returns the names of what it was. The
@@ -403,6 +451,17 @@ impl Enforcer {
                 *id =
                     attach::put_back(self.directory.as_fd(), &self.place.path, &self.loaded, hook)?;
                 repaired.push(program);
+            }
+        }
+        if let Ok(wall) = &self.wall {
+            for hook in self.gone_from_the_wall()? {
+                let back = wall.put_back(self.directory.as_fd(), hook);
+                back.map_err(|error| EnforcerError::Attach {
+                    path: self.place.path.clone(),
+                    program: hook.program(),
+                    error,
+                })?;
+                repaired.push(hook.program());
             }
         }
         Ok(repaired)

@@ -69,6 +69,7 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     // Raw memory of the kernel.
     "egress-ebpf/src/context",
     "egress-ebpf/src/lookups",
+    "egress-ebpf/src/lsm/kernel.rs",
     // The promise to aya that shared types are plain data.
     "egress-common/src/layout.rs",
     "egress-common/src/destination.rs",
