@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use egress_common::{
-    AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter, Neighbour,
-    Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
+    AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter,
+    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
 };
 
 /// Boot-time nanoseconds.

@@ -5,8 +5,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network, NetworkKey,
-    Origin, Sandbox, Settings,
+    Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network,
+    NetworkKey, Origin, Sandbox, Settings,
 };
 
 /// What all programs must know.

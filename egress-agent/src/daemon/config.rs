@@ -1,7 +1,7 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
-use super::resolver_config::ResolverConfig;
 use super::feeds::{MetricsConfig, MetricsWire};
+use super::resolver_config::ResolverConfig;
 use crate::bundle::TrustedKey;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};

@@ -149,7 +149,7 @@ impl<G: Gate> Resolver<G> {
             Ok(admitted) => admitted,
             Err(finding) => return *finding,
         };
-        let cached = self.from_cache(question, &admitted.limits);
+        let cached = self.cached(question, &admitted.limits);
         let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
             Ok(beyond) => beyond,
             Err(finding) => return *finding,
@@ -324,7 +324,7 @@ impl<G: Gate> Resolver<G> {
     }
 
     /// What the cache knows, with a note that says so.
-    fn from_cache(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
+    fn cached(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
         let now = Instant::now();
         let lookup = self.cache.find(&key(question), now)?;
         let bound = match &lookup.learned {

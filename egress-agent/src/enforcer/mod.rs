@@ -67,7 +67,9 @@ pub fn arm(place: Place, events_per_second: u64) -> Result<bool, EnforcerError> 
     if attach::has_gate(&place.path)? {
         return Ok(false);
     }
-    Enforcer::start(place, events_per_second).map(|_| true)
+    // Whether an emergency block is in force is for the agent to say: nothing
+    // is known here yet, so everything is denied in any case.
+    Enforcer::start(place, events_per_second, false).map(|_| true)
 }
 
 /// How enforcement came into force.
