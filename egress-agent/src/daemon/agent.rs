@@ -430,52 +430,6 @@ impl Agent {
             .map_err(|error| failed(error.to_string()))
     }
 
-    /// Ends every live connection that policy no longer allows.
-    pub(super) fn end_revoked(&self) -> Result<usize, EnforcerError> {
-        let image = self.book().image();
-        let cgroups = self.cgroups_of_sandboxes();
-        let table = crate::enforcer::SocketTable::open()?;
-        let mut ended = 0;
-        for connection in table.live()? {
-            let Some(sandbox) = cgroups.get(&connection.cgroup) else {
-                continue;
-            };
-            if !Book::may_go_on(&image, *sandbox, &connection.to) {
-                table.end(&connection)?;
-                ended += 1;
-            }
-        }
-        Ok(ended)
-    }
-
-    /// Every cgroup at or below a sandbox, with the sandbox's own.
-    fn cgroups_of_sandboxes(
-        &self,
-    ) -> std::collections::BTreeMap<egress_common::CgroupId, egress_common::CgroupId> {
-        use std::os::unix::fs::MetadataExt;
-        let mut found = std::collections::BTreeMap::new();
-        let members: Vec<Member> = self.book().members().cloned().collect();
-        for member in members {
-            let mut open = vec![self.root.path().join(member.name.as_str())];
-            while let Some(directory) = open.pop() {
-                let Ok(metadata) = std::fs::metadata(&directory) else {
-                    continue;
-                };
-                found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
-                let Ok(entries) = std::fs::read_dir(&directory) else {
-                    continue;
-                };
-                open.extend(
-                    entries
-                        .flatten()
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                );
-            }
-        }
-        found
-    }
-
     /// Writes what waits and closes the audit store.
     pub async fn close(self: Arc<Self>, services: Services, patience: Duration) {
         if !services.resolver.stop(patience).await {

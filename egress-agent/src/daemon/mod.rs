@@ -25,6 +25,7 @@ mod permit;
 mod recording;
 mod records;
 mod resolver_config;
+mod revocation;
 mod runtime;
 mod service;
 pub mod source;

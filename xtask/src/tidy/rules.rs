@@ -64,6 +64,8 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
 pub const UNSAFE_ROOMS: &[&str] = &[
     // bpf(2) calls that aya does not have.
     "egress-agent/src/enforcer/",
+    // Many datagrams per system call.
+    "egress-agent/src/dns/batch.rs",
     // Between fork and exec.
     "egress-agent/src/sandbox/spawn",
     // Raw memory of the kernel.
