@@ -1,8 +1,8 @@
 //! The client side of the control socket.
 
 use super::wire::{
-    Adopt, Adopted, Created, Disarm, Disarmed, Done, Ended, Failure, NewSandbox, Progress,
-    Reloaded, Sandbox, Status, Stop,
+    Adopt, Adopted, Created, Disarm, Disarmed, Done, EmergencyBlock, Ended, Failure, Incident,
+    NewSandbox, Progress, Reloaded, Restore, Sandbox, Status, Stop,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -135,6 +135,19 @@ impl Client {
     /// Loads the policies again.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.call(Method::POST, "/v1/reload", NOTHING).await
+    }
+
+    /// Stops everything.
+    pub async fn emergency_block(&self, reason: String) -> Result<Incident, ClientError> {
+        let wanted = EmergencyBlock { reason };
+        self.call(Method::POST, "/v1/emergency-block", Some(&wanted))
+            .await
+    }
+
+    /// Ends an emergency block.
+    pub async fn restore(&self, incident: String) -> Result<Incident, ClientError> {
+        self.call(Method::POST, "/v1/restore", Some(&Restore { incident }))
+            .await
     }
 
     /// Takes enforcement out of force.

@@ -1,8 +1,11 @@
 //! The store on real files.
 
+mod asking;
 mod content;
 mod failure;
 mod opening;
+
+pub(super) use content::full;
 
 use crate::audit::{AuditError, Options, Order, Query, Reader, Store, StoredRecord};
 use crate::model::{Record, RecordKind};
@@ -30,7 +33,7 @@ fn tight(queue: usize) -> Options {
         batch: 8,
         linger: Duration::from_millis(1),
         busy_timeout: Duration::from_millis(20),
-        max_bytes: None,
+        ..Options::default()
     }
 }
 

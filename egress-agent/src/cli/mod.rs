@@ -8,6 +8,9 @@
 mod agent;
 mod attribution;
 mod audit;
+mod bundle;
+mod doctor;
+mod emergency;
 mod exit;
 mod generate;
 mod interruption;
@@ -37,7 +40,7 @@ const GLOBAL: &str = "Options of every command";
 #[command(
     name = "egressctl",
     version,
-    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 7 verification failed, 78 bad configuration. `run` gives the exit status of the command."
 )]
 pub struct Arguments {
     /// The agent's control socket.
@@ -70,16 +73,26 @@ enum Command {
     /// Check and explain policies; needs no agent and no root.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Make, verify and install signed bundles of policies.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Look at sandboxes, pause, resume and stop them.
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
+    /// Look at this host, and say what it means for what is promised.
+    Doctor(doctor::DoctorArguments),
     /// Load the policies again; nothing changes unless all are good.
     Reload(operate::ReloadArguments),
     /// Ask the audit store.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Stop everything that sandboxes send and receive, whatever policy says,
+    /// until `restore`; also over a restart of the agent or the machine.
+    EmergencyBlock(emergency::BlockArguments),
+    /// End an emergency block: policy decides again.
+    Restore(emergency::RestoreArguments),
     /// Let no container start that is not enforced: an OCI `createRuntime` hook.
     OciHook,
     /// Show and export the system call filters; needs no agent and no root.
@@ -94,7 +107,7 @@ enum Command {
     Supervise,
     /// Print the man page.
     #[command(hide = true)]
-    Man,
+    Man(generate::ManArguments),
 }
 
 /// The whole of `egressctl`.
@@ -109,16 +122,20 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),
+        Command::Bundle(command) => bundle::run(&socket, command),
         Command::Sandbox(command) => sandbox::run(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Doctor(arguments) => doctor::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
+        Command::EmergencyBlock(arguments) => emergency::block(&socket, &arguments),
+        Command::Restore(arguments) => emergency::restore(&socket, &arguments),
         Command::OciHook => oci_hook::run(&socket),
         Command::Seccomp(command) => seccomp::run(command),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
         Command::Supervise => supervise::run(&socket),
         Command::Completion(arguments) => generate::completion(&arguments),
-        Command::Man => generate::man(),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),

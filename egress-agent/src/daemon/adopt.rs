@@ -12,6 +12,7 @@ use crate::model::{Record, RecordKind, SandboxName};
 use crate::policy::{Limits, Policy, UnmetContract};
 use crate::sandbox::contract::{Finding, examine};
 use crate::sandbox::{CgroupError, SandboxCgroup};
+use crate::telemetry::ids;
 use egress_common::Outcome;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -167,6 +168,7 @@ impl Agent {
         self.watch_limits_of(&member, &cgroup);
         self.told_of().retain(|(name, _)| name != directory);
         self.tell_of_sandbox(
+            ids::SANDBOX_CHANGED,
             &member,
             format!(
                 "adopted the cgroup {directory} under policy {}; {}",
@@ -198,6 +200,7 @@ impl Agent {
             let open = in_words(found.iter().filter(|finding| finding.open));
             if !open.is_empty() {
                 self.tell_of_sandbox(
+                    ids::SANDBOX_CHANGED,
                     &member,
                     format!(
                         "denied from now on: a process in it {}",
@@ -226,7 +229,11 @@ impl Agent {
             };
             if gone {
                 self.leave(&member);
-                self.tell_of_sandbox(&member, "ended: its cgroup is gone".into());
+                self.tell_of_sandbox(
+                    ids::SANDBOX_ENDED,
+                    &member,
+                    "ended: its cgroup is gone".into(),
+                );
             }
         }
     }

@@ -6,6 +6,7 @@ use super::limits::{LimitWatch, usage_in_words};
 use crate::api::wire::{Done, Failure, FailureKind, Progress, Sandbox, Stop};
 use crate::enforcer::boot_now;
 use crate::sandbox::{CgroupError, Controllers, GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::ids;
 use egress_common::SandboxId;
 use std::collections::BTreeSet;
 use std::io;
@@ -79,7 +80,7 @@ impl Agent {
 
     fn done(&self, member: &Member, what: &str, begun: Instant) -> Done {
         let took = begun.elapsed();
-        self.tell_of_sandbox(member, format!("{what} in {took:?}"));
+        self.tell_of_sandbox(ids::SANDBOX_CHANGED, member, format!("{what} in {took:?}"));
         Done {
             what: format!("{} {what}", member.name),
             took_us: took.as_micros().try_into().unwrap_or(u64::MAX),
@@ -177,7 +178,7 @@ impl Agent {
             .note_progress(member.id, progress)
             .ok_or_else(|| Failure::from(BookError::NoSuchSandbox(name.to_owned())))?;
         self.runtime().remember(&member).map_err(Failure::failed)?;
-        self.tell_of_sandbox(&member, happened);
+        self.tell_of_sandbox(ids::SANDBOX_CHANGED, &member, happened);
         Ok(())
     }
 

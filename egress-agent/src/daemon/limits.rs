@@ -13,6 +13,7 @@ use crate::enforcer::boot_now;
 use crate::model::{Record, RecordKind};
 use crate::policy::{Bytes, Limits, Policy};
 use crate::sandbox::{CgroupError, SandboxCgroup, Unenforced, Usage};
+use crate::telemetry::ids;
 use egress_common::{Outcome, SandboxId};
 use jiff::Timestamp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd};
@@ -206,13 +207,14 @@ impl Agent {
                 Ok(unenforced) => {
                     let left_out = in_words(&unenforced);
                     for words in &left_out {
-                        self.tell_of_sandbox(&member, words.clone());
+                        self.tell_of_sandbox(ids::SANDBOX_CHANGED, &member, words.clone());
                     }
                     self.book().note_limits(member.id, wanted, &left_out);
                 }
                 Err(error) => {
                     tracing::error!(sandbox = %member.name, %error, "the new limits are not in force");
                     self.tell_of_sandbox(
+                        ids::SANDBOX_CHANGED,
                         &member,
                         format!("the new limits are not in force: {error}"),
                     );
@@ -392,9 +394,18 @@ impl Agent {
         record.sandbox_id = Some(member.id);
         record.sandbox = Some(member.name.to_string());
         record.policy = Some(member.policy.clone());
+        record.relaxations.clone_from(&member.relaxed);
         record.attribution.clone_from(&member.attribution);
         record.outcome = Some(Outcome::Denied);
-        record.detail = Some(format!("{limit}; {happened}"));
+        let detail = format!("{limit}; {happened}");
+        tracing::warn!(
+            message_id = ids::SANDBOX_AT_LIMIT,
+            egress_sandbox = member.name.as_str(),
+            egress_policy = member.policy,
+            "sandbox {} {detail}",
+            member.name
+        );
+        record.detail = Some(detail);
         self.recorder().record(record);
     }
 

@@ -4,6 +4,7 @@
 //! The measuring is done by `tests/benches/connect`, a program that needs the
 //! agent's library; here its samples become medians, ratios and verdicts.
 
+mod dns;
 mod samples;
 mod summary;
 mod table;
@@ -27,6 +28,9 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// How many names a second the resolver answers and refuses, and what it adds to
+    /// a cold one, beside unbound, dnsmasq and dnsdist.
+    Dns(dns::Options),
     /// What the start of a sandbox costs beside many others.
     Sandbox(Sandbox),
 }
@@ -73,11 +77,15 @@ enum Format {
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<(), Failure> {
+    match &options.what {
+        What::Connect(options) => connect(options),
+        What::Dns(options) => dns::run(options),
+        What::Sandbox(options) => sandbox(options),
+    }
+}
+
+fn connect(options: &Connect) -> Result<(), Failure> {
     setup::run_first()?;
-    let options = match &options.what {
-        What::Connect(options) => options,
-        What::Sandbox(options) => return sandbox(options),
-    };
     let summary = Summary::of(measure(options)?);
     match options.output {
         Format::Text => println!("{}", table::text(&summary)),
@@ -95,6 +103,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// Measures the start of sandboxes and prints what the measuring program says.
 fn sandbox(options: &Sandbox) -> Result<(), Failure> {
+    setup::run_first()?;
     let mut cargo = shell::cargo();
     if !shell::is_root() {
         shell::run_programs_as_root(&mut cargo);

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 /// The product's programs, which tests look for one directory above themselves.
 const PRODUCT: [&str; 3] = ["egressctl", "egress-agent", "egress-probe"];
 
+/// The suite that every run of all tests has on one kernel.
+pub const SMOKE: &str = "smoke";
+
 /// The name of the unit tests' program among the others.
 const UNIT: &str = "egress_agent";
 
@@ -22,6 +25,8 @@ const GROUPS: [(&str, &[&str]); 6] = [
         "enforcement",
         &["harness", "enforcement", "cross_sandbox", "resolver"],
     ),
+    // What `cargo xtask test` runs on one kernel, in one boot.
+    (SMOKE, &[UNIT, "cross_sandbox"]),
     ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
     ("operations", &["lifecycle", "neighbours", "errors"]),
@@ -34,6 +39,7 @@ const ALL: [&str; 7] = [
     "unit",
     "enforcement",
     "bypasses",
+    "resilience",
     "reload",
     "operations",
     "limits",
@@ -54,17 +60,11 @@ impl Built {
     pub fn build() -> Result<Self, Failure> {
         // As `cargo xtask test` does it, so that nothing is built twice.
         shell::run(shell::cargo().arg("build"))?;
-        let mut programs = Vec::new();
-        for selection in [
-            &["--package", "egress-agent", "--lib"][..],
-            &["--package", "egress-tests"],
-        ] {
-            let mut cargo = shell::cargo();
-            cargo
-                .args(["test", "--no-run", "--message-format=json"])
-                .args(selection);
-            programs.extend(programs_of(&shell::output(&mut cargo)?));
-        }
+        // All members at once: what is selected by itself has other features, and
+        // everything below it would be built twice.
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--no-run", "--message-format=json"]);
+        let programs = programs_of(&shell::output(&mut cargo)?);
         Ok(Self {
             programs,
             product: shell::workspace().join("target/debug"),
@@ -126,7 +126,8 @@ fn script(programs: &[&str], arguments: &[String]) -> String {
         let _ = write!(line, " '{}'", argument.replace('\'', r"'\''"));
         line
     });
-    let mut script = format!("cd /share\nexport {MUST_RUN}=1 RUST_BACKTRACE=1\nstatus=0\n");
+    let mut script =
+        format!("cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 RUST_BACKTRACE=1\nstatus=0\n");
     for program in programs {
         let filter = if *program == UNIT {
             // The counts that the verifier walks are printed by a passing test.

@@ -1,7 +1,6 @@
-//! One sandbox, as the book knows it, and why it cannot become one.
+//! One sandbox, as the book knows it.
 
 use crate::api::wire::Progress;
-use crate::image;
 use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, SandboxId};
@@ -97,23 +96,4 @@ impl Newcomer {
             foreign: None,
         }
     }
-}
-
-/// Why the book refuses.
-#[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    /// The name is in use.
-    #[error("a sandbox `{0}` exists already; choose another `--name`, or stop it first")]
-    NameTaken(SandboxName),
-    /// There is none of this name.
-    #[error("there is no sandbox `{0}`")]
-    NoSuchSandbox(String),
-    /// It would not fit into the kernel's maps.
-    #[error(transparent)]
-    Budget(#[from] image::BudgetError),
-    /// A policy has more services on one network than the kernel can hold.
-    #[error(
-        "policy `{0}` opens more services on one network than fit; see `egressctl policy check`"
-    )]
-    TooManyServices(String),
 }

@@ -11,10 +11,10 @@ mod similar;
 mod values;
 mod words;
 
-pub use document::{Allow, Block, Document, IoBlock, SandboxBlock};
+pub use document::{Allow, Block, Document, IoBlock, NameLimitsBlock, SandboxBlock};
 pub use lists::Items;
 pub use quantities::Size;
-pub use values::{Cidr, Domain, PolicyName, PortItem, Seconds, User};
+pub use values::{Amount, Cidr, Domain, PolicyName, PortItem, Seconds, User};
 pub use words::{ContractWord, SeccompWord};
 
 use super::diagnostic::{Report, Span};
