@@ -23,7 +23,15 @@ pub fn then_exchange(name: &str, port: &str, text: &str) -> Result {
 }
 
 pub fn by_datagram(server: &str, kind: &str, name: &str, patience: Duration) -> Result {
-    let server: SocketAddr = parse(server)?;
+    ask(parse(server)?, number(kind)?, name, patience)
+}
+
+/// Asks for an IPv4 address once, and waits so long.
+pub fn ask_once(server: SocketAddr, name: &str, patience: Duration) -> Result {
+    ask(server, kind::A, name, patience)
+}
+
+fn ask(server: SocketAddr, kind: u16, name: &str, patience: Duration) -> Result {
     let local = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
@@ -34,7 +42,7 @@ pub fn by_datagram(server: &str, kind: &str, name: &str, patience: Duration) -> 
     let query = Query {
         id: 0x5ea1,
         name: name.into(),
-        kind: number(kind)?,
+        kind,
     };
     socket.send_to(&query.encode(), server)?;
     let mut buffer = [0; 4096];
