@@ -14,6 +14,7 @@
 
 mod layout;
 
+pub mod asker;
 pub mod decide;
 pub mod destination;
 pub mod device;
@@ -25,6 +26,7 @@ pub mod names;
 pub mod sandbox;
 pub mod verdict;
 
+pub use asker::{ASKER_WORDS, AskerWord, asker_word};
 pub use decide::{Lookups, Neighbour, Standing, decide};
 pub use destination::{Destination, Ip, Port, Protocol};
 pub use event::{Counter, Event, Hook, Outcome};

@@ -26,6 +26,8 @@ maps! {
     NETWORKS;
     /// [`crate::AskerKey`] → [`crate::Asker`].
     ASKERS;
+    /// UDP port of a loopback address → [`crate::AskerWord`], in memory that the agent maps.
+    ASKER_WORDS;
     /// Socket → [`crate::Flow`].
     FLOWS;
     /// Socket → [`crate::Origin`].

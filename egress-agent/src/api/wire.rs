@@ -112,6 +112,12 @@ pub struct Status {
     pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
+    /// Where they came from: `files`, or which bundle signed by whom.
+    #[serde(default)]
+    pub policies_from: Option<String>,
+    /// Since when they are in force, RFC 3339.
+    #[serde(default)]
+    pub policies_since: Option<String>,
     /// Where the resolver listens.
     pub resolver: Vec<String>,
     /// Upstream resolvers in order.

@@ -180,6 +180,31 @@ pub(super) fn inspect(root: BorrowedFd<'_>, own: &[(HookPoint, u32)]) -> io::Res
     Ok(findings)
 }
 
+/// Whether the gate is in force at a governed root, ours or another version's:
+/// without it nothing is.
+pub(super) fn has_gate(path: &Path) -> Result<bool, EnforcerError> {
+    let directory = std::fs::File::open(path).map_err(|error| EnforcerError::Root {
+        path: path.to_owned(),
+        error,
+    })?;
+    let gate = &HOOKS[0];
+    let ids = match sys::attached(directory.as_fd(), gate.point, false) {
+        Ok(ids) => ids,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(EnforcerError::NotPermitted(error));
+        }
+        Err(error) => {
+            return Err(EnforcerError::Inspect {
+                path: path.to_owned(),
+                error: format!("query of `{}`: {error}", gate.program),
+            });
+        }
+    };
+    Ok(aya::programs::loaded_programs()
+        .flatten()
+        .any(|info| ids.contains(&info.id()) && info.name() == gate.program.as_bytes()))
+}
+
 /// [`disarm`] for a governed root that is not open yet.
 pub fn disarm_at(path: &Path) -> Result<usize, EnforcerError> {
     let directory = std::fs::File::open(path).map_err(|error| EnforcerError::Root {

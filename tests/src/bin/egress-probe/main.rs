@@ -15,10 +15,10 @@
 //! | `resolve NAME` | asks the C library |
 //! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
 //! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
-//! | `wildcard FIRST COUNT SUFFIX` | asks for `nFIRST.SUFFIX` and the following names on one connection |
-//! | `dns-udp SERVER TYPE NAME` | asks with a datagram; `dns-udp-once` waits much longer for the answer |
 //! | `siege OPEN CLOSED SERVER NAME` | until a line comes: uses the first, tries the second, asks the third for the fourth; counts |
 //! | `until-resolved SERVER NAME` | asks until there is an answer; how many milliseconds that took |
+//! | `wildcard FIRST COUNT SUFFIX` | asks for `nFIRST.SUFFIX` and the following names on one connection |
+//! | `dns-udp SERVER TYPE NAME` | asks with a datagram; `dns-udp-once` waits much longer for the answer |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
 //! | `socket FAMILY TYPE PROTOCOL` | makes a socket, all as numbers |
