@@ -1,6 +1,8 @@
 //! Questions to the store.
 
-use crate::audit::{AuditError, Query, StoredRecord, open, row};
+use crate::audit::{
+    AuditError, PublicKey, Query, Span, StoredRecord, Verification, inspect, open, row,
+};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,19 @@ impl Reader {
     pub async fn query(&self, query: &Query) -> Result<Vec<StoredRecord>, AuditError> {
         let rows = query.statement().build().fetch_all(&self.pool).await;
         rows.and_then(|rows| rows.iter().map(row::read).collect())
+            .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// Verifies the chain against the node's signatures, and against a checkpoint
+    /// that was kept elsewhere.
+    pub async fn verify(
+        &self,
+        span: Span,
+        keys: &[PublicKey],
+        elsewhere: Option<&str>,
+    ) -> Result<Verification, AuditError> {
+        inspect::verify(&self.pool, span, keys, elsewhere)
+            .await
             .map_err(|source| open::database(&self.path, source))
     }
 

@@ -2,11 +2,11 @@
 
 use crate::audit::recorder::Shared;
 use crate::audit::writer::Writer;
-use crate::audit::{AuditError, Health, Hider, Reader, Recorder, open};
+use crate::audit::{AuditError, CheckpointRule, Health, Hider, Reader, Recorder, Retention, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// The bounds of the store.
@@ -28,6 +28,10 @@ pub struct Options {
     /// The largest size of the database file; its log may take a few MiB beside
     /// it. At the bound nothing is deleted: records are counted as lost.
     pub max_bytes: Option<u64>,
+    /// When the node signs.
+    pub checkpoints: CheckpointRule,
+    /// How long records are kept.
+    pub retention: Retention,
 }
 
 impl Default for Options {
@@ -40,6 +44,8 @@ impl Default for Options {
             linger: Duration::from_millis(20),
             busy_timeout: Duration::from_secs(2),
             max_bytes: None,
+            checkpoints: CheckpointRule::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -67,6 +73,7 @@ fn host_name() -> String {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    notes: watch::Receiver<Option<String>>,
     recorder: Recorder,
     writer: JoinHandle<()>,
 }
@@ -79,14 +86,15 @@ impl Store {
 
     /// Opens the store with other bounds.
     pub async fn open_with(path: &Path, options: Options) -> Result<Self, AuditError> {
-        let file = open::own(path, &options).await?;
+        let (file, aside) = open::own(path, &options).await?;
         let path = file.path.clone();
-        let head = file.head(&options.node).await?;
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
         let shared = Arc::new(Shared::default());
-        let writer = Writer::new(file, head, receiver, Arc::clone(&shared), options);
+        let writer = Writer::new(file, aside, receiver, Arc::clone(&shared), options).await?;
+        let notes = writer.notes();
         Ok(Self {
             path,
+            notes,
             recorder: Recorder::new(sender, shared),
             writer: tokio::spawn(writer.run()),
         })
@@ -100,6 +108,11 @@ impl Store {
     /// A handle to record with.
     pub fn recorder(&self) -> Recorder {
         self.recorder.clone()
+    }
+
+    /// The node's signed checkpoints, as they come: for whoever keeps them elsewhere.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<String>> {
+        self.notes.clone()
     }
 
     /// A reader of the same file.

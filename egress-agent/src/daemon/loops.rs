@@ -3,9 +3,11 @@
 //! enforcement is still in force.
 
 use super::agent::Agent;
+use crate::audit::Recorder;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
+use crate::model::{Record, RecordKind};
 use crate::sandbox::SandboxCgroup;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -60,16 +62,24 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .finish(Moment::now())
-            .for_each(|record| recorder.record(record));
+            .for_each(|record| keep(&recorder, record));
         Ok(())
     }
 
     fn take(&self, pipeline: &mut Pipeline<Arc<Self>>, batch: &mut Vec<Report>) {
         let recorder = self.recorder();
         let now = Moment::now();
+        let events = batch
+            .iter()
+            .filter(|report| matches!(report, Report::Event(_)))
+            .count();
+        // Before anything is done with them: a kill leaves the count.
+        recorder.note(events as u64);
         for report in batch.drain(..) {
             match report {
-                Report::Event(event) => pipeline.take(&event, now).for_each(|r| recorder.record(r)),
+                Report::Event(event) => {
+                    pipeline.take(&event, now).for_each(|r| keep(&recorder, r));
+                }
                 Report::Malformed(length) => {
                     tracing::error!(length, "the ring holds a report of another version");
                 }
@@ -81,7 +91,7 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .tick(Moment::now())
-            .for_each(|record| recorder.record(record));
+            .for_each(|record| keep(&recorder, record));
         self.read_losses(pipeline);
         self.check_enforcement();
         self.close_expired_rules();
@@ -199,6 +209,16 @@ impl Agent {
                 ),
             }
         }
+    }
+}
+
+/// Records what the pipeline made of reports, which were noted as they came; what
+/// it says of itself was not.
+fn keep(recorder: &Recorder, record: Record) {
+    if record.kind == RecordKind::Agent {
+        recorder.record(record);
+    } else {
+        recorder.record_noted(record);
     }
 }
 
