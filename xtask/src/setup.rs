@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: [(&str, &str, &str); 9] = [
     (
         "cc",
         "build-essential",
@@ -33,6 +33,11 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "bpftool",
         "bpftool",
         "attaches and detaches programs in tests",
+    ),
+    (
+        "/usr/lib/postgresql/15/bin/postgres",
+        "postgresql-15",
+        "is the database that tests ship audit records to",
     ),
     (
         "nft",

@@ -225,7 +225,8 @@ async fn check(
         .await
         .map_err(|source| database(&path, source))?;
     MIGRATIONS
-        .run(&mut connection)
+        // `run` wants an `Acquire`, with which no future of a caller is `Send`.
+        .run_direct(None, &mut connection, false)
         .await
         .map_err(|source| AuditError::Migration {
             path: path.clone(),

@@ -1,7 +1,8 @@
 //! Questions to the store.
 
 use crate::audit::{
-    AuditError, PublicKey, Query, Span, StoredRecord, Verification, inspect, open, row,
+    AuditError, ProofError, PublicKey, Query, Span, StoredRecord, Verification, inspect, open,
+    prove, row,
 };
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
@@ -48,6 +49,21 @@ impl Reader {
         inspect::verify(&self.pool, span, keys, elsewhere)
             .await
             .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// One line that proves a record to be one of those that the node signed.
+    pub async fn prove(&self, sequence: i64) -> Result<String, ProofError> {
+        prove::inclusion(&self.pool, sequence).await
+    }
+
+    /// One line that proves the last checkpoint to continue an earlier one.
+    pub async fn prove_consistency(&self, earlier: &str) -> Result<String, ProofError> {
+        prove::consistency(&self.pool, earlier).await
+    }
+
+    /// The connections, for the shipper.
+    pub(super) fn pool(&self) -> SqlitePool {
+        self.pool.clone()
     }
 
     /// Closes all connections.

@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub tally: Tally,
     /// The last place that is kept elsewhere, too: retention takes nothing beyond.
     pub shipped: AtomicI64,
+    /// Why nothing is shipped at the moment.
+    pub shipping: watch::Sender<Option<String>>,
     /// Wakes the writer for anything but a new record.
     pub wake: Notify,
     pub progress: watch::Sender<Progress>,
@@ -91,6 +93,7 @@ impl Default for Shared {
             tally: Tally::default(),
             // Nobody ships anything.
             shipped: AtomicI64::new(i64::MAX),
+            shipping: watch::Sender::default(),
             wake: Notify::default(),
             progress: watch::Sender::default(),
         }
@@ -188,6 +191,9 @@ impl Recorder {
             written: progress.written,
             lost: self.shared.lost.load(Ordering::Acquire),
             error: progress.error,
+            shipped: Some(self.shared.shipped.load(Ordering::Acquire))
+                .filter(|shipped| *shipped != i64::MAX),
+            shipping_error: self.shared.shipping.borrow().clone(),
         }
     }
 

@@ -1,10 +1,12 @@
 //! The store: one file, one writer.
 
+use crate::audit::postgres::Shipper;
 use crate::audit::recorder::Shared;
 use crate::audit::writer::Writer;
 use crate::audit::{AuditError, CheckpointRule, Health, Hider, Reader, Recorder, Retention, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -32,6 +34,8 @@ pub struct Options {
     pub checkpoints: CheckpointRule,
     /// How long records are kept.
     pub retention: Retention,
+    /// The URL of a PostgreSQL database that records are shipped to.
+    pub postgres: Option<String>,
 }
 
 impl Default for Options {
@@ -46,6 +50,7 @@ impl Default for Options {
             max_bytes: None,
             checkpoints: CheckpointRule::default(),
             retention: Retention::default(),
+            postgres: None,
         }
     }
 }
@@ -76,6 +81,7 @@ pub struct Store {
     notes: watch::Receiver<Option<String>>,
     recorder: Recorder,
     writer: JoinHandle<()>,
+    shipper: Option<JoinHandle<()>>,
 }
 
 impl Store {
@@ -90,13 +96,28 @@ impl Store {
         let path = file.path.clone();
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
         let shared = Arc::new(Shared::default());
+        let postgres = options.postgres.clone();
+        if postgres.is_some() {
+            // Until PostgreSQL says how much it has, retention takes nothing.
+            shared.shipped.store(0, Ordering::Release);
+        }
         let writer = Writer::new(file, aside, receiver, Arc::clone(&shared), options).await?;
         let notes = writer.notes();
+        let shipper = match postgres {
+            Some(url) => {
+                let local = Reader::open(&path).await?.pool();
+                Some(tokio::spawn(
+                    Shipper::new(url, local, Arc::clone(&shared)).run(),
+                ))
+            }
+            None => None,
+        };
         Ok(Self {
             path,
             notes,
             recorder: Recorder::new(sender, shared),
             writer: tokio::spawn(writer.run()),
+            shipper,
         })
     }
 
@@ -128,6 +149,10 @@ impl Store {
     /// Writes what waits and closes the file. Records that arrive later are lost.
     pub async fn close(mut self, deadline: Duration) -> Result<(), AuditError> {
         self.recorder.close();
+        // What is not shipped is shipped by the next agent.
+        if let Some(shipper) = &self.shipper {
+            shipper.abort();
+        }
         if tokio::time::timeout(deadline, &mut self.writer)
             .await
             .is_ok()

@@ -1,5 +1,6 @@
 //! `egressctl audit`: reads the store's file, with or without an agent.
 
+use super::evidence;
 use super::exit::{Exit, Problem};
 use super::output::{Output, print};
 use crate::audit::{
@@ -17,6 +18,14 @@ use std::path::PathBuf;
 pub enum AuditCommand {
     /// Show decisions, the latest first.
     Query(QueryArguments),
+    /// Verify that no record was altered, removed, reordered or inserted.
+    Verify(evidence::VerifyArguments),
+    /// Print a proof of a record, or of how checkpoints continue each other.
+    Prove(evidence::ProveArguments),
+    /// Print the public keys of the node.
+    Key(evidence::KeyArguments),
+    /// Have the node sign with a new key.
+    RotateKey(evidence::KeyArguments),
 }
 
 #[derive(Args, Debug)]
@@ -82,6 +91,10 @@ fn reason(text: &str) -> Result<Reason, String> {
 pub fn run(command: AuditCommand) -> Result<Exit, Problem> {
     match command {
         AuditCommand::Query(arguments) => query(arguments),
+        AuditCommand::Verify(arguments) => evidence::verify(arguments),
+        AuditCommand::Prove(arguments) => evidence::prove(arguments),
+        AuditCommand::Key(arguments) => evidence::key(&arguments),
+        AuditCommand::RotateKey(arguments) => evidence::rotate_key(&arguments),
     }
 }
 
@@ -132,7 +145,7 @@ fn query(arguments: QueryArguments) -> Result<Exit, Problem> {
 }
 
 /// The store's own words for a file that is closed to it are meant for the agent.
-fn cannot_be_read(error: AuditError) -> Problem {
+pub(super) fn cannot_be_read(error: AuditError) -> Problem {
     match &error {
         AuditError::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             Problem::new(

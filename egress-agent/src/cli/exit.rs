@@ -20,6 +20,8 @@ pub enum Exit {
     NotReachable,
     /// The caller may not.
     NotPermitted,
+    /// The evidence is not as it was written.
+    NotVerified,
     /// A configuration or policy file has to be corrected.
     BadConfiguration,
     /// What the sandboxed command gave.
@@ -36,6 +38,7 @@ impl Exit {
             Self::Denied => 3,
             Self::NotReachable => 5,
             Self::NotPermitted => 6,
+            Self::NotVerified => 7,
             // EX_CONFIG of sysexits.h: systemd can be told not to restart then.
             Self::BadConfiguration => 78,
             Self::Command(code) => code,

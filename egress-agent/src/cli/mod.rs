@@ -9,6 +9,7 @@ mod agent;
 mod attribution;
 mod audit;
 mod emergency;
+mod evidence;
 mod exit;
 mod generate;
 mod interruption;
@@ -34,7 +35,7 @@ const GLOBAL: &str = "Options of every command";
 #[command(
     name = "egressctl",
     version,
-    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 7 evidence not verified, 78 bad configuration. `run` gives the exit status of the command."
 )]
 pub struct Arguments {
     /// The agent's control socket.

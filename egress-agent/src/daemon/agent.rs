@@ -72,7 +72,11 @@ impl Agent {
             tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
         }
         let upstreams = upstreams(&config)?;
-        let store = Store::open(&config.state_directory.join("audit.db")).await?;
+        let store = Store::open_with(
+            &config.state_directory.join("audit.db"),
+            config.audit.options()?,
+        )
+        .await?;
         let root = GovernedRoot::ensure(&Hierarchy::find()?, &config.root)?;
         let place = Place {
             path: root.path().to_owned(),

@@ -1,5 +1,6 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::evidence::{EvidenceConfig, EvidenceWire};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    audit: EvidenceWire,
 }
 
 /// What the agent runs with.
@@ -38,6 +40,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// How the evidence is kept.
+    pub audit: EvidenceConfig,
 }
 
 /// Why a configuration cannot be used.
@@ -92,6 +96,7 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            audit: EvidenceConfig::default(),
         }
     }
 }
@@ -133,6 +138,10 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            audit: wire
+                .audit
+                .check()
+                .map_err(|problem| value("audit", problem))?,
         };
         if config.policies.is_empty() {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));

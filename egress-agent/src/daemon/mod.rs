@@ -14,6 +14,7 @@ mod control;
 pub mod emergency;
 mod ephemeral;
 mod error;
+mod evidence;
 mod gate;
 mod loops;
 mod losses;

@@ -27,6 +27,16 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// What the audit store costs: sustained writing, folding, verification, queries.
+    Audit(Audit),
+}
+
+/// What can be chosen about [`What::Audit`].
+#[derive(clap::Args)]
+struct Audit {
+    /// Fail if a goal is missed.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What can be chosen about [`What::Connect`].
@@ -57,7 +67,25 @@ enum Format {
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let What::Connect(options) = &options.what;
+    match &options.what {
+        What::Connect(options) => connect(options),
+        What::Audit(options) => audit(options),
+    }
+}
+
+/// Builds and runs the measuring program, which prints its own table.
+fn audit(options: &Audit) -> Result<(), Failure> {
+    setup::run_first()?;
+    let mut cargo = shell::cargo();
+    // Hashing and SQLite are what is measured: as they are released.
+    cargo.args(["bench", "--package", "egress-tests", "--bench", "audit"]);
+    match shell::run(&mut cargo) {
+        Err(failure) if options.check => Err(failure),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn connect(options: &Connect) -> Result<(), Failure> {
     setup::run_first()?;
     let summary = Summary::of(measure(options)?);
     match options.output {
