@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: &[(&str, &str, &str)] = &[
     (
         "cc",
         "build-essential",
@@ -40,10 +40,17 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
         "is the database that tests ship audit records to",
     ),
     (
+        "ssh-keygen",
+        "openssh-client",
+        "signs bundles of policies in tests",
+    ),
+    ("minisign", "minisign", "signs bundles of policies in tests"),
+    (
         "nft",
         "nftables",
         "is what the benchmark compares enforcement with",
     ),
+    ("promtool", "prometheus", "checks the metrics in tests"),
 ];
 
 /// What the linker is built from.
@@ -75,7 +82,7 @@ struct Plan {
 impl Plan {
     fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
         let mut plan = Self::default();
-        plan.need(&PROGRAMS, has);
+        plan.need(PROGRAMS, has);
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
             plan.provide(&missing);
         }

@@ -105,7 +105,7 @@ impl Store {
         let notes = writer.notes();
         let shipper = match postgres {
             Some(url) => {
-                let local = Reader::open(&path).await?.pool();
+                let local = Reader::open(&path).await?.pool().clone();
                 Some(tokio::spawn(
                     Shipper::new(url, local, Arc::clone(&shared)).run(),
                 ))

@@ -4,6 +4,7 @@
 //! The measuring is done by `tests/benches/connect`, a program that needs the
 //! agent's library; here its samples become medians, ratios and verdicts.
 
+mod dns;
 mod samples;
 mod summary;
 mod table;
@@ -29,6 +30,9 @@ enum What {
     Connect(Connect),
     /// What the audit store costs: sustained writing, folding, verification, queries.
     Audit(Audit),
+    /// How many names a second the resolver answers and refuses, and what it adds to
+    /// a cold one, beside unbound, dnsmasq and dnsdist.
+    Dns(dns::Options),
 }
 
 /// What can be chosen about [`What::Audit`].
@@ -70,6 +74,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     match &options.what {
         What::Connect(options) => connect(options),
         What::Audit(options) => audit(options),
+        What::Dns(options) => dns::run(options),
     }
 }
 

@@ -1,12 +1,12 @@
 //! `egressctl audit verify`, `prove`, `key` and `rotate-key`: what the evidence is worth.
 
-use super::audit::cannot_be_read;
-use super::exit::{Exit, Problem};
-use super::output::print;
+use super::cannot_be_read;
 use crate::audit::{
     Exported, Finding, KeyFiles, PublicKey, Reader, Span, Summary, Verification, read_public,
     verify_export, verify_postgres,
 };
+use crate::cli::exit::{Exit, Problem};
+use crate::cli::output::print;
 use clap::Args;
 use std::fs::File;
 use std::io::BufReader;
@@ -132,7 +132,7 @@ fn tell(verification: Verification, keys_given: bool) -> Result<(), Problem> {
     } = verification;
     let summary = result.map_err(|finding: Finding| {
         Problem::new(
-            Exit::NotVerified,
+            Exit::Unverified,
             format!("chain {chain_id} of {node}: {finding}"),
         )
     })?;
@@ -171,7 +171,7 @@ fn export(path: &Path, keys: &[PublicKey], filtered: bool) -> Result<Exit, Probl
         checkpoints,
         signed,
     } = verify_export(BufReader::new(file), keys, filtered)
-        .map_err(|error| Problem::new(Exit::NotVerified, error))?;
+        .map_err(|error| Problem::new(Exit::Unverified, error))?;
     let mut text = format!("{records} records verified, {without_body} without their body\n");
     text.push_str(&if keys.is_empty() {
         "no signature was looked at: give --public-key\n".to_owned()
