@@ -4,11 +4,9 @@
 
 use super::agent::Agent;
 use super::supervisor;
-use crate::audit::Recorder;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
-use crate::model::{Record, RecordKind};
 use crate::sandbox::SandboxCgroup;
 use crate::telemetry::ids;
 use jiff::Timestamp;
@@ -64,7 +62,7 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .finish(Moment::now())
-            .for_each(|record| keep(&recorder, record));
+            .for_each(|record| recorder.record_from_reports(record));
         Ok(())
     }
 
@@ -80,7 +78,9 @@ impl Agent {
         for report in batch.drain(..) {
             match report {
                 Report::Event(event) => {
-                    pipeline.take(&event, now).for_each(|r| keep(&recorder, r));
+                    pipeline
+                        .take(&event, now)
+                        .for_each(|r| recorder.record_from_reports(r));
                 }
                 Report::Malformed(length) => {
                     tracing::error!(length, "the ring holds a report of another version");
@@ -93,7 +93,7 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .tick(Moment::now())
-            .for_each(|record| keep(&recorder, record));
+            .for_each(|record| recorder.record_from_reports(record));
         self.read_losses(pipeline);
         self.check_enforcement();
         self.look_after_emergency();
@@ -219,16 +219,6 @@ impl Agent {
                 ),
             }
         }
-    }
-}
-
-/// Records what the pipeline made of reports, which were noted as they came; what
-/// it says of itself was not.
-fn keep(recorder: &Recorder, record: Record) {
-    if record.kind == RecordKind::Agent {
-        recorder.record(record);
-    } else {
-        recorder.record_noted(record);
     }
 }
 
