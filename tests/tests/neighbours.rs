@@ -182,7 +182,7 @@ fn an_audit_file_that_cannot_be_used_stops_the_start_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_damaged_audit_file_stops_the_start_and_stays_as_it_is() {
+fn a_damaged_audit_file_is_set_aside_as_it_is_and_told_by_the_next() {
     let Some(world) = world("neighbours: damaged audit file") else {
         return;
     };
@@ -194,13 +194,21 @@ fn a_damaged_audit_file_stops_the_start_and_stays_as_it_is() {
     // first page, which says what tables there are, does not.
     bytes[100..4000].fill(0x5a);
     fs::write(&file, &bytes).expect("written");
-    let root = agent.root_directory();
-    let said = Said::by(agent.begin());
-    said.failed_with(1, &["audit.db", "damaged", "move"]);
-    assert_eq!(fs::read(&file).expect("the store"), bytes);
-    // What was in force stays in force.
-    assert_eq!(attached(&root).len(), PROGRAMS);
     agent
         .ask(&["audit", "query", "--file", file.to_str().expect("text")])
         .failed_with(1, &["audit.db", "damaged"]);
+    agent.launch();
+    let aside = fs::read_dir(agent.state())
+        .expect("the state directory")
+        .map(|entry| entry.expect("a file").path())
+        .find(|path| path.to_string_lossy().contains("audit.db.damaged-"))
+        .expect("a file that was set aside");
+    assert_eq!(fs::read(&aside).expect("the old store"), bytes);
+    let named = agent.audit().iter().any(|record| {
+        record["kind"] == "evidence"
+            && record["detail"]
+                .as_str()
+                .is_some_and(|detail| detail.contains(&*aside.to_string_lossy()))
+    });
+    assert!(named, "{:#?}", agent.audit());
 }

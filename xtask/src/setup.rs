@@ -35,6 +35,11 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "attaches and detaches programs in tests",
     ),
     (
+        "/usr/lib/postgresql/15/bin/postgres",
+        "postgresql-15",
+        "is the database that tests ship audit records to",
+    ),
+    (
         "ssh-keygen",
         "openssh-client",
         "signs bundles of policies in tests",

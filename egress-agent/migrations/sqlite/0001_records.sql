@@ -73,7 +73,5 @@ CREATE TABLE head (
     -- As in checkpoints, up to there.
     frontier   BLOB    NOT NULL,
     -- Decisions for which a record stands in the file, losses included.
-    settled    INTEGER NOT NULL,
-    -- The file name of the key that signs, as a signed note identifies it.
-    key        TEXT
+    settled    INTEGER NOT NULL
 ) STRICT;

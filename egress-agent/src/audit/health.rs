@@ -12,4 +12,9 @@ pub struct Health {
     pub lost: u64,
     /// Why the last attempt to write failed; absent while writing works.
     pub error: Option<String>,
+    /// The last place of the chain that is in PostgreSQL, too; absent where nothing
+    /// is shipped.
+    pub shipped: Option<i64>,
+    /// Why nothing is shipped at the moment.
+    pub shipping_error: Option<String>,
 }

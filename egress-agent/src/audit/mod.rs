@@ -11,47 +11,68 @@
 
 mod body;
 mod chain;
+mod checkpoint;
 mod class;
 mod columns;
 mod destination;
 mod error;
+mod exported;
 mod group;
 mod health;
 mod hide;
+mod inspect;
 mod json;
+mod key;
+mod note;
 mod open;
 mod origin;
+mod postgres;
+mod prove;
 mod query;
 mod reader;
 mod recorder;
+mod retention;
 mod row;
 mod seal;
 mod store;
 mod stored;
 mod stream;
 mod table;
+mod tally;
 mod time;
 mod tree;
+mod upkeep;
+mod verify;
 mod writer;
 
 pub use chain::Hash;
+pub use checkpoint::Checkpoint;
 pub use class::Class;
 pub use destination::{DestinationError, DestinationFilter};
 pub use error::AuditError;
+pub use exported::{ChainFields, ExportError, Exported, verify_export};
 pub use group::{Group, GroupField};
 pub use health::Health;
 pub use hide::Hider;
+pub use inspect::{Span, Verification};
 pub use json::{API_VERSION, inert, render_json, render_json_lines, write_json_line};
+pub use key::{KeyFiles, read_public};
+pub use note::{NoteError, PublicKey, PublicKeyError};
 pub use origin::{ProcessFilter, ProcessFilterError, RuleFilter, RuleFilterError};
+pub use postgres::{ShipError, verify_postgres};
+pub use prove::ProofError;
 pub use query::{Order, Query};
 pub use reader::Reader;
 pub use recorder::Recorder;
+pub use retention::Retention;
 pub use store::{Options, Store};
 #[cfg(test)]
 pub(crate) use stored::tests::sample as sample_for_tests;
 pub use stored::{StoredRecord, StoredRule};
 pub use table::{render_table, to_terminal};
 pub use time::{TimeError, parse_time};
+pub use upkeep::CheckpointRule;
+pub use verify::{Columns, Content, Entry, Finding, Summary, Walk};
 
 #[cfg(test)]
 mod tests;

@@ -66,17 +66,19 @@ impl OwnFile {
             .map_err(|source| database(&self.path, source))
     }
 
-    /// Where the chain ends; a new chain of `node` where there is none.
-    pub async fn head(&self, node: &str) -> Result<Head, AuditError> {
+    /// Where the chain ends, after its last checkpoint; a new chain of `node` where
+    /// there is none.
+    pub async fn head(&self, node: &str) -> Result<(Head, u64), AuditError> {
         let mut connection = self.connect().await?;
-        let head = row::head(&mut connection)
-            .await
-            .map_err(|source| database(&self.path, source))?;
-        connection
-            .close()
-            .await
-            .map_err(|source| database(&self.path, source))?;
-        Ok(head.unwrap_or_else(|| Head::begin(node.to_owned())))
+        let found = head(&mut connection, node).await;
+        found.map_err(|source| database(&self.path, source))
+    }
+
+    /// Sets the file aside, because it is damaged, and begins another in its place.
+    pub async fn begin_anew(&mut self, options: &Options) -> Result<Aside, AuditError> {
+        let aside = set_aside(&self.path)?;
+        (self.options, self.identity) = check(&self.path, options).await?;
+        Ok(aside)
     }
 
     /// Whether the path still names the file that was opened. SQLite would go on
@@ -86,8 +88,31 @@ impl OwnFile {
     }
 }
 
-/// Locks, checks, creates and migrates the file.
-pub(super) async fn own(path: &Path, options: &Options) -> Result<OwnFile, AuditError> {
+async fn head(connection: &mut SqliteConnection, node: &str) -> Result<(Head, u64), sqlx::Error> {
+    let head = match row::head(connection).await? {
+        Some(head) => head,
+        None => {
+            let head = Head::begin(node.to_owned());
+            row::advance(connection, &head).await?;
+            head
+        }
+    };
+    Ok((head, row::signed(connection).await?))
+}
+
+/// A file that was damaged, and lies elsewhere now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Aside {
+    /// Where.
+    pub path: PathBuf,
+}
+
+/// Locks, checks, creates and migrates the file. One that is damaged is set
+/// aside, and a new one begun.
+pub(super) async fn own(
+    path: &Path,
+    options: &Options,
+) -> Result<(OwnFile, Option<Aside>), AuditError> {
     let path = absolute(path)?;
     if let Some(directory) = path.parent() {
         DirBuilder::new()
@@ -97,6 +122,78 @@ pub(super) async fn own(path: &Path, options: &Options) -> Result<OwnFile, Audit
             .map_err(io("create", directory))?;
     }
     let lock = lock(&path)?;
+    let mut aside = None;
+    let (connect, identity) = match check(&path, options).await {
+        Err(error) if is_damage(&error) => {
+            tracing::error!(%error, "the damaged audit file is set aside, and a new one begun");
+            aside = Some(set_aside(&path)?);
+            check(&path, options).await?
+        }
+        other => other?,
+    };
+    let file = OwnFile {
+        options: connect,
+        identity,
+        path,
+        _lock: lock,
+    };
+    Ok((file, aside))
+}
+
+/// Moves the file and its companions to a name that says when, never onto another.
+fn set_aside(path: &Path) -> Result<Aside, AuditError> {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+    let names = (0..).map(|n| match n {
+        0 => beside(path, &format!(".damaged-{now}")),
+        n => beside(path, &format!(".damaged-{now}.{n}")),
+    });
+    let to = names
+        .take(1000)
+        .find(|name| !name.exists())
+        .unwrap_or_else(|| beside(path, ".damaged"));
+    for suffix in ["-wal", "-shm", ""] {
+        let (from, to) = (beside(path, suffix), beside(&to, suffix));
+        match std::fs::rename(&from, &to) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(io("set aside", &from)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(Aside { path: to })
+}
+
+/// Whether SQLite found that the content of the file is not what it wrote.
+pub(super) fn is_damage(error: &AuditError) -> bool {
+    if matches!(error, AuditError::Damaged(_)) {
+        return true;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<sqlx::Error>()
+            && is_corruption(error)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// Whether SQLite said so in this very error.
+pub(super) fn is_corruption(error: &sqlx::Error) -> bool {
+    // Extended codes have the primary one in their lowest byte.
+    code(error)
+        .and_then(|code| code.parse::<i64>().ok())
+        .is_some_and(|code| (code & 0xff).to_string() == CORRUPT)
+}
+
+/// Looks at the file, makes it if it is not there, and brings its schema up to date.
+async fn check(
+    path: &Path,
+    options: &Options,
+) -> Result<(SqliteConnectOptions, (u64, u64)), AuditError> {
+    let path = path.to_owned();
     let found = inspect(&path).await?;
     if let Found::Store(schema) = found
         && schema > newest_schema()
@@ -121,25 +218,25 @@ pub(super) async fn own(path: &Path, options: &Options) -> Result<OwnFile, Audit
             .open(&path)
             .map_err(io("create", &path))?;
     }
-    let file = OwnFile {
-        options: connect_options(&path, options),
-        identity: identity(&path).map_err(io("open", &path))?,
-        path,
-        _lock: lock,
-    };
-    let mut connection = file.connect().await?;
+    let connect = connect_options(&path, options);
+    let identity = identity(&path).map_err(io("open", &path))?;
+    let mut connection = connect
+        .connect()
+        .await
+        .map_err(|source| database(&path, source))?;
     MIGRATIONS
-        .run(&mut connection)
+        // `run` wants an `Acquire`, with which no future of a caller is `Send`.
+        .run_direct(None, &mut connection, false)
         .await
         .map_err(|source| AuditError::Migration {
-            path: file.path.clone(),
+            path: path.clone(),
             source,
         })?;
     connection
         .close()
         .await
-        .map_err(|source| database(&file.path, source))?;
-    Ok(file)
+        .map_err(|source| database(&path, source))?;
+    Ok((connect, identity))
 }
 
 /// How to read the file, after a look at whether it can be read.
@@ -173,6 +270,11 @@ fn connect_options(path: &Path, options: &Options) -> SqliteConnectOptions {
         // A record that was reported as written survives power loss.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(options.busy_timeout)
+        // In KiB: the inner pages of the indices stay in memory, and little more.
+        .pragma("cache_size", "-32000")
+        // Pages between two copies from the log into the file: each copy waits for
+        // the disk twice.
+        .pragma("wal_autocheckpoint", "8000")
         .disable_statement_logging();
     match options.max_bytes {
         Some(bytes) => connect.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string()),
@@ -311,7 +413,7 @@ fn foreign(path: &Path) -> AuditError {
 
 /// What SQLite says, in words that tell what to do.
 pub(super) fn database(path: &Path, source: sqlx::Error) -> AuditError {
-    if code(&source).as_deref() == Some(CORRUPT) {
+    if is_corruption(&source) {
         return AuditError::Damaged(path.to_owned());
     }
     AuditError::Database {

@@ -1,6 +1,9 @@
 //! Questions to the store.
 
-use crate::audit::{AuditError, Query, StoredRecord, open, row};
+use crate::audit::{
+    AuditError, ProofError, PublicKey, Query, Span, StoredRecord, Verification, inspect, open,
+    prove, row,
+};
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use std::path::{Path, PathBuf};
@@ -33,6 +36,29 @@ impl Reader {
         let rows = query.statement().build().fetch_all(&self.pool).await;
         rows.and_then(|rows| rows.iter().map(row::read).collect())
             .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// Verifies the chain against the node's signatures, and against a checkpoint
+    /// that was kept elsewhere.
+    pub async fn verify(
+        &self,
+        span: Span,
+        keys: &[PublicKey],
+        elsewhere: Option<&str>,
+    ) -> Result<Verification, AuditError> {
+        inspect::verify(&self.pool, span, keys, elsewhere)
+            .await
+            .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// One line that proves a record to be one of those that the node signed.
+    pub async fn prove(&self, sequence: i64) -> Result<String, ProofError> {
+        prove::inclusion(&self.pool, sequence).await
+    }
+
+    /// One line that proves the last checkpoint to continue an earlier one.
+    pub async fn prove_consistency(&self, earlier: &str) -> Result<String, ProofError> {
+        prove::consistency(&self.pool, earlier).await
     }
 
     /// The place of the record that was stored last; 0 if there is none.

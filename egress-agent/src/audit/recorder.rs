@@ -1,9 +1,10 @@
 //! The handle through which records reach the store, and its bookkeeping.
 
+use crate::audit::tally::Tally;
 use crate::audit::{AuditError, Health};
 use crate::model::{Record, RecordKind};
 use jiff::Timestamp;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{self, error::TrySendError};
@@ -18,7 +19,7 @@ pub struct Recorder {
 }
 
 /// What recorders and the writer know together.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shared {
     /// Records that the queue took.
     accepted: AtomicU64,
@@ -27,6 +28,12 @@ pub(super) struct Shared {
     /// Those of them that no record tells of yet.
     untold: Mutex<Option<Lost>>,
     closing: AtomicBool,
+    /// Decisions, where a killed process cannot take the count along.
+    pub tally: Tally,
+    /// The last place that is kept elsewhere, too: retention takes nothing beyond.
+    pub shipped: AtomicI64,
+    /// Why nothing is shipped at the moment.
+    pub shipping: watch::Sender<Option<String>>,
     /// Wakes the writer for anything but a new record.
     pub wake: Notify,
     pub progress: watch::Sender<Progress>,
@@ -72,6 +79,23 @@ impl Lost {
                  queue; they were from {first} to {last}"
             )),
             ..Record::new(*last, RecordKind::Loss)
+        }
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            accepted: AtomicU64::default(),
+            lost: AtomicU64::default(),
+            untold: Mutex::default(),
+            closing: AtomicBool::default(),
+            tally: Tally::default(),
+            // Nobody ships anything.
+            shipped: AtomicI64::new(i64::MAX),
+            shipping: watch::Sender::default(),
+            wake: Notify::default(),
+            progress: watch::Sender::default(),
         }
     }
 }
@@ -122,8 +146,20 @@ impl Recorder {
         Self { sender, shared }
     }
 
+    /// Counts decisions whose records come later, by [`Recorder::record_noted`]:
+    /// what is being folded is not forgotten if the process is killed.
+    pub fn note(&self, decisions: u64) {
+        self.shared.tally.add(decisions);
+    }
+
     /// Records, or counts what cannot be recorded.
     pub fn record(&self, record: Record) {
+        self.note(record.count.max(1));
+        self.record_noted(record);
+    }
+
+    /// Records decisions that were noted before.
+    pub fn record_noted(&self, record: Record) {
         match self.sender.try_send(record) {
             Ok(()) => {
                 self.shared.accepted.fetch_add(1, Ordering::Release);
@@ -155,6 +191,9 @@ impl Recorder {
             written: progress.written,
             lost: self.shared.lost.load(Ordering::Acquire),
             error: progress.error,
+            shipped: Some(self.shared.shipped.load(Ordering::Acquire))
+                .filter(|shipped| *shipped != i64::MAX),
+            shipping_error: self.shared.shipping.borrow().clone(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use crate::audit::StoredRecord;
 use crate::audit::chain::Hash;
+use crate::audit::checkpoint::Checkpoint;
 use crate::audit::seal::{Head, Sealed};
 use crate::audit::tree::Frontier;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -47,18 +48,28 @@ pub(super) async fn insert(
     records: &[Sealed],
 ) -> Result<(), sqlx::Error> {
     let (chunks, rest) = records.as_chunks::<ROWS_PER_STATEMENT>();
-    let many = chunks.iter().map(|chunk| (&*MANY, chunk.as_slice()));
-    let one = rest.chunks(1).map(|record| (&*ONE, record));
-    for (statement, records) in many.chain(one) {
-        let mut arguments = SqliteArguments::default();
-        arguments.reserve(records.len() * COLUMNS.len(), 0);
-        for record in records {
-            bind(&mut arguments, record).map_err(sqlx::Error::Encode)?;
-        }
-        sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
-            .execute(&mut *connection)
-            .await?;
+    for chunk in chunks {
+        insert_rows(connection, &MANY, chunk).await?;
     }
+    for record in rest {
+        insert_rows(connection, &ONE, std::slice::from_ref(record)).await?;
+    }
+    Ok(())
+}
+
+async fn insert_rows(
+    connection: &mut SqliteConnection,
+    statement: &Arc<str>,
+    records: &[Sealed],
+) -> Result<(), sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    arguments.reserve(records.len() * COLUMNS.len(), 0);
+    for record in records {
+        bind(&mut arguments, record).map_err(sqlx::Error::Encode)?;
+    }
+    sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -120,6 +131,34 @@ pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Option<Hea
         frontier: Frontier::from_bytes(size, &frontier).ok_or_else(|| damaged("frontier"))?,
         settled: u64::try_from(settled).map_err(|error| invalid("settled", error))?,
     }))
+}
+
+/// Keeps a signed checkpoint with what lets the tree grow from there.
+pub(super) async fn keep_checkpoint(
+    connection: &mut SqliteConnection,
+    checkpoint: &Checkpoint,
+    note: &str,
+    frontier: &Frontier,
+) -> Result<(), sqlx::Error> {
+    // A key that takes over signs the same place again.
+    sqlx::query(
+        "INSERT OR REPLACE INTO checkpoints (size, time, note, frontier) VALUES (?, ?, ?, ?)",
+    )
+    .bind(i64::try_from(checkpoint.size).unwrap_or(i64::MAX))
+    .bind(checkpoint.time.as_microsecond())
+    .bind(note)
+    .bind(frontier.to_bytes())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How many records the last checkpoint speaks for.
+pub(super) async fn signed(connection: &mut SqliteConnection) -> Result<u64, sqlx::Error> {
+    let size: Option<i64> = sqlx::query_scalar("SELECT max(size) FROM checkpoints")
+        .fetch_one(connection)
+        .await?;
+    Ok(size.unwrap_or(0).unsigned_abs())
 }
 
 /// Reads a row of [`SELECT`].

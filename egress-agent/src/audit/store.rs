@@ -1,12 +1,14 @@
 //! The store: one file, one writer.
 
+use crate::audit::postgres::Shipper;
 use crate::audit::recorder::Shared;
 use crate::audit::writer::Writer;
-use crate::audit::{AuditError, Health, Hider, Reader, Recorder, open};
+use crate::audit::{AuditError, CheckpointRule, Health, Hider, Reader, Recorder, Retention, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// The bounds of the store.
@@ -28,6 +30,12 @@ pub struct Options {
     /// The largest size of the database file; its log may take a few MiB beside
     /// it. At the bound nothing is deleted: records are counted as lost.
     pub max_bytes: Option<u64>,
+    /// When the node signs.
+    pub checkpoints: CheckpointRule,
+    /// How long records are kept.
+    pub retention: Retention,
+    /// The URL of a PostgreSQL database that records are shipped to.
+    pub postgres: Option<String>,
 }
 
 impl Default for Options {
@@ -40,6 +48,9 @@ impl Default for Options {
             linger: Duration::from_millis(20),
             busy_timeout: Duration::from_secs(2),
             max_bytes: None,
+            checkpoints: CheckpointRule::default(),
+            retention: Retention::default(),
+            postgres: None,
         }
     }
 }
@@ -67,8 +78,10 @@ fn host_name() -> String {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    notes: watch::Receiver<Option<String>>,
     recorder: Recorder,
     writer: JoinHandle<()>,
+    shipper: Option<JoinHandle<()>>,
 }
 
 impl Store {
@@ -79,16 +92,32 @@ impl Store {
 
     /// Opens the store with other bounds.
     pub async fn open_with(path: &Path, options: Options) -> Result<Self, AuditError> {
-        let file = open::own(path, &options).await?;
+        let (file, aside) = open::own(path, &options).await?;
         let path = file.path.clone();
-        let head = file.head(&options.node).await?;
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
         let shared = Arc::new(Shared::default());
-        let writer = Writer::new(file, head, receiver, Arc::clone(&shared), options);
+        let postgres = options.postgres.clone();
+        if postgres.is_some() {
+            // Until PostgreSQL says how much it has, retention takes nothing.
+            shared.shipped.store(0, Ordering::Release);
+        }
+        let writer = Writer::new(file, aside, receiver, Arc::clone(&shared), options).await?;
+        let notes = writer.notes();
+        let shipper = match postgres {
+            Some(url) => {
+                let local = Reader::open(&path).await?.pool().clone();
+                Some(tokio::spawn(
+                    Shipper::new(url, local, Arc::clone(&shared)).run(),
+                ))
+            }
+            None => None,
+        };
         Ok(Self {
             path,
+            notes,
             recorder: Recorder::new(sender, shared),
             writer: tokio::spawn(writer.run()),
+            shipper,
         })
     }
 
@@ -100,6 +129,11 @@ impl Store {
     /// A handle to record with.
     pub fn recorder(&self) -> Recorder {
         self.recorder.clone()
+    }
+
+    /// The node's signed checkpoints, as they come: for whoever keeps them elsewhere.
+    pub fn checkpoints(&self) -> watch::Receiver<Option<String>> {
+        self.notes.clone()
     }
 
     /// A reader of the same file.
@@ -115,6 +149,10 @@ impl Store {
     /// Writes what waits and closes the file. Records that arrive later are lost.
     pub async fn close(mut self, deadline: Duration) -> Result<(), AuditError> {
         self.recorder.close();
+        // What is not shipped is shipped by the next agent.
+        if let Some(shipper) = &self.shipper {
+            shipper.abort();
+        }
         if tokio::time::timeout(deadline, &mut self.writer)
             .await
             .is_ok()

@@ -2,12 +2,16 @@
 
 mod asking;
 mod content;
+mod evidence;
 mod failure;
 mod opening;
+mod postgres;
 
 pub(super) use content::full;
 
-use crate::audit::{AuditError, Options, Order, Query, Reader, Store, StoredRecord};
+use crate::audit::{
+    AuditError, Class, Options, Order, Query, Reader, Retention, Store, StoredRecord,
+};
 use crate::model::{Record, RecordKind};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -26,6 +30,22 @@ fn place() -> (TempDir, PathBuf) {
     (directory, path)
 }
 
+/// The records of these tests are from 1970: they must not be taken for old.
+fn lasting() -> Options {
+    let mut retention = Retention::default();
+    for class in Class::ALL {
+        retention.set(class, None);
+    }
+    Options {
+        retention,
+        ..Options::default()
+    }
+}
+
+async fn open(path: &Path) -> Result<Store, AuditError> {
+    Store::open_with(path, lasting()).await
+}
+
 /// Bounds small enough to be reached.
 fn tight(queue: usize) -> Options {
     Options {
@@ -33,7 +53,7 @@ fn tight(queue: usize) -> Options {
         batch: 8,
         linger: Duration::from_millis(1),
         busy_timeout: Duration::from_millis(20),
-        ..Options::default()
+        ..lasting()
     }
 }
 
@@ -82,5 +102,5 @@ async fn stranger(path: &Path) -> SqliteConnection {
 }
 
 async fn refusal(path: &Path) -> AuditError {
-    Store::open(path).await.expect_err("a refusal")
+    open(path).await.expect_err("a refusal")
 }

@@ -1,19 +1,28 @@
 //! The one task that writes.
 
-use crate::audit::open::OwnFile;
+use crate::audit::key::KeyFiles;
+use crate::audit::open::{self, Aside, OwnFile};
 use crate::audit::recorder::{Lost, Shared};
+use crate::audit::retention::{self, Taking};
 use crate::audit::seal::{Head, seal};
-use crate::audit::{Options, row};
-use crate::model::Record;
+use crate::audit::tally::{self, Left};
+use crate::audit::upkeep::{RotationError, TICK, Upkeep};
+use crate::audit::{AuditError, Options, row};
+use crate::model::{Record, RecordKind};
+use jiff::Timestamp;
 use sqlx::{Connection, SqliteConnection};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, Interval};
 
 /// The first pause after a failed attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Steps of retention in a row while nobody records anything.
+const IDLE_STEPS: usize = 16;
 
 /// Takes records from the queue and writes them, in order, in transactions.
 ///
@@ -29,6 +38,15 @@ pub(super) struct Writer {
     /// Made anew after every failure: what a failed transaction left behind in
     /// it is nobody's business any more.
     connection: Option<SqliteConnection>,
+    upkeep: Upkeep,
+    tick: Interval,
+    /// Records of the writer's own, for the next batch.
+    own: Vec<Record>,
+    /// What retention takes; its announcement is written, or in `own`.
+    takings: Vec<Taking>,
+    /// Whether the record of a new key is written, or in `own`.
+    rotating: bool,
+    looked: Instant,
 }
 
 /// Why an attempt failed.
@@ -37,7 +55,7 @@ enum WriteError {
     #[error("the audit file was removed or replaced while the agent runs; restart the agent")]
     Replaced,
     #[error(transparent)]
-    Open(#[from] crate::audit::AuditError),
+    Open(#[from] AuditError),
     #[error("a record cannot be written as JSON: {0}")]
     Seal(#[from] serde_json::Error),
     #[error("the task that prepares records ended: {0}")]
@@ -46,22 +64,57 @@ enum WriteError {
     Database(#[from] sqlx::Error),
 }
 
+impl From<RotationError> for WriteError {
+    fn from(error: RotationError) -> Self {
+        match error {
+            RotationError::Files(error) => Self::Open(error),
+            RotationError::Database(error) => Self::Database(error),
+        }
+    }
+}
+
 impl Writer {
-    pub fn new(
+    pub async fn new(
         file: OwnFile,
-        head: Head,
+        aside: Option<Aside>,
         receiver: mpsc::Receiver<Record>,
         shared: Arc<Shared>,
         options: Options,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, AuditError> {
+        let files = KeyFiles::beside(&file.path);
+        let mut own = Vec::new();
+        own.extend(aside.map(|aside| succession(&aside, &files)));
+        let (head, signed) = file.head(&options.node).await?;
+        let upkeep = Upkeep::open(
+            files,
+            options.checkpoints,
+            options.retention.clone(),
+            &head,
+            signed,
+        )?;
+        let gap = gap(tally::left(&file.path, &head.chain_id), head.settled);
+        let total = head.settled + gap.as_ref().map_or(0, |record| record.count);
+        own.extend(gap);
+        shared.tally.begin(&file.path, &head.chain_id, total);
+        Ok(Self {
             file,
-            head,
             receiver,
             shared,
             options,
+            head,
             connection: None,
-        }
+            upkeep,
+            tick: tokio::time::interval(TICK),
+            own,
+            takings: Vec::new(),
+            rotating: false,
+            looked: Instant::now(),
+        })
+    }
+
+    /// The last checkpoint, as it comes.
+    pub fn notes(&self) -> watch::Receiver<Option<String>> {
+        self.upkeep.notes()
     }
 
     /// Runs until the store is closed, or all recorders are gone and all is written.
@@ -72,6 +125,7 @@ impl Writer {
             let settled = batch.len();
             let lost = self.shared.take_lost();
             batch.extend(lost.as_ref().map(Lost::record));
+            batch.append(&mut self.own);
             if !batch.is_empty() {
                 let written = batch.len();
                 batch = self.write_until_done(batch).await;
@@ -80,7 +134,9 @@ impl Writer {
             } else if !more {
                 break;
             }
+            self.look_after(false).await;
         }
+        self.look_after(true).await;
         if let Some(connection) = self.connection.take()
             && let Err(error) = connection.close().await
         {
@@ -89,20 +145,22 @@ impl Writer {
         }
     }
 
-    /// Waits for records, a loss or the end, and collects a batch. Returns
-    /// whether there can be more.
+    /// Waits for records, a loss, the next tick or the end, and collects a batch.
+    /// Returns whether there can be more.
     async fn collect(&mut self, batch: &mut Vec<Record>) -> bool {
         if self.shared.is_closing() {
             self.receiver.close();
         }
         let size = self.options.batch.max(1);
         tokio::select! {
+            biased;
             received = self.receiver.recv_many(batch, size) => {
                 if received == 0 {
                     return false;
                 }
             }
             () = self.shared.wake.notified() => return true,
+            _ = self.tick.tick() => return true,
         }
         let until = Instant::now() + self.options.linger;
         while batch.len() < size {
@@ -118,7 +176,7 @@ impl Writer {
 
     /// Gives the batch back, so that its memory is used again.
     async fn write_until_done(&mut self, batch: Vec<Record>) -> Vec<Record> {
-        let batch = Arc::new(batch);
+        let mut batch = Arc::new(batch);
         let mut pause = FIRST_PAUSE;
         while let Err(error) = self.write(&batch).await {
             self.connection = None;
@@ -129,6 +187,9 @@ impl Writer {
             self.shared
                 .progress
                 .send_modify(|progress| progress.error = Some(text));
+            if is_damage(&error) {
+                self.begin_anew(Arc::make_mut(&mut batch)).await;
+            }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -138,27 +199,105 @@ impl Writer {
         Arc::into_inner(batch).unwrap_or_default()
     }
 
-    async fn write(&mut self, batch: &Arc<Vec<Record>>) -> Result<(), WriteError> {
+    /// The file is damaged: it is set aside, and the chain of a new one begins with
+    /// a record that says so.
+    async fn begin_anew(&mut self, batch: &mut Vec<Record>) {
+        let under_way = self.shared.tally.total().saturating_sub(self.head.settled);
+        match self.replace_file().await {
+            Ok((aside, head)) => {
+                let path = &self.file.path;
+                batch.insert(0, succession(&aside, &KeyFiles::beside(path)));
+                self.shared.tally.begin(path, &head.chain_id, under_way);
+                self.upkeep.begin_anew(&head);
+                self.takings.clear();
+                self.head = head;
+            }
+            Err(error) => tracing::error!(%error, "the damaged audit file cannot be replaced"),
+        }
+    }
+
+    async fn replace_file(&mut self) -> Result<(Aside, Head), AuditError> {
+        let aside = self.file.begin_anew(&self.options).await?;
+        let (head, _) = self.file.head(&self.options.node).await?;
+        Ok((aside, head))
+    }
+
+    async fn connection(&mut self) -> Result<&mut SqliteConnection, WriteError> {
         if !self.file.is_in_place() {
             return Err(WriteError::Replaced);
         }
+        Ok(match &mut self.connection {
+            Some(connection) => connection,
+            none => none.insert(self.file.connect().await?),
+        })
+    }
+
+    async fn write(&mut self, batch: &Arc<Vec<Record>>) -> Result<(), WriteError> {
         let (before, records) = (self.head.clone(), Arc::clone(batch));
         let hider = self.options.hider.clone();
         // Hashing thousands of records would hold up whoever shares the thread.
         let sealing = tokio::task::spawn_blocking(move || seal(&before, &records, hider.as_ref()));
         let (sealed, mut head) = sealing.await??;
-        head.settled += batch.iter().map(|record| record.count.max(1)).sum::<u64>();
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.file.connect().await?),
-        };
+        head.settled += decisions(batch);
         // Immediate: a transaction that has to upgrade its lock can fail at once
         // instead of waiting its turn.
+        let connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
         row::insert(&mut transaction, &sealed).await?;
         row::advance(&mut transaction, &head).await?;
         transaction.commit().await?;
         self.head = head;
+        Ok(())
+    }
+
+    /// Does what is due beside writing. What fails is tried again at the next tick.
+    async fn look_after(&mut self, last: bool) {
+        if let Err(error) = self.try_look_after(last).await {
+            tracing::warn!(%error, "checkpoints, keys or retention of the audit store have to wait");
+            self.connection = None;
+        }
+    }
+
+    async fn try_look_after(&mut self, last: bool) -> Result<(), WriteError> {
+        let tick = self.looked.elapsed() >= TICK;
+        if tick {
+            self.looked = Instant::now();
+        }
+        let head = self.head.clone();
+        self.connection().await?;
+        let Some(connection) = &mut self.connection else {
+            return Ok(());
+        };
+        if self.rotating {
+            self.upkeep.rotate(connection, &head).await?;
+            self.rotating = false;
+        } else if tick && let Some(record) = self.upkeep.rotation(&head)? {
+            self.own.push(record);
+            self.rotating = true;
+        }
+        self.upkeep.sign(connection, &head, last).await?;
+        if last {
+            return Ok(());
+        }
+        if self.takings.is_empty() {
+            self.takings = self.upkeep.retention(connection).await?;
+            let now = Timestamp::now();
+            let announcements = self.takings.iter().map(|taking| taking.announcement(now));
+            self.own.extend(announcements);
+            return Ok(());
+        }
+        let shipped = self.shared.shipped.load(Ordering::Acquire);
+        for _ in 0..IDLE_STEPS {
+            let Some(taking) = self.takings.last() else {
+                break;
+            };
+            if retention::take(connection, taking, shipped).await? == 0 {
+                self.takings.pop();
+            }
+            if !self.receiver.is_empty() {
+                break;
+            }
+        }
         Ok(())
     }
 
@@ -170,4 +309,60 @@ impl Writer {
             progress.error = None;
         });
     }
+}
+
+/// How many decisions records stand for; what the writer says of itself is none.
+fn decisions(records: &[Record]) -> u64 {
+    records
+        .iter()
+        .filter(|record| record.kind != RecordKind::Evidence)
+        .map(|record| record.count.max(1))
+        .sum()
+}
+
+fn is_damage(error: &WriteError) -> bool {
+    match error {
+        WriteError::Open(error) => open::is_damage(error),
+        WriteError::Database(error) => open::is_corruption(error),
+        WriteError::Replaced | WriteError::Seal(_) | WriteError::Task(_) => false,
+    }
+}
+
+/// The first record after a file that was set aside.
+fn succession(aside: &Aside, files: &KeyFiles) -> Record {
+    let mut record = Record::new(Timestamp::now(), RecordKind::Evidence);
+    let place = aside.path.display();
+    record.detail = Some(match files.last_checkpoint() {
+        Some(known) => {
+            record.digest = Some(known.chain.to_string());
+            format!(
+                "the audit file was damaged and lies at {place}; this chain follows chain {}, whose last \
+                 known checkpoint is over {} records and ends in the hash {}",
+                known.chain_id, known.size, known.chain
+            )
+        }
+        None => format!(
+            "the audit file was damaged and lies at {place}; this chain follows it, and nothing is known of its hashes"
+        ),
+    });
+    record.actor = Some("audit".to_owned());
+    record
+}
+
+/// The record of what an earlier process had decided and could not write any more.
+fn gap(left: Left, settled: u64) -> Option<Record> {
+    let (count, how) = match left {
+        Left::Nothing => return None,
+        Left::Exactly(total) => (total.saturating_sub(settled), "exactly"),
+        Left::AtLeast(total) => (total.saturating_sub(settled), "at least"),
+    };
+    if count == 0 {
+        return None;
+    }
+    let mut record = Record::new(Timestamp::now(), RecordKind::Loss);
+    record.count = count;
+    record.detail = Some(format!(
+        "an earlier agent ended before {how} {count} decisions of its were written"
+    ));
+    Some(record)
 }

@@ -81,7 +81,11 @@ impl Agent {
             tracing::warn!("\n{}", warnings.trim_end());
         }
         let upstreams = upstreams(&config)?;
-        let store = Store::open(&config.state_directory.join("audit.db")).await?;
+        let store = Store::open_with(
+            &config.state_directory.join("audit.db"),
+            config.audit.options()?,
+        )
+        .await?;
         let hierarchy = Hierarchy::find()?;
         let root = GovernedRoot::ensure(&hierarchy, &config.root)?;
         let upkeep = Upkeep::new(&hierarchy, &root).map_err(AgentError::Watch)?;

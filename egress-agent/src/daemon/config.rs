@@ -1,5 +1,6 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::evidence::{EvidenceConfig, EvidenceWire};
 use super::feeds::{MetricsConfig, MetricsWire};
 use super::resolver_config::ResolverConfig;
 use crate::bundle::TrustedKey;
@@ -21,6 +22,7 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    audit: EvidenceWire,
     dns: super::resolver_config::Wire,
     metrics: Option<MetricsWire>,
     watch: Option<bool>,
@@ -54,6 +56,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// How the evidence is kept.
+    pub audit: EvidenceConfig,
     /// How names are resolved.
     pub dns: ResolverConfig,
     /// Where metrics are offered; nowhere unless configured.
@@ -130,6 +134,7 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            audit: EvidenceConfig::default(),
             dns: ResolverConfig::default(),
             metrics: None,
             watch: false,
@@ -192,6 +197,10 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            audit: wire
+                .audit
+                .check()
+                .map_err(|problem| value("audit", problem))?,
             dns: wire
                 .dns
                 .read()

@@ -64,16 +64,26 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .finish(Moment::now())
-            .for_each(|record| recorder.record(record));
+            .for_each(|record| recorder.record_from_reports(record));
         Ok(())
     }
 
     fn take(&self, pipeline: &mut Pipeline<Arc<Self>>, batch: &mut Vec<Report>) {
         let recorder = self.recorder();
         let now = Moment::now();
+        let events = batch
+            .iter()
+            .filter(|report| matches!(report, Report::Event(_)))
+            .count();
+        // Before anything is done with them: a kill leaves the count.
+        recorder.note(events as u64);
         for report in batch.drain(..) {
             match report {
-                Report::Event(event) => pipeline.take(&event, now).for_each(|r| recorder.record(r)),
+                Report::Event(event) => {
+                    pipeline
+                        .take(&event, now)
+                        .for_each(|r| recorder.record_from_reports(r));
+                }
                 Report::Malformed(length) => {
                     tracing::error!(length, "the ring holds a report of another version");
                 }
@@ -85,7 +95,7 @@ impl Agent {
         let recorder = self.recorder();
         pipeline
             .tick(Moment::now())
-            .for_each(|record| recorder.record(record));
+            .for_each(|record| recorder.record_from_reports(record));
         self.read_losses(pipeline);
         self.check_enforcement();
         self.look_after_emergency();

@@ -18,6 +18,7 @@ mod control;
 pub mod emergency;
 mod ephemeral;
 mod error;
+mod evidence;
 mod feeds;
 mod gate;
 mod lifecycle;

@@ -28,6 +28,8 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// What the audit store costs: sustained writing, folding, verification, queries.
+    Audit(Audit),
     /// How many names a second the resolver answers and refuses, and what it adds to
     /// a cold one, beside unbound, dnsmasq and dnsdist.
     Dns(dns::Options),
@@ -45,6 +47,14 @@ struct Sandbox {
     #[arg(long, default_value_t = 300)]
     rounds: u32,
     /// Fail if they take longer than they may.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What can be chosen about [`What::Audit`].
+#[derive(clap::Args)]
+struct Audit {
+    /// Fail if a goal is missed.
     #[arg(long)]
     check: bool,
 }
@@ -79,8 +89,21 @@ enum Format {
 pub fn run(options: &Options) -> Result<(), Failure> {
     match &options.what {
         What::Connect(options) => connect(options),
+        What::Audit(options) => audit(options),
         What::Dns(options) => dns::run(options),
         What::Sandbox(options) => sandbox(options),
+    }
+}
+
+/// Builds and runs the measuring program, which prints its own table.
+fn audit(options: &Audit) -> Result<(), Failure> {
+    setup::run_first()?;
+    let mut cargo = shell::cargo();
+    // Hashing and SQLite are what is measured: as they are released.
+    cargo.args(["bench", "--package", "egress-tests", "--bench", "audit"]);
+    match shell::run(&mut cargo) {
+        Err(failure) if options.check => Err(failure),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -35,7 +35,7 @@ fn varied(n: u32) -> Record {
 /// A store with records 1 to `last`, read.
 async fn filled(last: u32) -> (TempDir, Reader) {
     let (directory, path) = place();
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     for n in 1..=last {
         store.recorder().record(varied(n));
     }
@@ -180,7 +180,7 @@ async fn in_parts(reader: &Reader, query: Query) -> Vec<i64> {
 async fn a_long_answer_in_parts_is_the_answer_whatever_the_order() {
     const ALL: u32 = 10_000;
     let (directory, path) = place();
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     for n in 1..=ALL {
         // Many of one time, so that parts end inside of one.
         store.recorder().record(numbered(n / 5_000));

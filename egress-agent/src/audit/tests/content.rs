@@ -56,7 +56,7 @@ pub(in crate::audit) fn full() -> Record {
 #[tokio::test]
 async fn every_field_comes_back_and_what_was_absent_is_absent() {
     let (_directory, path) = place();
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     store.recorder().record(full());
     store.recorder().record(Record::new(
         "2026-11-20T08:30:01Z".parse().expect("a time"),
@@ -130,7 +130,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
 
 /// A store with records 1 to 6, whose numbers are their processes.
 async fn varied(path: &Path) -> Reader {
-    let store = Store::open(path).await.expect("a store");
+    let store = open(path).await.expect("a store");
     let make = |n: u32, change: &dyn Fn(&mut Record)| {
         let mut record = numbered(n);
         change(&mut record);

@@ -216,7 +216,7 @@ async fn what_a_killed_agent_leaves_is_readable_and_holds_what_was_flushed() {
     }
 
     // The next agent goes on where it ended.
-    let next = Store::open(&torn).await.expect("a store");
+    let next = open(&torn).await.expect("a store");
     next.recorder().record(numbered(1_000));
     next.close(LONG).await.expect("written");
     let last = all(&torn).await.pop().expect("a record");

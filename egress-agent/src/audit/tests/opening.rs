@@ -11,7 +11,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn only_the_owner_can_read_any_of_the_files() {
     let (_directory, path) = place();
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     store.recorder().record(numbered(1));
     store.recorder().flush(LONG).await.expect("written");
     let state = path.parent().expect("a parent");
@@ -29,14 +29,14 @@ async fn only_the_owner_can_read_any_of_the_files() {
 #[tokio::test]
 async fn a_file_that_others_could_read_is_closed_to_them() {
     let (_directory, path) = place();
-    Store::open(&path)
+    open(&path)
         .await
         .expect("a store")
         .close(LONG)
         .await
         .expect("closed");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("opened");
-    Store::open(&path)
+    open(&path)
         .await
         .expect("a store")
         .close(LONG)
@@ -48,7 +48,7 @@ async fn a_file_that_others_could_read_is_closed_to_them() {
 #[tokio::test]
 async fn a_second_agent_is_refused_and_told_who_has_the_file() {
     let (_directory, path) = place();
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     match refusal(&path).await {
         AuditError::InUse { holder, .. } => {
             assert_eq!(holder, Some(std::process::id().to_string()));
@@ -56,7 +56,7 @@ async fn a_second_agent_is_refused_and_told_who_has_the_file() {
         other => panic!("{other}"),
     }
     store.close(LONG).await.expect("closed");
-    Store::open(&path)
+    open(&path)
         .await
         .expect("free again")
         .close(LONG)
@@ -68,7 +68,7 @@ async fn a_second_agent_is_refused_and_told_who_has_the_file() {
 async fn the_sequence_goes_on_over_restarts_and_shows_what_was_deleted() {
     let (_directory, path) = place();
     for n in 1..=2 {
-        let store = Store::open(&path).await.expect("a store");
+        let store = open(&path).await.expect("a store");
         store.recorder().record(numbered(n));
         store.close(LONG).await.expect("closed");
     }
@@ -78,7 +78,7 @@ async fn the_sequence_goes_on_over_restarts_and_shows_what_was_deleted() {
         .await
         .expect("gone");
     stranger.close().await.expect("closed");
-    let store = Store::open(&path).await.expect("a store");
+    let store = open(&path).await.expect("a store");
     store.recorder().record(numbered(3));
     store.close(LONG).await.expect("closed");
     let sequences: Vec<_> = all(&path)
@@ -160,7 +160,7 @@ async fn a_directory_that_cannot_be_made_is_named() {
 #[tokio::test]
 async fn a_schema_from_the_future_is_refused_by_writer_and_reader() {
     let (_directory, path) = place();
-    Store::open(&path)
+    open(&path)
         .await
         .expect("a store")
         .close(LONG)
@@ -205,7 +205,7 @@ async fn an_interrupted_creation_is_finished_by_the_next_start() {
         Reader::open(&path).await.expect_err("no schema"),
         AuditError::OlderSchema { found: 0, .. }
     ));
-    Store::open(&path)
+    open(&path)
         .await
         .expect("a store")
         .close(LONG)

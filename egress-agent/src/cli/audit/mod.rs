@@ -1,5 +1,6 @@
 //! `egressctl audit`: reads the store's file, with or without an agent.
 
+mod evidence;
 mod export;
 mod filter;
 mod query;
@@ -16,12 +17,24 @@ pub enum AuditCommand {
     Query(query::QueryArguments),
     /// Write decisions for another system, the earliest first.
     Export(export::ExportArguments),
+    /// Verify that no record was altered, removed, reordered or inserted.
+    Verify(evidence::VerifyArguments),
+    /// Print a proof of a record, or of how checkpoints continue each other.
+    Prove(evidence::ProveArguments),
+    /// Print the public keys of the node.
+    Key(evidence::KeyArguments),
+    /// Have the node sign with a new key.
+    RotateKey(evidence::KeyArguments),
 }
 
 pub fn run(command: AuditCommand) -> Result<Exit, Problem> {
     match command {
         AuditCommand::Query(arguments) => block_on(query::run(arguments)),
         AuditCommand::Export(arguments) => block_on(export::run(arguments)),
+        AuditCommand::Verify(arguments) => evidence::verify(arguments),
+        AuditCommand::Prove(arguments) => evidence::prove(arguments),
+        AuditCommand::Key(arguments) => evidence::key(&arguments),
+        AuditCommand::RotateKey(arguments) => evidence::rotate_key(&arguments),
     }
 }
 

@@ -1,0 +1,205 @@
+//! Ships what is written locally to PostgreSQL: in order, and each record once.
+//!
+//! The local file is the outbox. How far a chain has come stands in PostgreSQL and
+//! is changed in the transaction that brings the records, so a connection that
+//! breaks at any point, a killed agent and a restored server all resume where
+//! PostgreSQL says.
+
+use super::copy::Batch;
+use super::{COLUMNS, ShipError, connect};
+use crate::audit::inspect::{ENTRIES, entry};
+use crate::audit::recorder::Shared;
+use futures_util::TryStreamExt;
+use jiff::civil::Date;
+use sqlx::postgres::PgConnection;
+use sqlx::{AssertSqlSafe, Connection, Row, SqlitePool};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Records per transaction.
+const BATCH: i64 = 10_000;
+/// How long a failed attempt waits; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long nothing new is waited for before it is looked for all the same.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// Serializes nodes that make the partition of a day at the same time.
+const PARTITION_LOCK: i64 = 0x6567_7273_7061_7274;
+
+/// Ships one store.
+pub(in crate::audit) struct Shipper {
+    url: String,
+    local: SqlitePool,
+    shared: Arc<Shared>,
+}
+
+impl Shipper {
+    pub fn new(url: String, local: SqlitePool, shared: Arc<Shared>) -> Self {
+        Self { url, local, shared }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let mut pause = FIRST_PAUSE;
+        let mut connection = None;
+        loop {
+            let shipped = match self.step(&mut connection).await {
+                Ok(shipped) => shipped,
+                Err(error) => {
+                    connection = None;
+                    let text = error.to_string();
+                    if pause == FIRST_PAUSE {
+                        tracing::warn!(%error, "audit records are not shipped; they are kept here and shipped later");
+                    }
+                    self.shared.shipping.send_replace(Some(text));
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    continue;
+                }
+            };
+            pause = FIRST_PAUSE;
+            self.shared
+                .shipping
+                .send_if_modified(|error| error.take().is_some());
+            if shipped < BATCH as usize {
+                let mut progress = self.shared.progress.subscribe();
+                progress.mark_unchanged();
+                // Whether it changed or time is up, it is looked.
+                let _ = tokio::time::timeout(IDLE, progress.changed()).await;
+            }
+        }
+    }
+
+    /// Ships one batch; how many records that were.
+    async fn step(&self, connection: &mut Option<PgConnection>) -> Result<usize, ShipError> {
+        let connection = match connection {
+            Some(connection) => connection,
+            none => none.insert(connect(&self.url).await?),
+        };
+        let (node, chain, head): (String, String, i64) =
+            sqlx::query_as("SELECT node, chain_id, sequence FROM head")
+                .fetch_one(&self.local)
+                .await?;
+        let mut transaction = connection.begin().await?;
+        sqlx::query(
+            "INSERT INTO audit_shipped (node, chain, sequence) VALUES ($1, $2::uuid, 0) \
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(&node)
+        .bind(&chain)
+        .execute(&mut *transaction)
+        .await?;
+        let there: i64 = sqlx::query_scalar(
+            "SELECT sequence FROM audit_shipped WHERE node = $1 AND chain = $2::uuid FOR UPDATE",
+        )
+        .bind(&node)
+        .bind(&chain)
+        .fetch_one(&mut *transaction)
+        .await?;
+        self.shared.shipped.store(there, Ordering::Release);
+        if there > head {
+            return Err(ShipError::Ahead {
+                chain,
+                there,
+                here: head,
+            });
+        }
+        if there == head {
+            transaction.rollback().await?;
+            return Ok(0);
+        }
+        let batch = self.read(&node, &chain, there).await?;
+        let Some(last) = batch.last else {
+            transaction.rollback().await?;
+            return Ok(0);
+        };
+        for day in &batch.days {
+            make_partition(&mut transaction, *day).await?;
+        }
+        let statement = format!("COPY audit_records (node, chain, {COLUMNS}) FROM STDIN");
+        let mut copy = transaction.copy_in_raw(&statement).await?;
+        copy.send(batch.text.into_bytes()).await?;
+        copy.finish().await?;
+        self.ship_checkpoints(&mut transaction, &node, &chain, there, last)
+            .await?;
+        sqlx::query("UPDATE audit_shipped SET sequence = $3 WHERE node = $1 AND chain = $2::uuid")
+            .bind(&node)
+            .bind(&chain)
+            .bind(last)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        self.shared.shipped.store(last, Ordering::Release);
+        Ok(batch.records)
+    }
+
+    async fn read(&self, node: &str, chain: &str, after: i64) -> Result<Batch, ShipError> {
+        let mut batch = Batch::default();
+        let mut rows = sqlx::query(AssertSqlSafe(ENTRIES))
+            .bind(after + 1)
+            .bind(after + BATCH)
+            .fetch(&self.local);
+        while let Some(row) = rows.try_next().await? {
+            batch.push(node, chain, &entry(&row)?)?;
+        }
+        Ok(batch)
+    }
+
+    async fn ship_checkpoints(
+        &self,
+        connection: &mut PgConnection,
+        node: &str,
+        chain: &str,
+        after: i64,
+        last: i64,
+    ) -> Result<(), ShipError> {
+        // Those of earlier places may have been signed after they were shipped.
+        let notes = sqlx::query(
+            "SELECT size, note FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 16",
+        )
+        .bind(last.max(after))
+        .fetch_all(&self.local)
+        .await?;
+        for row in &notes {
+            sqlx::query(
+                "INSERT INTO audit_checkpoints (node, chain, size, note) VALUES ($1, $2::uuid, $3, $4) \
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(node)
+            .bind(chain)
+            .bind(row.try_get::<i64, _>("size")?)
+            .bind(row.try_get::<&str, _>("note")?)
+            .execute(&mut *connection)
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the partition of a day.
+async fn make_partition(connection: &mut PgConnection, day: Date) -> Result<(), ShipError> {
+    let name = format!("audit_records_{}", day.strftime("%Y%m%d"));
+    let known: Option<String> = sqlx::query_scalar("SELECT to_regclass($1)::text")
+        .bind(&name)
+        .fetch_one(&mut *connection)
+        .await?;
+    if known.is_some() {
+        return Ok(());
+    }
+    sqlx::query("SELECT pg_advisory_xact_lock($1)")
+        .bind(PARTITION_LOCK)
+        .execute(&mut *connection)
+        .await?;
+    let next = day.tomorrow().unwrap_or(day);
+    // Nothing in it but digits of dates.
+    let statement = format!(
+        "CREATE TABLE IF NOT EXISTS {name} PARTITION OF audit_records \
+         FOR VALUES FROM ('{day} 00:00:00+00') TO ('{next} 00:00:00+00')"
+    );
+    sqlx::query(AssertSqlSafe(statement))
+        .execute(connection)
+        .await?;
+    Ok(())
+}
