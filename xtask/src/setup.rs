@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 9] = [
+const PROGRAMS: [(&str, &str, &str); 13] = [
     (
         "cc",
         "build-essential",
@@ -40,6 +40,14 @@ const PROGRAMS: [(&str, &str, &str); 9] = [
         "is what the benchmark compares enforcement with",
     ),
     ("promtool", "prometheus", "checks the metrics in tests"),
+    ("rsyslogd", "rsyslog", "is a collector in tests"),
+    (
+        "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so",
+        "rsyslog-gnutls",
+        "lets that collector speak TLS",
+    ),
+    ("openssl", "openssl", "makes certificates in tests"),
+    ("tmux", "tmux", "is the terminal in tests"),
 ];
 
 /// What the linker is built from.

@@ -1,6 +1,6 @@
 //! The client side of the control socket.
 
-use super::wire::{Created, Disarm, Disarmed, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use super::wire::{Created, Disarm, Disarmed, Failure, NewSandbox, Reloaded, Sandbox, Status, Why};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -71,6 +71,25 @@ impl Client {
     /// The sandboxes.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, ClientError> {
         self.call(Method::GET, "/v1/sandboxes", NOTHING).await
+    }
+
+    /// Refuses a sandbox everything, or takes that back.
+    pub async fn set_blocked(
+        &self,
+        name: &str,
+        blocked: bool,
+        reason: &str,
+    ) -> Result<(), ClientError> {
+        let verb = if blocked { "block" } else { "unblock" };
+        let why = Why {
+            reason: reason.to_owned(),
+        };
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/{verb}"),
+            Some(&why),
+        )
+        .await
     }
 
     /// The agent's state.

@@ -25,6 +25,20 @@ pub trait Control: Send + Sync + 'static {
     fn create(&self, wanted: NewSandbox) -> impl Future<Output = Result<Created, Failure>> + Send;
     /// Ends a sandbox: kills what is left in it and removes it.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Refuses a sandbox everything until it ends or is unblocked.
+    fn block(
+        &self,
+        name: &str,
+        reason: &str,
+        caller: u32,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Brings a blocked sandbox back under its policy.
+    fn unblock(
+        &self,
+        name: &str,
+        reason: &str,
+        caller: u32,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
     /// The sandboxes.
     fn sandboxes(&self) -> impl Future<Output = Vec<Sandbox>> + Send;
     /// The agent's state.

@@ -2,7 +2,7 @@
 
 use super::Control;
 use super::wire::{
-    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status,
+    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status, Why,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -86,6 +86,8 @@ pub async fn serve<C: Control>(
         .route("/v1/status", get(status::<C>))
         .route("/v1/sandboxes", get(sandboxes::<C>).post(create::<C>))
         .route("/v1/sandboxes/{name}", delete(remove::<C>))
+        .route("/v1/sandboxes/{name}/block", post(block::<C>))
+        .route("/v1/sandboxes/{name}/unblock", post(unblock::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/disarm", post(disarm::<C>))
         .layer(from_fn(only_root))
@@ -156,6 +158,24 @@ async fn create<C: Control>(
 
 async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {
     answer::<()>(control.remove(&name).await)
+}
+
+async fn block<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Json(why): Json<Why>,
+) -> Response {
+    answer::<()>(control.block(&name, &why.reason, caller.0).await)
+}
+
+async fn unblock<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Json(why): Json<Why>,
+) -> Response {
+    answer::<()>(control.unblock(&name, &why.reason, caller.0).await)
 }
 
 async fn reload<C: Control>(

@@ -8,13 +8,16 @@
 mod agent;
 mod attribution;
 mod audit;
+mod block;
 mod exit;
 mod generate;
 mod interruption;
+mod learning;
 mod operate;
 mod output;
 mod policy;
 mod run;
+mod top;
 
 pub use agent::{AgentArguments, agent_main};
 pub use exit::{Exit, Problem};
@@ -71,6 +74,8 @@ enum Command {
     Sandbox(operate::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
+    /// Show what runs and what it was refused, live.
+    Top(top::TopArguments),
     /// Load the policies again; nothing changes unless all are good.
     Reload(operate::ReloadArguments),
     /// Ask the audit store.
@@ -99,6 +104,7 @@ pub fn main() -> ExitCode {
         Command::Policy(command) => policy::run(command),
         Command::Sandbox(command) => operate::sandbox(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Top(arguments) => top::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),

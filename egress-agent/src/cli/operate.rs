@@ -1,5 +1,6 @@
 //! What an operator asks of a running agent, and the off switch.
 
+use super::block::{self, BlockArguments};
 use super::exit::{Exit, Problem};
 use super::output::{Output, counted, print, print_json, table, to_the_second};
 use crate::api::wire::Status;
@@ -17,6 +18,10 @@ use std::time::Duration;
 pub enum SandboxCommand {
     /// List the sandboxes that run.
     List(ListArguments),
+    /// Refuse a sandbox everything, until it ends or is unblocked.
+    Block(BlockArguments),
+    /// Bring a blocked sandbox back under its policy.
+    Unblock(BlockArguments),
 }
 
 #[derive(Args, Debug)]
@@ -61,7 +66,7 @@ pub struct DisarmArguments {
 }
 
 /// Runs one request to the end.
-fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
+pub fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -70,7 +75,11 @@ fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Pr
 }
 
 pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> {
-    let SandboxCommand::List(arguments) = command;
+    let arguments = match command {
+        SandboxCommand::List(arguments) => arguments,
+        SandboxCommand::Block(arguments) => return block::run(socket, &arguments, true),
+        SandboxCommand::Unblock(arguments) => return block::run(socket, &arguments, false),
+    };
     let sandboxes = ask(Client::new(socket).sandboxes())?;
     match arguments.output {
         Output::Json => print_json(&sandboxes)?,

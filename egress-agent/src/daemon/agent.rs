@@ -7,6 +7,7 @@ use super::error::AgentError;
 use super::losses::LastReadings;
 use super::recording::Recording;
 use super::runtime::Runtime;
+use crate::alerts::Delivery;
 use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
@@ -34,6 +35,7 @@ pub struct Agent {
     runtime: Mutex<Runtime>,
     store: Store,
     recording: Recording,
+    delivery: OnceLock<Delivery>,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -104,6 +106,7 @@ impl Agent {
             runtime: Mutex::new(runtime),
             store,
             recording,
+            delivery: OnceLock::new(),
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -137,8 +140,12 @@ impl Agent {
         let mut book = self.book();
         let mut runtime = self.runtime();
         let names = runtime.names()?;
+        let blocked = runtime.blocked();
         for member in runtime.sandboxes()? {
             if self.is_alive(&member, &image.sandboxes) {
+                if blocked.contains(&member.id) {
+                    book.set_blocked(member.id, true);
+                }
                 book.adopt(member);
             } else {
                 runtime.forget(&member.name)?;
@@ -255,6 +262,15 @@ impl Agent {
 
     pub(super) fn recorder(&self) -> Recording {
         self.recording.clone()
+    }
+
+    pub(super) fn set_delivery(&self, delivery: Delivery) {
+        // There is one watcher.
+        let _ = self.delivery.set(delivery);
+    }
+
+    pub(super) fn delivery(&self) -> Option<&Delivery> {
+        self.delivery.get()
     }
 
     pub(super) const fn since(&self) -> Timestamp {

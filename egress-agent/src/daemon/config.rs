@@ -1,6 +1,7 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
-use super::feeds::{MetricsConfig, MetricsWire};
+use super::feeds::{MetricsConfig, MetricsWire, SyslogConfig, SyslogWire};
+use crate::alerts::{AlertsConfig, AlertsWire};
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ struct Wire {
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
     metrics: Option<MetricsWire>,
+    syslog: Option<SyslogWire>,
+    alerts: Option<AlertsWire>,
 }
 
 /// What the agent runs with.
@@ -42,6 +45,10 @@ pub struct Config {
     pub events_per_second: u64,
     /// Where metrics are offered; nowhere unless configured.
     pub metrics: Option<MetricsConfig>,
+    /// Which syslog collector is fed; none unless configured.
+    pub syslog: Option<SyslogConfig>,
+    /// When somebody is told, and what is done.
+    pub alerts: AlertsConfig,
 }
 
 /// Why a configuration cannot be used.
@@ -97,6 +104,8 @@ impl Default for Config {
             upstreams: Vec::new(),
             events_per_second: 2000,
             metrics: None,
+            syslog: None,
+            alerts: AlertsConfig::default(),
         }
     }
 }
@@ -142,6 +151,16 @@ impl Config {
                 .metrics
                 .map(MetricsWire::read)
                 .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
+            syslog: wire
+                .syslog
+                .map(SyslogWire::read)
+                .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
+            alerts: wire
+                .alerts
+                .unwrap_or_default()
+                .read()
                 .map_err(|(key, problem)| value(key, problem))?,
         };
         if config.policies.is_empty() {
@@ -195,6 +214,15 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("[syslog]\ntransport = \"smoke\"\nhost = \"a\"", "smoke"),
+            (
+                "[syslog]\ntransport = \"udp\"\nhost = \"a\"\nfacility = 24",
+                "`syslog.facility`",
+            ),
+            (
+                "[syslog]\ntransport = \"tls\"\nhost = \"a\"\nca_file = \"/nowhere\"",
+                "`syslog.ca_file`",
+            ),
             ("[metrics]\nlisten = \"0.0.0.0:9\"", "`metrics.listen`"),
             ("[metrics]\nlisten = \"unix:m.sock\"", "`metrics.listen`"),
             (

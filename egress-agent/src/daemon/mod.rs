@@ -8,6 +8,8 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod alerting;
+mod blocking;
 pub mod book;
 mod config;
 mod control;
@@ -23,13 +25,14 @@ mod recording;
 mod records;
 mod runtime;
 mod service;
+mod syslog;
 mod words;
 
 pub use agent::{Agent, Services};
 pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
 pub use error::AgentError;
-pub use feeds::MetricsConfig;
+pub use feeds::{MetricsConfig, SyslogConfig};
 pub use permit::Permit;
 pub use runtime::RuntimeError;
 pub use service::{ServiceError, serve};
