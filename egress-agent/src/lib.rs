@@ -6,7 +6,7 @@
 //! | row | modules |
 //! |---|---|
 //! | 0 | [`model`] |
-//! | 1 | [`policy`] |
+//! | 1 | [`policy`], [`bundle`] |
 //! | 2 | [`grants`] |
 //! | 3 | [`image`] |
 //! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`], [`outbound`] |
@@ -21,6 +21,7 @@
 pub mod alerts;
 pub mod api;
 pub mod audit;
+pub mod bundle;
 pub mod cli;
 pub mod daemon;
 pub mod dns;

@@ -117,6 +117,8 @@ reasons! {
     Misrouted = 15, "misrouted", "a loopback address does not leave through another device";
     /// More DNS datagrams than the resolver takes from one sandbox.
     TooManyQueries = 16, "too_many_queries", "the sandbox sends DNS queries faster than the resolver takes them from one sandbox";
+    /// The emergency block is in force.
+    Emergency = 17, "emergency", "everything is stopped by `egressctl emergency-block`, whatever policy says";
 
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";
@@ -142,6 +144,10 @@ reasons! {
     MalformedQuery = 74, "malformed_query", "the DNS message cannot be parsed";
     /// The resolver: the asked thing is allowed only where the address is not.
     ChainRefused = 75, "chain_refused", "the answer passes through a name that is blocked";
+    /// The resolver: names below wildcards carry more than the policy lets them.
+    NameBudget = 76, "name_budget", "names below wildcards say more than `dns.limits` of the policy lets them";
+    /// The resolver: more queries than the policy lets the sandbox ask.
+    QueryBudget = 77, "query_budget", "the sandbox asks more often than `dns.limits` of the policy lets it";
 }
 
 #[cfg(test)]

@@ -179,6 +179,8 @@ impl std::ops::Index<usize> for Outcome {
 pub struct Agent<'w> {
     world: &'w World,
     directory: PathBuf,
+    program: PathBuf,
+    control: PathBuf,
     running: Option<Running>,
 }
 
@@ -199,6 +201,8 @@ impl<'w> Agent<'w> {
         let agent = Self {
             world,
             directory,
+            program: binary("egress-agent"),
+            control: binary("egressctl"),
             running: None,
         };
         for (name, text) in policies {
@@ -206,6 +210,13 @@ impl<'w> Agent<'w> {
         }
         agent.configure(&agent.configuration());
         agent
+    }
+
+    /// Uses the programs of this directory, as a benchmark does whose own program
+    /// was built otherwise.
+    pub fn use_binaries(&mut self, directory: &Path) {
+        self.program = directory.join("egress-agent");
+        self.control = directory.join("egressctl");
     }
 
     /// Writes another configuration; it counts from the next start.
@@ -220,9 +231,19 @@ impl<'w> Agent<'w> {
         self.await_socket();
     }
 
+    /// Starts the agent, and does not wait until it answers.
+    pub fn launch_unawaited(&mut self) {
+        self.running = Some(self.begin());
+    }
+
+    /// Another program is the agent from the next start on.
+    pub fn replace_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// Starts a process of the agent and waits for nothing.
     pub fn begin(&self) -> Running {
-        let mut command = Command::new(binary("egress-agent"));
+        let mut command = Command::new(&self.program);
         command
             .arg("--config")
             .arg(self.directory.join("agent.toml"));
@@ -243,7 +264,7 @@ impl<'w> Agent<'w> {
 
     /// `egressctl` with these arguments, connected to this agent.
     pub fn egressctl(&self, arguments: &[&str]) -> io::Result<Running> {
-        let mut command = Command::new(binary("egressctl"));
+        let mut command = Command::new(&self.control);
         command.arg("--socket").arg(self.socket()).args(arguments);
         self.world.near.run(|| Running::start(&mut command))
     }

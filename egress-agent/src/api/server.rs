@@ -2,7 +2,8 @@
 
 use super::Control;
 use super::wire::{
-    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status, Why,
+    Created, Disarm, Disarmed, EmergencyBlock, Failure, FailureKind, NewSandbox, Reloaded, Restore,
+    Sandbox, Status, Why,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -89,6 +90,8 @@ pub async fn serve<C: Control>(
         .route("/v1/sandboxes/{name}/block", post(block::<C>))
         .route("/v1/sandboxes/{name}/unblock", post(unblock::<C>))
         .route("/v1/reload", post(reload::<C>))
+        .route("/v1/emergency-block", post(emergency_block::<C>))
+        .route("/v1/restore", post(restore::<C>))
         .route("/v1/disarm", post(disarm::<C>))
         .layer(from_fn(only_root))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -183,6 +186,22 @@ async fn reload<C: Control>(
     Extension(caller): Extension<Caller>,
 ) -> Response {
     answer::<Reloaded>(control.reload(caller.0).await)
+}
+
+async fn emergency_block<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Json(wanted): Json<EmergencyBlock>,
+) -> Response {
+    answer(control.emergency_block(wanted.reason, caller.0).await)
+}
+
+async fn restore<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Json(wanted): Json<Restore>,
+) -> Response {
+    answer(control.restore(&wanted.incident, caller.0).await)
 }
 
 async fn disarm<C: Control>(

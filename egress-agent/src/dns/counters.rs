@@ -54,6 +54,10 @@ counters! {
     unknown_asker,
     /// Queries and connections dropped because a bound on concurrency was reached.
     overloaded,
+    /// Queries that passed the policy's bound on asking.
+    over_query_budget,
+    /// Queries that passed the policy's bounds on what names below wildcards say.
+    over_name_budget,
     /// Datagrams from an upstream's address that answer nothing that was asked.
     forged,
     /// Records in upstream answers that the chain from the question does not reach.

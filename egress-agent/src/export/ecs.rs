@@ -217,14 +217,14 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
             protocol: is_dns.then_some("dns"),
             direction: if inbound { "ingress" } else { "egress" },
         }),
-        dns: is_dns.then(|| Dns {
+        dns: is_dns.then_some(Dns {
             r#type: "query",
             question: Question {
                 name,
                 r#type: record.query_type.as_deref(),
             },
         }),
-        process: (record.process.is_some() || record.command.is_some()).then(|| Process {
+        process: (record.process.is_some() || record.command.is_some()).then_some(Process {
             pid: record.process,
             name: record.command.as_deref(),
         }),

@@ -242,7 +242,7 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
     let inbound = record.hook.as_deref() == Some("ingress");
     let is_dns = record.kind == "dns";
     let name = record.name.as_deref();
-    let peer = (record.address.is_some() || (name.is_some() && !is_dns)).then(|| Endpoint {
+    let peer = (record.address.is_some() || (name.is_some() && !is_dns)).then_some(Endpoint {
         ip: record.address,
         port: record.port,
         hostname: name,
@@ -360,7 +360,7 @@ fn verdict(record: &StoredRecord) -> Option<Verdict> {
 }
 
 fn actor(record: &StoredRecord) -> Option<Actor<'_>> {
-    let process = (record.process.is_some() || record.command.is_some()).then(|| Process {
+    let process = (record.process.is_some() || record.command.is_some()).then_some(Process {
         pid: record.process,
         name: record.command.as_deref(),
     });

@@ -1,3 +1,5 @@
+//! What is exposed, and how it is bounded.
+
 use super::{Exposition, Histogram, Metrics, OTHERS, Reading};
 use crate::model::{Record, RecordKind};
 use egress_common::{Outcome, Reason};
