@@ -9,15 +9,16 @@
 //! | 1 | [`policy`], [`bundle`] |
 //! | 2 | [`grants`] |
 //! | 3 | [`image`] |
-//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`] |
-//! | 5 | [`audit`] |
-//! | 6 | [`api`], [`export`] |
+//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`], [`outbound`] |
+//! | 5 | [`audit`], [`alerts`] |
+//! | 6 | [`api`], [`export`], [`learn`] |
 //! | 7 | [`daemon`] |
 //! | 8 | [`cli`] |
 //! | any | [`telemetry`] |
 
 #![deny(unsafe_code)]
 
+pub mod alerts;
 pub mod api;
 pub mod audit;
 pub mod bundle;
@@ -29,7 +30,9 @@ pub mod events;
 pub mod export;
 pub mod grants;
 pub mod image;
+pub mod learn;
 pub mod model;
+pub mod outbound;
 pub mod policy;
 pub mod sandbox;
 pub mod telemetry;

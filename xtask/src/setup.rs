@@ -51,6 +51,14 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "is what the benchmark compares enforcement with",
     ),
     ("promtool", "prometheus", "checks the metrics in tests"),
+    ("rsyslogd", "rsyslog", "is a collector in tests"),
+    (
+        "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so",
+        "rsyslog-gnutls",
+        "lets that collector speak TLS",
+    ),
+    ("openssl", "openssl", "makes certificates in tests"),
+    ("tmux", "tmux", "is the terminal in tests"),
 ];
 
 /// What the linker is built from.

@@ -2,7 +2,7 @@
 
 use super::wire::{
     Adopt, Adopted, Created, Disarm, Disarmed, Done, EmergencyBlock, Ended, Failure, Incident,
-    NewSandbox, Progress, Reloaded, Restore, Sandbox, Status, Stop,
+    NewSandbox, Progress, Reloaded, Restore, Sandbox, Status, Stop, Why,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -125,6 +125,25 @@ impl Client {
     /// The sandboxes.
     pub async fn sandboxes(&self) -> Result<Vec<Sandbox>, ClientError> {
         self.call(Method::GET, "/v1/sandboxes", NOTHING).await
+    }
+
+    /// Refuses a sandbox everything, or takes that back.
+    pub async fn set_blocked(
+        &self,
+        name: &str,
+        blocked: bool,
+        reason: &str,
+    ) -> Result<(), ClientError> {
+        let verb = if blocked { "block" } else { "unblock" };
+        let why = Why {
+            reason: reason.to_owned(),
+        };
+        self.call(
+            Method::POST,
+            &format!("/v1/sandboxes/{name}/{verb}"),
+            Some(&why),
+        )
+        .await
     }
 
     /// The agent's state.

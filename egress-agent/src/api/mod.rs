@@ -48,6 +48,20 @@ pub trait Control: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(), Failure>> + Send;
     /// Brings a container's cgroup under its policy.
     fn adopt(&self, wanted: Adopt) -> impl Future<Output = Result<Adopted, Failure>> + Send;
+    /// Refuses a sandbox everything until it ends or is unblocked.
+    fn block(
+        &self,
+        name: &str,
+        reason: &str,
+        caller: u32,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Brings a blocked sandbox back under its policy.
+    fn unblock(
+        &self,
+        name: &str,
+        reason: &str,
+        caller: u32,
+    ) -> impl Future<Output = Result<(), Failure>> + Send;
     /// The sandboxes.
     fn sandboxes(&self) -> impl Future<Output = Vec<Sandbox>> + Send;
     /// The agent's state.

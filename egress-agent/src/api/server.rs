@@ -3,7 +3,7 @@
 use super::Control;
 use super::wire::{
     Adopt, Created, Disarm, Disarmed, EmergencyBlock, Failure, FailureKind, NewSandbox, Progress,
-    Reloaded, Restore, Sandbox, Status, Stop,
+    Reloaded, Restore, Sandbox, Status, Stop, Why,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -95,6 +95,8 @@ pub async fn serve<C: Control>(
         .route("/v1/sandboxes/{name}/stop", post(stop_sandbox::<C>))
         .route("/v1/sandboxes/{name}/progress", post(progress::<C>))
         .route("/v1/adopt", post(adopt::<C>))
+        .route("/v1/sandboxes/{name}/block", post(block::<C>))
+        .route("/v1/sandboxes/{name}/unblock", post(unblock::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/emergency-block", post(emergency_block::<C>))
         .route("/v1/restore", post(restore::<C>))
@@ -199,6 +201,24 @@ async fn progress<C: Control>(
     Json(told): Json<Progress>,
 ) -> Response {
     answer(control.progress(&name, told).await)
+}
+
+async fn block<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Json(why): Json<Why>,
+) -> Response {
+    answer::<()>(control.block(&name, &why.reason, caller.0).await)
+}
+
+async fn unblock<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Json(why): Json<Why>,
+) -> Response {
+    answer::<()>(control.unblock(&name, &why.reason, caller.0).await)
 }
 
 async fn reload<C: Control>(

@@ -305,6 +305,14 @@ impl Failure {
     }
 }
 
+/// Why somebody does something to a sandbox; it stands in the record.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Why {
+    /// In words.
+    pub reason: String,
+}
+
 /// The answer to a disarm request.
 #[derive(Clone, Serialize, Deserialize, Debug)]
 pub struct Disarmed {

@@ -8,6 +8,7 @@
 mod agent;
 mod attribution;
 mod audit;
+mod block;
 mod bundle;
 mod doctor;
 mod emergency;
@@ -15,6 +16,7 @@ mod exit;
 mod generate;
 mod interruption;
 mod oci_hook;
+mod learning;
 mod operate;
 mod output;
 mod policy;
@@ -22,6 +24,7 @@ mod run;
 mod sandbox;
 mod seccomp;
 mod supervise;
+mod top;
 
 pub use agent::{AgentArguments, agent_main};
 pub use exit::{Exit, Problem};
@@ -81,6 +84,8 @@ enum Command {
     Sandbox(sandbox::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
+    /// Show what runs and what it was refused, live.
+    Top(top::TopArguments),
     /// Look at this host, and say what it means for what is promised.
     Doctor(doctor::DoctorArguments),
     /// Load the policies again; nothing changes unless all are good.
@@ -125,6 +130,7 @@ pub fn main() -> ExitCode {
         Command::Bundle(command) => bundle::run(&socket, command),
         Command::Sandbox(command) => sandbox::run(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Top(arguments) => top::run(&socket, &arguments),
         Command::Doctor(arguments) => doctor::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),

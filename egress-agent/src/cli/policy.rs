@@ -1,6 +1,7 @@
 //! `egressctl policy`: works with no agent and no root.
 
 use super::exit::{Exit, Problem};
+use super::learning;
 use super::output::{self, Output, print};
 use crate::policy::explain::Answer;
 use crate::policy::render::{
@@ -18,6 +19,12 @@ pub enum PolicyCommand {
     Check(CheckArguments),
     /// Say what a policy does with a destination, and which line decides.
     Explain(ExplainArguments),
+    /// Draft a policy from what was recorded, for people to review.
+    Learn(learning::LearnArguments),
+    /// Say which recorded decisions another policy would change.
+    Replay(learning::ReplayArguments),
+    /// Say how two policies differ in meaning.
+    Diff(learning::DiffArguments),
     /// Print the JSON Schema of policy files, for editors.
     Schema,
 }
@@ -49,6 +56,9 @@ pub fn run(command: PolicyCommand) -> Result<Exit, Problem> {
     match command {
         PolicyCommand::Check(arguments) => check(&arguments),
         PolicyCommand::Explain(arguments) => explain_one(&arguments),
+        PolicyCommand::Learn(arguments) => learning::learn(arguments),
+        PolicyCommand::Replay(arguments) => learning::replay(arguments),
+        PolicyCommand::Diff(arguments) => learning::compare(&arguments),
         PolicyCommand::Schema => print(&schema_text()).map(|()| Exit::Ok),
     }
 }

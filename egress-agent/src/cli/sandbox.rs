@@ -1,5 +1,6 @@
 //! `egressctl sandbox`: what runs, and what becomes of it.
 
+use super::block::{self, BlockArguments};
 use super::exit::{Exit, Problem};
 use super::operate::ask;
 use super::output::{Output, print, print_json, table, to_the_second};
@@ -24,6 +25,10 @@ pub enum SandboxCommand {
     Resume(NameArguments),
     /// Ask a sandbox to end, and kill what is left after the grace.
     Stop(StopArguments),
+    /// Refuse a sandbox everything, until it ends or is unblocked.
+    Block(BlockArguments),
+    /// Bring a blocked sandbox back under its policy.
+    Unblock(BlockArguments),
     /// Print what a detached command has said.
     Logs(LogsArguments),
 }
@@ -102,6 +107,8 @@ pub fn run(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> {
             let grace_ms = arguments.grace.as_millis().try_into().unwrap_or(u64::MAX);
             done(&ask(client.stop(&arguments.name, Stop { grace_ms }))?)
         }
+        SandboxCommand::Block(arguments) => block::run(socket, &arguments, true),
+        SandboxCommand::Unblock(arguments) => block::run(socket, &arguments, false),
         SandboxCommand::Logs(arguments) => logs(&arguments),
     }
 }

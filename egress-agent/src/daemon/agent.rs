@@ -10,6 +10,7 @@ use super::losses::LastReadings;
 use super::recording::Recording;
 use super::runtime::Runtime;
 use super::source::Source;
+use crate::alerts::Delivery;
 use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
@@ -40,6 +41,7 @@ pub struct Agent {
     source: Mutex<Source>,
     store: Store,
     recording: Recording,
+    delivery: OnceLock<Delivery>,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -124,6 +126,7 @@ impl Agent {
             source: Mutex::new(source),
             store,
             recording,
+            delivery: OnceLock::new(),
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -159,8 +162,12 @@ impl Agent {
         let mut book = self.book();
         let mut runtime = self.runtime();
         let names = runtime.names()?;
+        let blocked = runtime.blocked();
         for member in runtime.sandboxes()? {
             if self.is_alive(&member, &image.sandboxes) {
+                if blocked.contains(&member.id) {
+                    book.set_blocked(member.id, true);
+                }
                 book.adopt(member);
             } else {
                 runtime.forget(&member.name)?;
@@ -292,6 +299,15 @@ impl Agent {
 
     pub(super) fn recorder(&self) -> Recording {
         self.recording.clone()
+    }
+
+    pub(super) fn set_delivery(&self, delivery: Delivery) {
+        // There is one watcher.
+        let _ = self.delivery.set(delivery);
+    }
+
+    pub(super) fn delivery(&self) -> Option<&Delivery> {
+        self.delivery.get()
     }
 
     pub(super) const fn since(&self) -> Timestamp {

@@ -41,6 +41,16 @@ impl Control for Agent {
         tokio::task::block_in_place(|| self.adopt_container(&wanted))
     }
 
+    async fn block(&self, name: &str, reason: &str, caller: u32) -> Result<(), Failure> {
+        let why = format!("{reason} (uid {caller})");
+        tokio::task::block_in_place(|| self.block_sandbox(name, &why))
+    }
+
+    async fn unblock(&self, name: &str, reason: &str, caller: u32) -> Result<(), Failure> {
+        let why = format!("{reason} (uid {caller})");
+        tokio::task::block_in_place(|| self.unblock_sandbox(name, &why))
+    }
+
     async fn sandboxes(&self) -> Vec<Sandbox> {
         tokio::task::block_in_place(|| self.describe_sandboxes())
     }

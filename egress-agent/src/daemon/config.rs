@@ -1,8 +1,9 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
 use super::evidence::{EvidenceConfig, EvidenceWire};
-use super::feeds::{MetricsConfig, MetricsWire};
+use super::feeds::{MetricsConfig, MetricsWire, SyslogConfig, SyslogWire};
 use super::resolver_config::ResolverConfig;
+use crate::alerts::{AlertsConfig, AlertsWire};
 use crate::bundle::TrustedKey;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +26,8 @@ struct Wire {
     audit: EvidenceWire,
     dns: super::resolver_config::Wire,
     metrics: Option<MetricsWire>,
+    syslog: Option<SyslogWire>,
+    alerts: Option<AlertsWire>,
     watch: Option<bool>,
     bundle: Option<WireBundle>,
 }
@@ -62,6 +65,10 @@ pub struct Config {
     pub dns: ResolverConfig,
     /// Where metrics are offered; nowhere unless configured.
     pub metrics: Option<MetricsConfig>,
+    /// Which syslog collector is fed; none unless configured.
+    pub syslog: Option<SyslogConfig>,
+    /// When somebody is told, and what is done.
+    pub alerts: AlertsConfig,
     /// Whether policies are loaded again when their files change.
     pub watch: bool,
     /// Policies come as a signed bundle only.
@@ -137,6 +144,8 @@ impl Default for Config {
             audit: EvidenceConfig::default(),
             dns: ResolverConfig::default(),
             metrics: None,
+            syslog: None,
+            alerts: AlertsConfig::default(),
             watch: false,
             bundle: None,
             ephemeral: false,
@@ -209,6 +218,16 @@ impl Config {
                 .metrics
                 .map(MetricsWire::read)
                 .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
+            syslog: wire
+                .syslog
+                .map(SyslogWire::read)
+                .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
+            alerts: wire
+                .alerts
+                .unwrap_or_default()
+                .read()
                 .map_err(|(key, problem)| value(key, problem))?,
             watch: wire.watch.unwrap_or(default.watch),
             bundle,
@@ -289,6 +308,15 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("[syslog]\ntransport = \"smoke\"\nhost = \"a\"", "smoke"),
+            (
+                "[syslog]\ntransport = \"udp\"\nhost = \"a\"\nfacility = 24",
+                "`syslog.facility`",
+            ),
+            (
+                "[syslog]\ntransport = \"tls\"\nhost = \"a\"\nca_file = \"/nowhere\"",
+                "`syslog.ca_file`",
+            ),
             ("dns.queries_per_second = 0", "`dns.queries_per_second`"),
             ("dns.workers = 0", "`dns.workers`"),
             ("dns.worker = 1", "worker"),

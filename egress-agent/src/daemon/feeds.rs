@@ -1,6 +1,8 @@
 //! What leaves the agent beside decisions, as ops configure it.
 
 use crate::api::MetricsAddress;
+use crate::export::syslog::{Facility, Receiver, Transport};
+use crate::outbound::Client;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -64,4 +66,72 @@ fn listen(text: &str) -> Result<MetricsAddress, String> {
         ));
     }
     Ok(MetricsAddress::Tcp(address))
+}
+
+/// `[syslog]` as it stands in the file.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SyslogWire {
+    transport: TransportWire,
+    host: String,
+    port: Option<u16>,
+    facility: Option<u8>,
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, Debug)]
+#[serde(rename_all = "snake_case")]
+enum TransportWire {
+    Udp,
+    Tcp,
+    Tls,
+}
+
+/// Where records are fed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SyslogConfig {
+    /// To whom.
+    pub receiver: Receiver,
+    /// Under which facility.
+    pub facility: Facility,
+}
+
+impl SyslogWire {
+    /// What it means, or the key and what is wrong with it.
+    pub(super) fn read(self) -> Result<SyslogConfig, (&'static str, String)> {
+        if self.ca_file.is_some() && self.transport != TransportWire::Tls {
+            return Err((
+                "syslog.ca_file",
+                "only the transport `tls` looks at certificates; leave it out, or write transport = \"tls\"".to_owned(),
+            ));
+        }
+        if self.host.trim().is_empty() {
+            return Err(("syslog.host", "it is empty".to_owned()));
+        }
+        // The registered ports.
+        let (transport, port) = match self.transport {
+            TransportWire::Udp => (Transport::Udp, 514),
+            TransportWire::Tcp => (Transport::Tcp, 601),
+            TransportWire::Tls => {
+                let client = Client::new(self.ca_file.as_deref())
+                    .map_err(|error| ("syslog.ca_file", error.to_string()))?;
+                (Transport::Tls(client), 6514)
+            }
+        };
+        let facility = match self.facility {
+            None => Facility::AUDIT,
+            Some(number) => Facility::new(number).ok_or((
+                "syslog.facility",
+                format!("{number} is no facility; write a number from 0 to 23"),
+            ))?,
+        };
+        Ok(SyslogConfig {
+            receiver: Receiver {
+                transport,
+                host: self.host,
+                port: self.port.unwrap_or(port),
+            },
+            facility,
+        })
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::agent::Agent;
 use super::control::mode_name;
+use crate::alerts::Delivery;
 use crate::api::Scrape;
 use crate::image;
 use crate::telemetry::metrics::{Exposition, Histogram, Reading};
@@ -44,6 +45,7 @@ impl Agent {
         self.read_kernel(&mut readings);
         self.read_resolver(&mut readings);
         self.read_store(&mut readings);
+        self.read_deliveries(&mut readings);
         readings
     }
 
@@ -163,6 +165,21 @@ impl Agent {
                 Histogram { sum, buckets },
             ));
         }
+    }
+
+    fn read_deliveries(&self, readings: &mut Vec<Reading>) {
+        let counts = self.delivery().map(Delivery::counts).unwrap_or_default();
+        let of = |outcome: &str, count| (vec![("outcome", outcome.to_owned())], number(count));
+        readings.push(Reading::counters(
+            "alert_deliveries",
+            "Alerts on their way to people, by what became of them",
+            vec![
+                of("delivered", counts.delivered),
+                of("retried", counts.retried),
+                of("failed", counts.failed),
+                of("dropped", counts.dropped),
+            ],
+        ));
     }
 
     fn read_store(&self, readings: &mut Vec<Reading>) {

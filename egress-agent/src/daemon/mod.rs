@@ -10,7 +10,9 @@
 
 mod adopt;
 mod agent;
+mod alerting;
 mod arm;
+mod blocking;
 pub mod book;
 mod calls;
 mod config;
@@ -35,6 +37,7 @@ mod runtime;
 mod service;
 pub mod source;
 mod supervisor;
+mod syslog;
 mod words;
 
 pub use agent::{Agent, Services};
@@ -42,7 +45,7 @@ pub use arm::arm;
 pub use config::{BundleSettings, Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
 pub use error::AgentError;
-pub use feeds::MetricsConfig;
+pub use feeds::{MetricsConfig, SyslogConfig};
 pub use permit::Permit;
 pub use resolver_config::ResolverConfig;
 pub use runtime::RuntimeError;

@@ -10,7 +10,7 @@ use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -64,6 +64,7 @@ pub enum RuntimeError {
 pub struct Runtime {
     sandboxes: PathBuf,
     losses: PathBuf,
+    blocked: PathBuf,
     names: File,
     names_path: PathBuf,
     /// Held as long as the agent lives.
@@ -112,6 +113,7 @@ impl Runtime {
         Ok(Self {
             sandboxes,
             losses: directory.join("losses.json"),
+            blocked: directory.join("blocked.json"),
             names,
             names_path,
             _lock: lock,
@@ -141,6 +143,36 @@ impl Runtime {
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
         std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
         std::fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))
+    }
+
+    /// Writes down which sandboxes are refused everything.
+    pub fn remember_blocked(&self, blocked: &BTreeSet<SandboxId>) -> Result<(), RuntimeError> {
+        let path = self.blocked.clone();
+        let temporary = path.with_extension("new");
+        let ids: Vec<u32> = blocked.iter().map(|id| id.0).collect();
+        let text = serde_json::to_vec(&ids)
+            .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
+        std::fs::write(&temporary, text).map_err(io_error("write", &temporary))?;
+        std::fs::rename(&temporary, &path).map_err(io_error("rename", &temporary))
+    }
+
+    /// Which sandboxes an earlier agent refused everything. A list that cannot
+    /// be read is told, and blocks nobody: their policies are in force all the same.
+    pub fn blocked(&self) -> BTreeSet<SandboxId> {
+        let read = match std::fs::read(&self.blocked) {
+            Ok(text) => {
+                serde_json::from_slice::<Vec<u32>>(&text).map_err(|error| error.to_string())
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return BTreeSet::new(),
+            Err(error) => Err(error.to_string()),
+        };
+        match read {
+            Ok(ids) => ids.into_iter().map(SandboxId).collect(),
+            Err(error) => {
+                tracing::error!(path = %self.blocked.display(), error, "nobody knows which sandboxes were blocked");
+                BTreeSet::new()
+            }
+        }
     }
 
     /// Forgets a sandbox.

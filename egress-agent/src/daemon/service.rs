@@ -49,6 +49,10 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop()));
     let metrics = metrics
         .map(|listening| tokio::spawn(api::serve_metrics(listening, Arc::clone(&agent), stop())));
+    // Listening before anything is reported.
+    let watched = agent.recorder().listen();
+    let watch = tokio::spawn(Arc::clone(&agent).watch(watched));
+    let feed = tokio::spawn(Arc::clone(&agent).feed_syslog());
     let run = tokio::spawn(Arc::clone(&agent).run());
     if agent.config().watch {
         tokio::spawn(source::watch(Arc::clone(&agent)));
@@ -79,8 +83,22 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     }
     agent.stop();
     let tasks = [("reports", flatten(run)), ("control socket", flatten(api))];
+    let watch = async move {
+        if let Err(error) = watch.await {
+            tracing::error!(%error, "watching for alerts ended early");
+        }
+    };
+    let watch: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(watch);
+    let feed: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        if let Err(error) = feed.await {
+            tracing::error!(%error, "the syslog feed ended early");
+        }
+    });
+    let tasks = tasks
+        .into_iter()
+        .chain([("alerts", watch), ("syslog", feed)]);
     let metrics = metrics.map(|task| ("metrics", flatten(task)));
-    for (what, task) in tasks.into_iter().chain(metrics) {
+    for (what, task) in tasks.chain(metrics) {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
             tracing::warn!(what, "did not end in time");
         }

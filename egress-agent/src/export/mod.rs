@@ -10,6 +10,7 @@ mod cef;
 mod csv;
 mod ecs;
 mod ocsf;
+pub mod syslog;
 mod time;
 
 use crate::audit::{StoredRecord, write_json_line};
@@ -109,7 +110,7 @@ fn sentence(reason: &str) -> &str {
 }
 
 /// What happened, in a line: what a collector shows first.
-fn summary(record: &StoredRecord) -> String {
+pub fn summary(record: &StoredRecord) -> String {
     let mut parts: Vec<&str> = Vec::new();
     parts.push(record.verdict.as_deref().unwrap_or(&record.kind));
     let target = destination(record);

@@ -26,6 +26,7 @@ mod wire;
 mod yaml;
 
 pub mod diagnostic;
+pub mod diff;
 pub mod explain;
 pub mod glob;
 pub mod load;
@@ -44,4 +45,5 @@ pub use networks::FlatNetwork;
 pub use rule::{BlockEntry, PermittedService, Rule, Subject};
 pub use schema::json_schema;
 pub use set::{PolicySet, SelectError};
+pub use special::is_special;
 pub use target::{Query, Target, TargetError};

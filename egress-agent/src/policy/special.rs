@@ -116,6 +116,12 @@ pub fn holding(ip: IpAddr) -> Option<&'static Special> {
     around(&IpNet::from(ip.to_canonical()))
 }
 
+/// Whether an address lies in a private or special range, which a policy opens
+/// only by naming it.
+pub fn is_special(ip: IpAddr) -> bool {
+    holding(ip).is_some()
+}
+
 /// A network in the one address space that the kernel's trie has, where IPv4 is
 /// `::ffff:0:0/96`: the first address and the number of bits.
 pub fn to_mapped(net: &IpNet) -> (u128, u8) {

@@ -28,6 +28,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("sandbox", Row::Numbered(4)),
     ("dns", Row::Numbered(4)),
     ("events", Row::Numbered(4)),
+    ("outbound", Row::Numbered(4)),
     // What is kept, and who is told.
     ("audit", Row::Numbered(5)),
     ("alerts", Row::Numbered(5)),
@@ -35,6 +36,7 @@ pub const MODULES: &[(&str, Row)] = &[
     // What others can ask.
     ("api", Row::Numbered(6)),
     ("export", Row::Numbered(6)),
+    ("learn", Row::Numbered(6)),
     // Joins the parts.
     ("daemon", Row::Numbered(7)),
     // What a person types.

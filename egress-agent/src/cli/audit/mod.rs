@@ -5,6 +5,8 @@ mod export;
 mod filter;
 mod query;
 
+pub use filter::Filter;
+
 use super::exit::{Exit, Problem};
 use crate::audit::{AuditError, Reader};
 use clap::Subcommand;
@@ -39,7 +41,7 @@ pub fn run(command: AuditCommand) -> Result<Exit, Problem> {
 }
 
 /// Runs to the end, reading on a thread beside the one that prints.
-fn block_on(answer: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
+pub fn block_on(answer: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit, Problem> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -48,12 +50,12 @@ fn block_on(answer: impl Future<Output = Result<Exit, Problem>>) -> Result<Exit,
         .block_on(answer)
 }
 
-async fn open(file: &Path) -> Result<Reader, Problem> {
+pub async fn open(file: &Path) -> Result<Reader, Problem> {
     Reader::open(file).await.map_err(cannot_be_read)
 }
 
 /// The store's own words for a file that is closed to it are meant for the agent.
-fn cannot_be_read(error: AuditError) -> Problem {
+pub fn cannot_be_read(error: AuditError) -> Problem {
     match &error {
         AuditError::Io { path, source, .. } if source.kind() == ErrorKind::PermissionDenied => {
             Problem::new(

@@ -37,6 +37,8 @@ pub struct Book {
     members: BTreeMap<SandboxId, Member>,
     /// What was ended lately, so that late reports still find words.
     ended: BTreeMap<SandboxId, Member>,
+    /// Sandboxes that are refused everything, whatever their policy says.
+    blocked: BTreeSet<SandboxId>,
     ledger: Ledger,
     /// The kernel's content, grants left out: those are the ledger's.
     image: Image,
@@ -84,6 +86,7 @@ impl Book {
             versions: BTreeMap::new(),
             members: BTreeMap::new(),
             ended: BTreeMap::new(),
+            blocked: BTreeSet::new(),
             ledger: Ledger::new(Bounds {
                 entries: image::MAX_GRANTS,
                 entries_per_sandbox: image::MAX_GRANTS / 8,
@@ -129,6 +132,9 @@ impl Book {
 
     /// The policy in force for a live sandbox.
     pub fn policy_of(&self, id: SandboxId) -> Option<&Compiled> {
+        if self.blocked.contains(&id) {
+            return None;
+        }
         self.compiled.get(&self.members.get(&id)?.policy)
     }
 
@@ -276,6 +282,7 @@ impl Book {
             .members
             .remove(&id)
             .ok_or_else(|| BookError::NoSuchSandbox(id.0.to_string()))?;
+        self.blocked.remove(&id);
         self.ended.insert(id, member);
         while self.ended.len() > REMEMBERED_ENDED {
             self.ended.pop_first();
@@ -288,6 +295,26 @@ impl Book {
                 .map(Change::RemoveGrant),
         );
         Ok(changes)
+    }
+
+    /// Sandboxes that are refused everything.
+    pub const fn blocked(&self) -> &BTreeSet<SandboxId> {
+        &self.blocked
+    }
+
+    /// Notes whether a sandbox is refused everything; says whether that is new.
+    pub fn set_blocked(&mut self, id: SandboxId, blocked: bool) -> bool {
+        if blocked {
+            self.blocked.insert(id)
+        } else {
+            self.blocked.remove(&id)
+        }
+    }
+
+    /// The changes that bring the kernel in step with who is blocked. A blocked
+    /// sandbox is left out like one whose policy is gone: unknown, so denied.
+    pub fn changes_of_blocking(&mut self) -> Result<Vec<Change>, BookError> {
+        self.replan()
     }
 
     /// Brings another set of policies into force, or the same one at a later
@@ -384,7 +411,9 @@ impl Book {
         };
         let mut used: BTreeMap<PolicyId, &Compiled> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some(compiled) = self.compiled.get(&member.policy) {
+            if let Some(compiled) = self.compiled.get(&member.policy)
+                && !self.blocked.contains(&member.id)
+            {
                 used.insert(compiled.id, compiled);
                 wanted
                     .sandboxes

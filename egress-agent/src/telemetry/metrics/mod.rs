@@ -62,6 +62,12 @@ struct Decision {
     layer: &'static str,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct Alerted {
+    condition: &'static str,
+    severity: &'static str,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 struct InSandbox {
     sandbox: String,
@@ -79,6 +85,7 @@ pub struct Metrics {
     blocked: Counter,
     limited: Counter,
     decisions: Family<Decision, Counter>,
+    alerts: Family<Alerted, Counter>,
     last_reload_good: Gauge,
     last_good_reload: Gauge<f64, AtomicU64>,
     sandboxes: Option<Sandboxes>,
@@ -124,6 +131,8 @@ impl Metrics {
             "Decisions by verdict, reason and the layer that judged",
             decisions.clone(),
         );
+        let alerts = Family::<Alerted, Counter>::default();
+        registry.register("alerts", "Alerts by condition and severity", alerts.clone());
         let (last_reload_good, last_good_reload) = (Gauge::default(), Gauge::default());
         registry.register(
             "policy_last_reload_successful",
@@ -154,6 +163,7 @@ impl Metrics {
             blocked,
             limited,
             decisions,
+            alerts,
             last_reload_good,
             last_good_reload,
             sandboxes,
@@ -186,6 +196,15 @@ impl Metrics {
         if let (Some(sandboxes), Some(name)) = (&self.sandboxes, &record.sandbox) {
             sandboxes.count(name, outcome, record.count);
         }
+    }
+
+    /// Counts an alert.
+    pub fn alerted(&self, condition: &'static str, severity: &'static str) {
+        let alerted = Alerted {
+            condition,
+            severity,
+        };
+        self.alerts.get_or_create(&alerted).inc();
     }
 
     /// Notes a load of policies.
