@@ -28,5 +28,8 @@ pub use destination::{Destination, Ip, Port, Protocol};
 pub use event::{Counter, Event, Hook, Outcome};
 pub use flow::{Asker, AskerKey, Flow, Origin, Peer};
 pub use grant::{Grant, GrantKey, MAX_SERVICES, Network, NetworkKey, Service};
-pub use sandbox::{CgroupId, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId, Settings};
+pub use sandbox::{
+    CONTRACT, CgroupId, Emergency, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId,
+    Settings,
+};
 pub use verdict::{Because, Reason, Verdict};

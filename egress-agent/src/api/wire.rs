@@ -132,6 +132,38 @@ pub struct Status {
     pub audit_error: Option<String>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// Why everything is stopped, if it is.
+    #[serde(default)]
+    pub emergency: Option<Incident>,
+}
+
+/// An emergency block.
+#[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// By which it is ended.
+    pub incident: String,
+    /// Since when, RFC 3339; absent where the file that says so cannot be read.
+    pub since: Option<String>,
+    /// Why, in the words of who did it.
+    pub reason: String,
+    /// The user id of who did it.
+    pub user: Option<u32>,
+}
+
+/// Stop everything.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct EmergencyBlock {
+    /// Why; recorded and shown.
+    pub reason: String,
+}
+
+/// Let policy decide again.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The incident that is over.
+    pub incident: String,
 }
 
 /// A reload that took effect.

@@ -1,5 +1,6 @@
 //! What an operator asks of a running agent, and the off switch.
 
+use super::emergency::in_words;
 use super::exit::{Exit, Problem};
 use super::output::{Output, counted, print, print_json, table, to_the_second};
 use crate::api::wire::Status;
@@ -94,7 +95,7 @@ impl DisarmArguments {
 }
 
 /// Runs one request to the end.
-fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
+pub(super) fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -173,6 +174,9 @@ fn status_text(status: &Status) -> String {
     );
     if let Some(error) = &status.audit_error {
         text.push_str(&format!("  audit error: {error}\n"));
+    }
+    if let Some(incident) = &status.emergency {
+        text.push_str(&format!("  EMERGENCY  {}\n", in_words(incident)));
     }
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));

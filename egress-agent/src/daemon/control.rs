@@ -5,7 +5,7 @@ use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
-    Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Created, Failure, FailureKind, Incident, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
 use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
@@ -314,10 +314,13 @@ impl Agent {
         let health = self.store().health();
         let warnings = self.warnings();
         let policies = self.source().in_force().cloned();
+        let emergency = self.incident().map(Incident::from);
         let book = self.book();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            state: if warnings.is_empty() {
+            state: if emergency.is_some() {
+                "stopped by an emergency block"
+            } else if warnings.is_empty() {
                 "enforcing"
             } else {
                 "enforcing, with warnings"
@@ -348,6 +351,7 @@ impl Agent {
             audit_lost: health.lost,
             audit_error: health.error,
             warnings,
+            emergency,
         }
     }
 
@@ -426,6 +430,18 @@ impl Control for Agent {
 
     async fn reload(&self, caller: u32) -> Result<Reloaded, Failure> {
         tokio::task::block_in_place(|| self.reload_policies(Some(caller)))
+    }
+
+    async fn emergency_block(
+        self: Arc<Self>,
+        reason: String,
+        caller: u32,
+    ) -> Result<Incident, Failure> {
+        tokio::task::block_in_place(|| self.press_emergency(&reason, caller))
+    }
+
+    async fn restore(&self, incident: &str, caller: u32) -> Result<Incident, Failure> {
+        tokio::task::block_in_place(|| self.end_emergency(incident, caller))
     }
 
     async fn disarm(&self, force: bool, caller: u32) -> Result<usize, Failure> {

@@ -86,6 +86,7 @@ impl Agent {
             .for_each(|record| recorder.record(record));
         self.read_losses(pipeline);
         self.check_enforcement();
+        self.look_after_emergency();
         self.close_expired_rules();
         if ticks.is_multiple_of(RARELY) {
             self.sweep_grants();

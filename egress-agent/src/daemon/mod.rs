@@ -3,8 +3,8 @@
 //! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
 //! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
-//! socket offers, `loops` is what goes on meanwhile, [`source`] where policies
-//! come from. [`serve`] is the daemon.
+//! socket offers, `emergency` is the button that stops everything, `loops` is what
+//! goes on meanwhile, [`source`] where policies come from. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
@@ -13,6 +13,7 @@ mod arm;
 pub mod book;
 mod config;
 mod control;
+pub mod emergency;
 mod ephemeral;
 mod error;
 mod gate;
