@@ -11,7 +11,7 @@
 //! | 3 | [`image`] |
 //! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`] |
 //! | 5 | [`audit`] |
-//! | 6 | [`api`] |
+//! | 6 | [`api`], [`export`] |
 //! | 7 | [`daemon`] |
 //! | 8 | [`cli`] |
 //! | any | [`telemetry`] |
@@ -26,6 +26,7 @@ pub mod daemon;
 pub mod dns;
 pub mod enforcer;
 pub mod events;
+pub mod export;
 pub mod grants;
 pub mod image;
 pub mod model;

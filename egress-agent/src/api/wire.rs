@@ -102,6 +102,10 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// The second wall, LSM programs: `in force: …`, or `not usable here: …` with
+    /// the reason.
+    #[serde(default)]
+    pub lsm: String,
     /// Points of the fence that are open, by the name of the sandbox; without those
     /// for which none is.
     #[serde(default)]

@@ -200,7 +200,7 @@ fn restore_alone(place: &Place, id: &str) -> Result<wire::Incident, Problem> {
 /// Records it in the agent's store. An agent that hangs holds the store, and
 /// records what it finds when it goes on; one that starts records it as well.
 fn record(place: &Place, outcome: Outcome, detail: String) {
-    let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
+    let mut record = Record::new(Timestamp::now(), RecordKind::Emergency);
     record.user = Some(rustix::process::getuid().as_raw());
     record.outcome = Some(outcome);
     record.reason = Some(Reason::Emergency);

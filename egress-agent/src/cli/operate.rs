@@ -158,7 +158,7 @@ pub fn status(socket: &Path, arguments: &StatusArguments) -> Result<Exit, Proble
 
 fn status_text(status: &Status) -> String {
     let mut text = format!(
-        "{} (version {}, since {})\n  root       {}\n  started    {}\n  sandboxes  {}\n  resolver   {} asks {}\n  audit      {}: {} written, {} waiting, {} lost\n",
+        "{} (version {}, since {})\n  root       {}\n  started    {}\n  sandboxes  {}\n  resolver   {} asks {}\n  audit      {}: {} written, {} waiting, {} lost\n  lsm        {}\n",
         status.state,
         status.version,
         to_the_second(&status.since),
@@ -171,6 +171,7 @@ fn status_text(status: &Status) -> String {
         status.audit_written,
         status.audit_queued,
         status.audit_lost,
+        status.lsm,
     );
     if let Some(error) = &status.audit_error {
         text.push_str(&format!("  audit error: {error}\n"));

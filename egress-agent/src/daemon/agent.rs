@@ -1,14 +1,15 @@
 //! The agent: what joins the parts. Its order of start is the order of its
 //! promises: enforcement is in force before anything else can happen.
 
-use super::book::{Book, Member};
+use super::book::{Book, Generation, Member};
 use super::config::Config;
 use super::emergency::{Button, StateFile};
 use super::error::AgentError;
 use super::losses::LastReadings;
+use super::recording::Recording;
 use super::runtime::Runtime;
 use super::source::Source;
-use crate::audit::{Recorder, Store};
+use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
@@ -16,6 +17,7 @@ use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -31,9 +33,11 @@ pub struct Agent {
     root: GovernedRoot,
     enforcer: Enforcer,
     book: Mutex<Book>,
+    pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
     source: Mutex<Source>,
     store: Store,
+    recording: Recording,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -95,16 +99,22 @@ impl Agent {
             }
         };
 
+        enforcer.limit_queries(config.dns.queries_per_second)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
+        let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);
+        let metrics = Arc::new(Metrics::new(sandbox_labels));
+        let recording = Recording::new(store.recorder(), metrics);
         let agent = Arc::new(Self {
             config,
             root,
             enforcer,
+            generation: book.generation(),
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
             source: Mutex::new(source),
             store,
+            recording,
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -187,9 +197,13 @@ impl Agent {
     /// find it again; elsewhere if somebody has taken that port since.
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
-        let config = || dns::Config {
-            upstreams: self.upstreams.clone(),
-            ..dns::Config::default()
+        let config = || {
+            let standard = dns::Config::default();
+            dns::Config {
+                upstreams: self.upstreams.clone(),
+                workers: self.config.dns.workers.unwrap_or(standard.workers),
+                ..standard
+            }
         };
         let wanted = Ports {
             v4: v4.unwrap_or(0),
@@ -260,8 +274,8 @@ impl Agent {
         &self.store
     }
 
-    pub(super) fn recorder(&self) -> Recorder {
-        self.store.recorder()
+    pub(super) fn recorder(&self) -> Recording {
+        self.recording.clone()
     }
 
     pub(super) const fn since(&self) -> Timestamp {
@@ -276,6 +290,12 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {
+        self.resolver
+            .get()
+            .map(|state| state.counters.latency().read())
     }
 
     pub(super) fn started_in_words(&self) -> String {
@@ -408,52 +428,6 @@ impl Agent {
         self.enforcer
             .grant(&writes)
             .map_err(|error| failed(error.to_string()))
-    }
-
-    /// Ends every live connection that policy no longer allows.
-    pub(super) fn end_revoked(&self) -> Result<usize, EnforcerError> {
-        let image = self.book().image();
-        let cgroups = self.cgroups_of_sandboxes();
-        let table = crate::enforcer::SocketTable::open()?;
-        let mut ended = 0;
-        for connection in table.live()? {
-            let Some(sandbox) = cgroups.get(&connection.cgroup) else {
-                continue;
-            };
-            if !Book::may_go_on(&image, *sandbox, &connection.to) {
-                table.end(&connection)?;
-                ended += 1;
-            }
-        }
-        Ok(ended)
-    }
-
-    /// Every cgroup at or below a sandbox, with the sandbox's own.
-    fn cgroups_of_sandboxes(
-        &self,
-    ) -> std::collections::BTreeMap<egress_common::CgroupId, egress_common::CgroupId> {
-        use std::os::unix::fs::MetadataExt;
-        let mut found = std::collections::BTreeMap::new();
-        let members: Vec<Member> = self.book().members().cloned().collect();
-        for member in members {
-            let mut open = vec![self.root.path().join(member.name.as_str())];
-            while let Some(directory) = open.pop() {
-                let Ok(metadata) = std::fs::metadata(&directory) else {
-                    continue;
-                };
-                found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
-                let Ok(entries) = std::fs::read_dir(&directory) else {
-                    continue;
-                };
-                open.extend(
-                    entries
-                        .flatten()
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                );
-            }
-        }
-        found
     }
 
     /// Writes what waits and closes the audit store.

@@ -1,5 +1,7 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::feeds::{MetricsConfig, MetricsWire};
+use super::resolver_config::ResolverConfig;
 use crate::bundle::TrustedKey;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +21,8 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    dns: super::resolver_config::Wire,
+    metrics: Option<MetricsWire>,
     watch: Option<bool>,
     bundle: Option<WireBundle>,
 }
@@ -50,6 +54,10 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// How names are resolved.
+    pub dns: ResolverConfig,
+    /// Where metrics are offered; nowhere unless configured.
+    pub metrics: Option<MetricsConfig>,
     /// Whether policies are loaded again when their files change.
     pub watch: bool,
     /// Policies come as a signed bundle only.
@@ -122,6 +130,8 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            dns: ResolverConfig::default(),
+            metrics: None,
             watch: false,
             bundle: None,
             ephemeral: false,
@@ -182,6 +192,15 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            dns: wire
+                .dns
+                .read()
+                .map_err(|(key, problem)| value(key, problem))?,
+            metrics: wire
+                .metrics
+                .map(MetricsWire::read)
+                .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
             watch: wire.watch.unwrap_or(default.watch),
             bundle,
             ephemeral: default.ephemeral,
@@ -261,6 +280,15 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("dns.queries_per_second = 0", "`dns.queries_per_second`"),
+            ("dns.workers = 0", "`dns.workers`"),
+            ("dns.worker = 1", "worker"),
+            ("[metrics]\nlisten = \"0.0.0.0:9\"", "`metrics.listen`"),
+            ("[metrics]\nlisten = \"unix:m.sock\"", "`metrics.listen`"),
+            (
+                "[metrics]\nlisten = \"[::1]:9\"\nsandbox_labels = 5000",
+                "`metrics.sandbox_labels`",
+            ),
             ("[bundle]\nkeys = []", "believe nobody"),
             ("[bundle]\nkeys = [\"ssh-rsa\"]", "`keys`"),
             ("[bundle]\nfile = \"/b\"", "keys"),
@@ -277,7 +305,15 @@ mod tests {
         let (_, known) = error.split_once("expected one of").expect("the keys");
         let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
         assert!(keys.contains(&"root"), "{error}");
-        for key in keys {
+        let error = parse("dns.nonsense = 1").expect_err("no such key");
+        let (_, known) = error.split_once("expected").expect("the keys");
+        let in_table = known.split('`').skip(1).step_by(2);
+        let in_table = in_table.map(|key| format!("dns.{key}"));
+        let own = keys
+            .into_iter()
+            .filter(|key| *key != "dns")
+            .map(str::to_owned);
+        for key in own.chain(in_table) {
             assert!(
                 documented.contains(&format!("| `{key}` |")),
                 "docs/operations.md lacks `{key}`"

@@ -298,6 +298,12 @@ impl Agent {
                 ))
             })
             .collect();
+        counters.extend(
+            self.enforcer()
+                .lsm_refusals()
+                .into_iter()
+                .map(|(hook, count)| (format!("lsm_{hook}"), count)),
+        );
         let mut resolver = Vec::new();
         if let Some((ports, counts)) = self.resolver() {
             resolver.push(format!("127.0.0.1:{}", ports.v4));
@@ -313,8 +319,8 @@ impl Agent {
         }
         let health = self.store().health();
         let warnings = self.warnings();
-        let policies = self.source().in_force().cloned();
         let emergency = self.incident().map(Incident::from);
+        let policies = self.source().in_force().cloned();
         let book = self.book();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -330,6 +336,7 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            lsm: self.enforcer().lsm(),
             relaxed: book
                 .members()
                 .filter(|member| !member.relaxed.is_empty())

@@ -53,12 +53,16 @@ impl Agent {
 
     /// The record of a load of policies, by a user or because files changed.
     pub(super) fn tell_of_policies(&self, outcome: Outcome, user: Option<u32>, detail: String) {
+        let now = Timestamp::now();
+        self.recorder()
+            .metrics()
+            .policies_loaded(outcome == Outcome::Allowed, now);
         if outcome == Outcome::Allowed {
             tracing::info!(message_id = ids::POLICIES_IN_FORCE, "policies {detail}");
         } else {
             tracing::error!(message_id = ids::POLICIES_REFUSED, "policies {detail}");
         }
-        let mut record = Record::new(Timestamp::now(), RecordKind::Policy);
+        let mut record = Record::new(now, RecordKind::Policy);
         record.user = user;
         record.outcome = Some(outcome);
         record.detail = Some(detail);
@@ -71,10 +75,11 @@ impl Agent {
         source.note_in_force(loaded, now);
         let refused: Vec<String> = source.warnings().cloned().collect();
         drop(source);
+        let detail = format!("in force at the start: from {}", loaded.from);
+        self.tell_of_policies(Outcome::Allowed, None, detail);
+        // Last, so that the metrics of the last load tell of the bad push.
         for warning in refused {
             self.tell_of_policies(Outcome::Denied, None, warning);
         }
-        let detail = format!("in force at the start: from {}", loaded.from);
-        self.tell_of_policies(Outcome::Allowed, None, detail);
     }
 }

@@ -5,7 +5,7 @@ use super::config::Config;
 use super::error::AgentError;
 use super::source;
 use super::supervisor;
-use crate::api::{self, Listening, ServeError};
+use crate::api::{self, Listening, MetricsListening, ServeError};
 use crate::telemetry::ids;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,11 +38,17 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
 
     let (agent, services) = Agent::start(config).await?;
     let listening = Listening::bind(&agent.config().socket)?;
-    let stop = {
+    let metrics = match &agent.config().metrics {
+        Some(config) => Some(MetricsListening::bind(&config.listen).await?),
+        None => None,
+    };
+    let stop = || {
         let agent = Arc::clone(&agent);
         async move { agent.stopped().await }
     };
-    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop));
+    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop()));
+    let metrics = metrics
+        .map(|listening| tokio::spawn(api::serve_metrics(listening, Arc::clone(&agent), stop())));
     let run = tokio::spawn(Arc::clone(&agent).run());
     if agent.config().watch {
         tokio::spawn(source::watch(Arc::clone(&agent)));
@@ -72,7 +78,9 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
         agent.tell_as(ids::STOPS, "agent stops; enforcement stays in force".into());
     }
     agent.stop();
-    for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
+    let tasks = [("reports", flatten(run)), ("control socket", flatten(api))];
+    let metrics = metrics.map(|task| ("metrics", flatten(task)));
+    for (what, task) in tasks.into_iter().chain(metrics) {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
             tracing::warn!(what, "did not end in time");
         }

@@ -2,6 +2,7 @@
 
 use super::error::EnforcerError;
 use super::hooks::{HOOKS, HookPoint};
+use super::lsm;
 use super::object::Loaded;
 use super::predecessor::{Predecessor, describe};
 use super::sys;
@@ -118,7 +119,11 @@ pub(super) fn put_back(
 /// Takes everything of ours out: the off switch. Returns how many programs were
 /// detached.
 pub fn disarm(root: BorrowedFd<'_>, path: &Path) -> Result<usize, EnforcerError> {
-    let mut count = 0;
+    // The second wall first: it opens nothing while the others stand.
+    let mut count = lsm::disarm(root).map_err(|error| EnforcerError::Inspect {
+        path: path.to_owned(),
+        error: format!("LSM programs: {error}"),
+    })?;
     // The gate last: until then nothing opens that the gate does not allow.
     for hook in HOOKS.iter().rev() {
         let inspect = |error: io::Error| EnforcerError::Inspect {

@@ -1,4 +1,4 @@
-//! Logs.
+//! Logs and metrics.
 //!
 //! Domain names and addresses do not appear in logs above `debug`: the audit
 //! store is where they belong. Levels: `error` for what somebody has to repair,
@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod ids;
+pub mod metrics;
 mod plain;
 
 use plain::Plain;

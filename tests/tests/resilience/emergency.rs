@@ -190,7 +190,12 @@ fn an_emergency_block_stops_what_lives_and_what_begins_until_it_is_restored() {
     ] {
         assert!(text.succeeded().contains(word), "{word}: {text:#?}");
     }
-    assert!(agent.recorded(&[&id, "credentials leaked", "\"agent\"", "\"user\":0"]));
+    assert!(agent.recorded(&[
+        &id,
+        "credentials leaked",
+        "\"kind\":\"emergency\"",
+        "\"user\":0"
+    ]));
     for (sandbox, hook) in [
         ("one", "connect"),
         ("shadow", "egress"),
@@ -294,7 +299,7 @@ fn the_button_works_while_the_agent_hangs() {
     silent_since(&world, before);
     rustix::process::kill_process(pid, Signal::CONT).expect("it runs");
     // It finds out by itself, and records what it could not be asked to do.
-    assert!(agent.recorded(&[&id, "it hangs", "\"agent\""]));
+    assert!(agent.recorded(&[&id, "it hangs", "\"kind\":\"emergency\""]));
     assert_eq!(incident_of(&agent.status())["incident"], id);
     rest(run);
 }

@@ -78,7 +78,11 @@ fn signatures_of_ssh_keygen_and_minisign_count_for_their_key_and_content_only() 
     ];
     let stranger = key(&ed25519.0);
     let (_, foreign) = Signer::ssh("ed25519", super::NAMESPACE);
-    assert!(foreign.signer(CONTENT, &[stranger.clone()]).is_err());
+    assert!(
+        foreign
+            .signer(CONTENT, std::slice::from_ref(&stranger))
+            .is_err()
+    );
     for (public, signatures) in std::iter::once(&ed25519).chain(&others) {
         let trusted = [key(public)];
         let signer = signatures.signer(CONTENT, &trusted).expect("a signer");

@@ -173,7 +173,7 @@ impl Agent {
 
     fn tell_of_emergency(&self, outcome: Outcome, user: Option<u32>, detail: String) {
         tracing::warn!("{detail}");
-        let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
+        let mut record = Record::new(Timestamp::now(), RecordKind::Emergency);
         record.user = user;
         record.outcome = Some(outcome);
         record.reason = Some(Reason::Emergency);
