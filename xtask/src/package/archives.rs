@@ -15,7 +15,9 @@ fn epoch() -> Result<String, Failure> {
 }
 
 /// A Debian package; what is in it says `[package.metadata.deb]`.
-pub fn deb(_: &Stage, version: &str, output: &Path) -> Result<PathBuf, Failure> {
+///
+/// `fast` compresses little, for packages that are installed once.
+pub fn deb(_: &Stage, version: &str, output: &Path, fast: bool) -> Result<PathBuf, Failure> {
     let path = output.join(format!("egress_{version}_amd64.deb"));
     let mut cargo = shell::cargo();
     cargo
@@ -26,7 +28,9 @@ pub fn deb(_: &Stage, version: &str, output: &Path) -> Result<PathBuf, Failure> 
             "--no-build",
             "--no-strip",
         ])
-        .args(["--deb-version", version, "--output"])
+        .args(fast.then_some("--fast"))
+        // It tells of each file that it was told not to build.
+        .args(["--quiet", "--deb-version", version, "--output"])
         .arg(&path)
         .env("SOURCE_DATE_EPOCH", epoch()?);
     shell::run(&mut cargo)?;

@@ -68,7 +68,7 @@ pub fn deb_for_tests(version: &str, output: &Path) -> Result<PathBuf, Failure> {
     provide()?;
     let programs = shell::workspace().join("target/debug");
     let stage = stage::Stage::make(&programs, version, output)?;
-    archives::deb(&stage, version, output)
+    archives::deb(&stage, version, output, true)
 }
 
 fn provide() -> Result<(), Failure> {
@@ -94,7 +94,7 @@ fn make(options: &Options, output: &Path) -> Result<Made, Failure> {
     };
     let stage = stage::Stage::make(&programs, version, output)?;
     Ok(Made {
-        deb: archives::deb(&stage, version, output)?,
+        deb: archives::deb(&stage, version, output, options.debug)?,
         rpm: archives::rpm(&stage, output)?,
         tarball: archives::tarball(&stage, version, output)?,
     })

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Files of the repository, and where they are installed.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 13] = [
     ("packaging/systemd/egress.slice", "usr/lib/systemd/system"),
     (
         "packaging/systemd/egress-arm.service",
@@ -26,7 +26,6 @@ const FILES: [(&str, &str); 14] = [
     ("packaging/etc/agent.toml", "etc/egress"),
     ("packaging/etc/policies.d/README", "etc/egress/policies.d"),
     ("packaging/man/egress-policy.5", "usr/share/man/man5"),
-    ("packaging/debian/copyright", "usr/share/doc/egress"),
     ("CHANGELOG.md", "usr/share/doc/egress"),
     ("docs/operations.md", "usr/share/doc/egress"),
     ("docs/policy.md", "usr/share/doc/egress"),
