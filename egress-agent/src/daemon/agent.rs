@@ -7,7 +7,7 @@ use super::error::AgentError;
 use super::losses::LastReadings;
 use super::runtime::Runtime;
 use crate::audit::{Recorder, Store};
-use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
+use crate::dns::{self, BindError, Endpoint, Hosts, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::{Change, Image};
@@ -16,7 +16,6 @@ use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +31,8 @@ pub struct Agent {
     pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
     store: Store,
-    upstreams: Vec<SocketAddr>,
+    upstreams: Vec<Endpoint>,
+    hosts: Hosts,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
@@ -71,6 +71,7 @@ impl Agent {
             tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
         }
         let upstreams = upstreams(&config)?;
+        let hosts = config.dns.all_hosts().map_err(AgentError::Hosts)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
         let root = GovernedRoot::ensure(&Hierarchy::find()?, &config.root)?;
         let place = Place {
@@ -101,6 +102,7 @@ impl Agent {
             runtime: Mutex::new(runtime),
             store,
             upstreams,
+            hosts,
             resolver: OnceLock::new(),
             since: now,
             stop: tokio::sync::watch::channel(false).0,
@@ -180,10 +182,18 @@ impl Agent {
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
         let config = || {
-            let standard = dns::Config::default();
+            let (own, standard) = (&self.config.dns, dns::Config::default());
             dns::Config {
                 upstreams: self.upstreams.clone(),
-                workers: self.config.dns.workers.unwrap_or(standard.workers),
+                hosts: self.hosts.clone(),
+                strategy: own.strategy,
+                mixed_case: own.mixed_case,
+                attempt_timeout: own.attempt_timeout,
+                deadline: own.deadline,
+                cached_answers: own.cached_answers,
+                prefetch: own.prefetch,
+                serve_stale: own.serve_stale,
+                workers: own.workers.unwrap_or(standard.workers),
                 ..standard
             }
         };
@@ -260,7 +270,7 @@ impl Agent {
         self.since
     }
 
-    pub(super) fn upstreams(&self) -> &[SocketAddr] {
+    pub(super) fn upstreams(&self) -> &[Endpoint] {
         &self.upstreams
     }
 
@@ -454,16 +464,22 @@ impl Agent {
     }
 }
 
-/// The configured upstreams, or the host's.
-fn upstreams(config: &Config) -> Result<Vec<SocketAddr>, AgentError> {
-    if !config.upstreams.is_empty() {
-        return Ok(config.upstreams.clone());
+/// The configured upstreams, and the host's where none of them is for all names.
+fn upstreams(config: &Config) -> Result<Vec<Endpoint>, AgentError> {
+    let listed = config.upstreams.iter().copied().map(Endpoint::from);
+    let mut found: Vec<Endpoint> = listed.chain(config.dns.upstreams.iter().cloned()).collect();
+    if !found.iter().any(|upstream| upstream.domains.is_empty()) {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        found.extend(dns::host_upstreams(&text).into_iter().map(Endpoint::from));
     }
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let found = dns::host_upstreams(&text);
     if found.is_empty() {
-        Err(AgentError::NoUpstream)
-    } else {
-        Ok(found)
+        return Err(AgentError::NoUpstream);
     }
+    for upstream in &found {
+        upstream.check().map_err(|error| AgentError::Upstream {
+            upstream: upstream.to_string(),
+            error,
+        })?;
+    }
+    Ok(found)
 }

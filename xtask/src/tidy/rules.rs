@@ -55,6 +55,8 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
 pub const UNSAFE_ROOMS: &[&str] = &[
     // bpf(2) calls that aya does not have.
     "egress-agent/src/enforcer/",
+    // Datagrams, many per system call.
+    "egress-agent/src/dns/batch",
     // Between fork and exec.
     "egress-agent/src/sandbox/spawn",
     // Raw memory of the kernel.
