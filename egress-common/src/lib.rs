@@ -17,9 +17,11 @@ mod layout;
 pub mod asker;
 pub mod decide;
 pub mod destination;
+pub mod device;
 pub mod event;
 pub mod flow;
 pub mod grant;
+pub mod lsm;
 pub mod names;
 pub mod sandbox;
 pub mod verdict;
@@ -30,5 +32,8 @@ pub use destination::{Destination, Ip, Port, Protocol};
 pub use event::{Counter, Event, Hook, Outcome};
 pub use flow::{Asker, AskerKey, Flow, Origin, Peer};
 pub use grant::{Grant, GrantKey, MAX_SERVICES, Network, NetworkKey, Service};
-pub use sandbox::{CgroupId, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId, Settings};
+pub use sandbox::{
+    CONTRACT, CgroupId, Emergency, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId,
+    Settings,
+};
 pub use verdict::{Because, Reason, Verdict};

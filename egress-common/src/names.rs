@@ -14,6 +14,8 @@ macro_rules! maps {
 maps! {
     /// [`crate::Settings`], one element.
     SETTINGS;
+    /// [`crate::Emergency`], one element.
+    EMERGENCY;
     /// [`crate::CgroupId`] → [`crate::Sandbox`].
     SANDBOXES;
     /// [`crate::CgroupId`] → [`crate::Meter`].
@@ -70,6 +72,8 @@ pub mod programs {
     pub const BOUND6: &str = "bound6";
     /// `cgroup/setsockopt`.
     pub const SET_OPTION: &str = "set_option";
+    /// `cgroup/dev`.
+    pub const DEVICE: &str = "device";
 }
 
 /// The symbol that holds the depth of a sandbox below the cgroup2 root, set

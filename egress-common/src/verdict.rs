@@ -117,6 +117,8 @@ reasons! {
     Misrouted = 15, "misrouted", "a loopback address does not leave through another device";
     /// More DNS datagrams than the resolver takes from one sandbox.
     TooManyQueries = 16, "too_many_queries", "the sandbox sends DNS queries faster than the resolver takes them from one sandbox";
+    /// The emergency block is in force.
+    Emergency = 17, "emergency", "everything is stopped by `egressctl emergency-block`, whatever policy says";
 
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";

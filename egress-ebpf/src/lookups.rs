@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use egress_common::{
-    AskerWord, CgroupId, Counter, Destination, Grant, GrantKey, Ip, Lookups, Meter, Neighbour,
-    Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
+    AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter,
+    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
 };
 
 /// Boot-time nanoseconds.
@@ -38,8 +38,17 @@ pub fn settings() -> &'static Settings {
         agent: CgroupId(0),
         events_per_second: 0,
         queries_per_period: 0,
+        contract: 0,
+        reserved: 0,
     };
     maps::SETTINGS.get(0).unwrap_or(&NONE)
+}
+
+/// The emergency block. The element always exists; where the verifier cannot
+/// see that, everything is stopped.
+#[inline(always)]
+pub fn emergency() -> Emergency {
+    maps::EMERGENCY.get(0).copied().unwrap_or(Emergency(1))
 }
 
 /// The sandbox of a cgroup.

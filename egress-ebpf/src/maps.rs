@@ -5,13 +5,17 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Asker, AskerKey, AskerWord, CgroupId, Event, Flow, Grant, GrantKey, Meter, Network, NetworkKey,
-    Origin, Sandbox, Settings,
+    Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network,
+    NetworkKey, Origin, Sandbox, Settings,
 };
 
 /// What all programs must know.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The emergency block.
+#[btf_map]
+pub static EMERGENCY: Array<Emergency, 1> = Array::new();
 
 /// The sandboxes. Full: the agent refuses to start another one.
 #[btf_map]

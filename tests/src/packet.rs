@@ -34,6 +34,8 @@ pub struct Packet {
     pub protocol: Option<u8>,
     /// The port it goes to, if it is TCP or UDP and not a later fragment.
     pub port: Option<u16>,
+    /// Whether it is a TCP reset.
+    pub is_reset: bool,
     /// What follows the last header that was understood.
     pub payload: Vec<u8>,
 }
@@ -67,6 +69,7 @@ impl Packet {
             destination: None,
             protocol: None,
             port: None,
+            is_reset: false,
             payload: body.to_vec(),
         });
         Some((sender, packet))
@@ -139,6 +142,7 @@ fn ipv4(body: &[u8]) -> Option<Packet> {
         destination: address(16),
         protocol: Some(protocol),
         port,
+        is_reset: is_reset(protocol, later_fragment, body.get(header..)?),
         payload,
     })
 }
@@ -171,8 +175,15 @@ fn ipv6(body: &[u8]) -> Option<Packet> {
         destination: address(24),
         protocol: Some(protocol),
         port,
+        is_reset: is_reset(protocol, later_fragment, rest),
         payload,
     })
+}
+
+/// Whether the RST flag is set.
+fn is_reset(protocol: u8, later_fragment: bool, body: &[u8]) -> bool {
+    const RST: u8 = 1 << 2;
+    protocol == TCP && !later_fragment && body.get(13).is_some_and(|flags| flags & RST != 0)
 }
 
 fn transport(protocol: u8, later_fragment: bool, body: &[u8]) -> (Option<u16>, Vec<u8>) {

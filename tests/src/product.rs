@@ -179,8 +179,9 @@ impl std::ops::Index<usize> for Outcome {
 pub struct Agent<'w> {
     world: &'w World,
     directory: PathBuf,
+    program: PathBuf,
+    control: PathBuf,
     running: Option<Running>,
-    binaries: Option<PathBuf>,
 }
 
 impl<'w> Agent<'w> {
@@ -200,8 +201,9 @@ impl<'w> Agent<'w> {
         let agent = Self {
             world,
             directory,
+            program: binary("egress-agent"),
+            control: binary("egressctl"),
             running: None,
-            binaries: None,
         };
         for (name, text) in policies {
             agent.write_policy(name, text);
@@ -213,14 +215,8 @@ impl<'w> Agent<'w> {
     /// Uses the programs of this directory, as a benchmark does whose own program
     /// was built otherwise.
     pub fn use_binaries(&mut self, directory: &Path) {
-        self.binaries = Some(directory.to_owned());
-    }
-
-    fn program(&self, name: &str) -> PathBuf {
-        match &self.binaries {
-            Some(directory) => directory.join(name),
-            None => binary(name),
-        }
+        self.program = directory.join("egress-agent");
+        self.control = directory.join("egressctl");
     }
 
     /// Writes another configuration; it counts from the next start.
@@ -235,9 +231,19 @@ impl<'w> Agent<'w> {
         self.await_socket();
     }
 
+    /// Starts the agent, and does not wait until it answers.
+    pub fn launch_unawaited(&mut self) {
+        self.running = Some(self.begin());
+    }
+
+    /// Another program is the agent from the next start on.
+    pub fn replace_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// Starts a process of the agent and waits for nothing.
     pub fn begin(&self) -> Running {
-        let mut command = Command::new(self.program("egress-agent"));
+        let mut command = Command::new(&self.program);
         command
             .arg("--config")
             .arg(self.directory.join("agent.toml"));
@@ -258,7 +264,7 @@ impl<'w> Agent<'w> {
 
     /// `egressctl` with these arguments, connected to this agent.
     pub fn egressctl(&self, arguments: &[&str]) -> io::Result<Running> {
-        let mut command = Command::new(self.program("egressctl"));
+        let mut command = Command::new(&self.control);
         command.arg("--socket").arg(self.socket()).args(arguments);
         self.world.near.run(|| Running::start(&mut command))
     }

@@ -4,8 +4,10 @@ mod bench;
 mod debian;
 mod demo;
 mod failure;
+mod package;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 #[cfg_attr(
@@ -31,8 +33,12 @@ enum Task {
     Test(test::Options),
     /// Runs tests on other kernels, in virtual machines without KVM.
     Vm(vm::Options),
+    /// Kills, reloads and upgrades as often as it takes to believe in it.
+    Soak(soak::Options),
     /// Measures what enforcement costs.
     Bench(bench::Options),
+    /// Makes a Debian package, an RPM package and a tarball.
+    Package(package::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -43,7 +49,9 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

@@ -102,12 +102,22 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// The second wall, LSM programs: `in force: …`, or `not usable here: …` with
+    /// the reason.
+    #[serde(default)]
+    pub lsm: String,
     /// Points of the fence that are open, by the name of the sandbox; without those
     /// for which none is.
     #[serde(default)]
     pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
+    /// Where they came from: `files`, or which bundle signed by whom.
+    #[serde(default)]
+    pub policies_from: Option<String>,
+    /// Since when they are in force, RFC 3339.
+    #[serde(default)]
+    pub policies_since: Option<String>,
     /// Where the resolver listens.
     pub resolver: Vec<String>,
     /// Upstream resolvers in order.
@@ -126,6 +136,38 @@ pub struct Status {
     pub audit_error: Option<String>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// Why everything is stopped, if it is.
+    #[serde(default)]
+    pub emergency: Option<Incident>,
+}
+
+/// An emergency block.
+#[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// By which it is ended.
+    pub incident: String,
+    /// Since when, RFC 3339; absent where the file that says so cannot be read.
+    pub since: Option<String>,
+    /// Why, in the words of who did it.
+    pub reason: String,
+    /// The user id of who did it.
+    pub user: Option<u32>,
+}
+
+/// Stop everything.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct EmergencyBlock {
+    /// Why; recorded and shown.
+    pub reason: String,
+}
+
+/// Let policy decide again.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The incident that is over.
+    pub incident: String,
 }
 
 /// A reload that took effect.

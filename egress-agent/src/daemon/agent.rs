@@ -3,10 +3,13 @@
 
 use super::book::{Book, Generation, Member};
 use super::config::Config;
+use super::emergency::{Button, StateFile};
 use super::error::AgentError;
 use super::losses::LastReadings;
+use super::recording::Recording;
 use super::runtime::Runtime;
-use crate::audit::{Recorder, Store};
+use super::source::Source;
+use crate::audit::Store;
 use crate::dns::{self, BindError, Endpoint, Hosts, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
@@ -14,6 +17,7 @@ use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -30,7 +34,9 @@ pub struct Agent {
     book: Mutex<Book>,
     pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
+    source: Mutex<Source>,
     store: Store,
+    recording: Recording,
     upstreams: Vec<Endpoint>,
     hosts: Hosts,
     resolver: OnceLock<ResolverState>,
@@ -38,6 +44,7 @@ pub struct Agent {
     stop: tokio::sync::watch::Sender<bool>,
     findings: Mutex<Vec<String>>,
     last_readings: Mutex<LastReadings>,
+    emergency: Mutex<Button>,
     /// Whether the off switch was used. Held while programs are put back or
     /// taken out, so that the one never undoes the other.
     disarmed: Mutex<bool>,
@@ -65,10 +72,11 @@ impl Agent {
     pub async fn start(config: Config) -> Result<(Arc<Self>, Services), AgentError> {
         let now = Timestamp::now();
         let runtime = Runtime::open(&config.runtime_directory)?;
-        let (policies, warnings) =
-            PolicySet::load(&config.policies, now).map_err(AgentError::Policy)?;
-        if !warnings.is_empty() {
-            tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
+        let mut source = Source::open(&config).map_err(AgentError::Policy)?;
+        let loaded = source.read_at_start(now).map_err(AgentError::Policy)?;
+        if !loaded.warnings.is_empty() {
+            let warnings = diagnostics_text(&loaded.warnings, Colour::No);
+            tracing::warn!("\n{}", warnings.trim_end());
         }
         let upstreams = upstreams(&config)?;
         let hosts = config.dns.all_hosts().map_err(AgentError::Hosts)?;
@@ -79,7 +87,9 @@ impl Agent {
             cgroup: root.id(),
             level: root.level(),
         };
-        let enforcer = match Enforcer::start(place, config.events_per_second) {
+        let emergency = StateFile::within(&config.state_directory);
+        let stopped = emergency.read().is_some();
+        let enforcer = match Enforcer::start(place, config.events_per_second, stopped) {
             Ok(enforcer) => enforcer,
             Err(error) => {
                 if root.was_made() {
@@ -93,6 +103,9 @@ impl Agent {
         enforcer.limit_queries(config.dns.queries_per_second)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
+        let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);
+        let metrics = Arc::new(Metrics::new(sandbox_labels));
+        let recording = Recording::new(store.recorder(), metrics);
         let agent = Arc::new(Self {
             config,
             root,
@@ -100,7 +113,9 @@ impl Agent {
             generation: book.generation(),
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
+            source: Mutex::new(source),
             store,
+            recording,
             upstreams,
             hosts,
             resolver: OnceLock::new(),
@@ -108,13 +123,16 @@ impl Agent {
             stop: tokio::sync::watch::channel(false).0,
             findings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
+            emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
         });
-        agent.take_over(&image, policies, now)?;
+        agent.take_over(&image, loaded.policies.clone(), now)?;
+        agent.note_policies_at_start(&loaded, now);
         // Policies may have changed while no agent ran.
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
+        agent.look_after_emergency();
         let services = agent.open_resolver().await?;
         agent.tell(format!(
             "agent {} started: {}",
@@ -246,6 +264,10 @@ impl Agent {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) const fn enforcer(&self) -> &Enforcer {
         &self.enforcer
     }
@@ -262,8 +284,8 @@ impl Agent {
         &self.store
     }
 
-    pub(super) fn recorder(&self) -> Recorder {
-        self.store.recorder()
+    pub(super) fn recorder(&self) -> Recording {
+        self.recording.clone()
     }
 
     pub(super) const fn since(&self) -> Timestamp {
@@ -278,6 +300,12 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {
+        self.resolver
+            .get()
+            .map(|state| state.counters.latency().read())
     }
 
     pub(super) fn started_in_words(&self) -> String {
@@ -296,12 +324,22 @@ impl Agent {
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
         let moved = self.resolver.get().and_then(|state| state.moved.clone());
-        moved.into_iter().chain(self.findings().clone()).collect()
+        let mut warnings: Vec<String> = moved.into_iter().collect();
+        warnings.extend(self.source().warnings().cloned());
+        warnings.extend(self.findings().iter().cloned());
+        warnings
     }
 
     /// What the last look at the attachments found.
     pub(super) fn findings(&self) -> MutexGuard<'_, Vec<String>> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The emergency button. Held while it is pressed or released.
+    pub(super) fn emergency(&self) -> MutexGuard<'_, Button> {
+        self.emergency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {
@@ -400,52 +438,6 @@ impl Agent {
         self.enforcer
             .grant(&writes)
             .map_err(|error| failed(error.to_string()))
-    }
-
-    /// Ends every live connection that policy no longer allows.
-    pub(super) fn end_revoked(&self) -> Result<usize, EnforcerError> {
-        let image = self.book().image();
-        let cgroups = self.cgroups_of_sandboxes();
-        let table = crate::enforcer::SocketTable::open()?;
-        let mut ended = 0;
-        for connection in table.live()? {
-            let Some(sandbox) = cgroups.get(&connection.cgroup) else {
-                continue;
-            };
-            if !Book::may_go_on(&image, *sandbox, &connection.to) {
-                table.end(&connection)?;
-                ended += 1;
-            }
-        }
-        Ok(ended)
-    }
-
-    /// Every cgroup at or below a sandbox, with the sandbox's own.
-    fn cgroups_of_sandboxes(
-        &self,
-    ) -> std::collections::BTreeMap<egress_common::CgroupId, egress_common::CgroupId> {
-        use std::os::unix::fs::MetadataExt;
-        let mut found = std::collections::BTreeMap::new();
-        let members: Vec<Member> = self.book().members().cloned().collect();
-        for member in members {
-            let mut open = vec![self.root.path().join(member.name.as_str())];
-            while let Some(directory) = open.pop() {
-                let Ok(metadata) = std::fs::metadata(&directory) else {
-                    continue;
-                };
-                found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
-                let Ok(entries) = std::fs::read_dir(&directory) else {
-                    continue;
-                };
-                open.extend(
-                    entries
-                        .flatten()
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                );
-            }
-        }
-        found
     }
 
     /// Writes what waits and closes the audit store.

@@ -3,7 +3,7 @@
 
 use super::agent::Agent;
 use super::permit::Permit;
-use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Standing};
+use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing};
 use crate::enforcer::{Receipt, boot_now};
 use crate::grants::Clamp;
 use crate::model::{DomainName, NameLimits, Record};
@@ -59,6 +59,13 @@ impl Gate for Agent {
     }
 
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
+        if self.enforcer().is_stopped() {
+            return Judgement::Refuse(Refusal {
+                reason: Reason::Emergency,
+                rule: None,
+                help: None,
+            });
+        }
         self.book().judge(sandbox, name, Timestamp::now())
     }
 
@@ -98,6 +105,12 @@ impl Gate for Agent {
         permit: &Permit,
         opening: Opening<'_>,
     ) -> Result<StandingGrants, OpenError> {
+        if self.enforcer().is_stopped() {
+            return Err(OpenError {
+                reason: Reason::Emergency,
+                detail: Reason::Emergency.sentence().into(),
+            });
+        }
         let mut book = self.book();
         let mut changes = Vec::new();
         let opened = book.open(boot_now(), sandbox, permit, opening, &mut changes);

@@ -1,12 +1,16 @@
 //! What the resolver counts.
 
+use super::latency::Latency;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident,)+) => {
         /// Running totals since the resolver began.
         #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub(super) $field: AtomicU64,)+ }
+        pub struct Counters {
+            $($(#[$doc])* pub(super) $field: AtomicU64,)+
+            pub(super) latency: Latency,
+        }
 
         /// The totals at one moment.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +27,11 @@ macro_rules! counters {
             /// Reads all of them.
             pub fn read(&self) -> Counts {
                 Counts { $($field: self.$field.load(Ordering::Relaxed),)+ }
+            }
+
+            /// How long answers took, refusals included.
+            pub const fn latency(&self) -> &Latency {
+                &self.latency
             }
         }
     };

@@ -37,7 +37,7 @@ impl Lookups {
     /// Asks upstreams; once for all who ask the same meanwhile.
     pub(super) async fn ask(&self, key: &Key) -> Result<Arc<Lookup>, Failure> {
         let Some(stale) = self.cache.find_stale(key, Instant::now()) else {
-            return self.ask_now(key).await;
+            return self.ask_now(key, false).await;
         };
         // Nobody waits again for those who were silent a moment ago.
         let patience = if self.upstreams.have_failed(&key.name) {
@@ -45,7 +45,7 @@ impl Lookups {
         } else {
             BEFORE_STALE
         };
-        match timeout(patience, self.ask_now(key)).await {
+        match timeout(patience, self.ask_now(key, false)).await {
             Ok(Ok(lookup)) => Ok(lookup),
             Ok(Err(_)) | Err(_) => {
                 count(&self.counters.stale);
@@ -54,8 +54,13 @@ impl Lookups {
         }
     }
 
-    async fn ask_now(&self, key: &Key) -> Result<Arc<Lookup>, Failure> {
+    /// `anew` asks although something is known.
+    async fn ask_now(&self, key: &Key, anew: bool) -> Result<Arc<Lookup>, Failure> {
         let ask = async {
+            // Whoever looked before the last answer came finds it here.
+            if let Some(known) = self.cache.find(key, Instant::now()).filter(|_| !anew) {
+                return Ok(known);
+            }
             let lookup = self.upstreams.ask(key).await?;
             self.cache.keep(key.clone(), lookup.clone(), Instant::now());
             Ok(lookup)
@@ -73,7 +78,7 @@ impl Lookups {
         let lookups = Arc::clone(self);
         tokio::spawn(async move {
             // A failure shows when the old answer is over.
-            let _ = lookups.ask_now(&key).await;
+            let _ = lookups.ask_now(&key, true).await;
         });
     }
 }

@@ -239,7 +239,11 @@ impl Reply {
 /// client), 0 otherwise.
 pub(super) fn extended_code(reason: Reason) -> u16 {
     match reason {
-        Reason::NameBlocked | Reason::ChainRefused | Reason::NameBudget | Reason::QueryBudget => 15,
+        Reason::NameBlocked
+        | Reason::ChainRefused
+        | Reason::NameBudget
+        | Reason::QueryBudget
+        | Reason::Emergency => 15,
         Reason::QueryType | Reason::Rebinding | Reason::NeverAllowed | Reason::TooManyAddresses => {
             17
         }

@@ -45,7 +45,7 @@ impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         count(&self.counters.queries);
-        let began = Instant::now();
+        let begun = Instant::now();
         let read = question::read(bytes);
         let (finding, mut record) = match (asked.sandbox, read) {
             (_, Err(Unusable::Silent)) => {
@@ -81,7 +81,7 @@ impl<G: Gate> Resolver<G> {
                 (finding, record)
             }
         };
-        record.latency_us = u64::try_from(began.elapsed().as_micros()).ok();
+        record.latency_us = u64::try_from(begun.elapsed().as_micros()).ok();
         let sandbox = asked.sandbox.unwrap_or(STRANGERS);
         let now = self.gate.now();
         if self
@@ -90,6 +90,7 @@ impl<G: Gate> Resolver<G> {
         {
             self.gate.record(record);
         }
+        self.counters.latency.observe(begun.elapsed());
         finding.reply.encode(asked.protocol)
     }
 

@@ -8,8 +8,10 @@
 
 mod attach;
 mod clock;
+mod emergency;
 mod error;
 mod hooks;
+mod lsm;
 mod maps;
 mod object;
 mod predecessor;
@@ -19,21 +21,25 @@ mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trial;
 mod words;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::boot_now;
+pub use emergency::set_emergency_at;
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};
 pub use reports::{Report, Reports};
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
+pub use trial::{is_armed, strangers, try_load};
 
 use crate::image::{Change, Image};
+use egress_common::lsm::LsmHook;
 use egress_common::sandbox::QUERY_PERIOD;
 use egress_common::{
-    Asker, AskerKey, CgroupId, Counter, Grant, GrantKey, Ip, Meter, Port, Protocol, SandboxId,
-    Settings, asker_word,
+    Asker, AskerKey, CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Ip, Meter, Port,
+    Protocol, SandboxId, Settings, asker_word,
 };
 use object::Loaded;
 use predecessor::Predecessor;
@@ -52,6 +58,18 @@ pub struct Place {
     pub cgroup: CgroupId,
     /// Its depth below the cgroup2 root, which has depth 0.
     pub level: u32,
+}
+
+/// Puts a governed root under programs with empty maps, unless programs are
+/// there: everything below it is denied until an agent says otherwise. Whether
+/// there was something to do.
+pub fn arm(place: Place, events_per_second: u64) -> Result<bool, EnforcerError> {
+    if attach::has_gate(&place.path)? {
+        return Ok(false);
+    }
+    // Whether an emergency block is in force is for the agent to say: nothing
+    // is known here yet, so everything is denied in any case.
+    Enforcer::start(place, events_per_second, false).map(|_| true)
 }
 
 /// How enforcement came into force.
@@ -82,6 +100,8 @@ pub struct Enforcer {
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
     own: Mutex<Vec<(HookPoint, u32)>>,
+    /// The second wall, or why there is none.
+    wall: Result<lsm::Wall, String>,
     started: Started,
 }
 
@@ -128,8 +148,13 @@ impl Enforcer {
     /// there if it is compatible.
     ///
     /// When this returns, everything below the root is judged; what is in no
-    /// known sandbox is denied.
-    pub fn start(place: Place, events_per_second: u64) -> Result<Self, EnforcerError> {
+    /// known sandbox is denied. With `stopped` the emergency block is in force
+    /// before the first program is; without, it is as it was.
+    pub fn start(
+        place: Place,
+        events_per_second: u64,
+        stopped: bool,
+    ) -> Result<Self, EnforcerError> {
         // CAP_SYS_ADMIN alone would attach the programs; without CAP_NET_ADMIN
         // the connections that a policy takes back could not be ended.
         let capabilities = rustix::thread::capabilities(None)
@@ -150,14 +175,24 @@ impl Enforcer {
         // Sandboxes are the root's children.
         let mut loaded = Loaded::load(place.level + 1, predecessor.as_ref())?;
         let maps = maps::Maps::take(&mut loaded)?;
+        if stopped {
+            maps.set_emergency(emergency::since_now())?;
+        }
         let words = words::Words::take(&mut loaded)?;
         let before = maps.settings()?;
+        if before.contract > CONTRACT {
+            return Err(EnforcerError::NewerVersion {
+                path: place.path,
+                found: before.contract,
+            });
+        }
         maps.set_settings(Settings {
             // Zero is what a socket storage that was never written holds.
             epoch: before.epoch.max(1),
             agent: own_cgroup(&place)?,
             events_per_second,
             queries_per_period: QUERIES_PER_PERIOD,
+            contract: CONTRACT,
             ..before
         })?;
         // What belongs to no sandbox has a budget too.
@@ -192,6 +227,11 @@ impl Enforcer {
                 added: of(HookChange::Attached),
             },
         };
+        // Nothing depends on it: what it says is told, and the start goes on.
+        let wall = lsm::Wall::start(&place, directory.as_fd());
+        if let Err(why) = &wall {
+            tracing::info!("LSM programs are not usable here: {why}");
+        }
         Ok(Self {
             place,
             directory,
@@ -199,6 +239,7 @@ impl Enforcer {
             words,
             loaded,
             own: Mutex::new(own),
+            wall,
             started,
         })
     }
@@ -312,6 +353,24 @@ impl Enforcer {
         (boot_now() < expires).then_some(sandbox)
     }
 
+    /// Stops everything, or lets policy decide again: one map write, which
+    /// counts for every packet that is judged after it.
+    pub fn set_emergency(&self, stopped: bool) -> Result<(), EnforcerError> {
+        self.maps.set_emergency(if stopped {
+            emergency::since_now()
+        } else {
+            Emergency::NONE
+        })
+    }
+
+    /// Whether everything is stopped, asked of the kernel: whoever pressed the
+    /// button may not have been this agent. What cannot be read counts as stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.maps
+            .emergency()
+            .map_or(true, |emergency| emergency.admit().is_err())
+    }
+
     /// The event stream; once.
     pub fn reports(&self) -> Result<Reports, EnforcerError> {
         let ring = self
@@ -333,14 +392,52 @@ impl Enforcer {
 
     /// Looks whether every program is still attached, and who came after them.
     pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
-        self.findings(&self.own())
+        let mut findings = self.findings(&self.own())?;
+        findings.extend(self.gone_from_the_wall()?.into_iter().map(|hook| {
+            let program = hook.program();
+            Finding::Missing { program }
+        }));
+        Ok(findings)
+    }
+
+    fn gone_from_the_wall(&self) -> Result<Vec<LsmHook>, EnforcerError> {
+        let Ok(wall) = &self.wall else {
+            return Ok(Vec::new());
+        };
+        let gone = wall.gone(self.directory.as_fd());
+        gone.map_err(|error| self.cannot_inspect(&error))
+    }
+
+    fn cannot_inspect(&self, error: &std::io::Error) -> EnforcerError {
+        EnforcerError::Inspect {
+            path: self.place.path.clone(),
+            error: error.to_string(),
+        }
+    }
+
+    /// The second wall in words: `in force: …`, or `not usable here: …`.
+    pub fn lsm(&self) -> String {
+        match &self.wall {
+            Ok(wall) => wall.describe(),
+            Err(why) => format!("not usable here: {why}"),
+        }
+    }
+
+    /// What the second wall refused since this agent began, by hook; empty where
+    /// there is none.
+    pub fn lsm_refusals(&self) -> Vec<(&'static str, u64)> {
+        let refusals = self
+            .wall
+            .as_ref()
+            .map_or_else(|_| Vec::new(), lsm::Wall::refusals);
+        let named = refusals
+            .into_iter()
+            .map(|(hook, count)| (hook.name(), count));
+        named.collect()
     }
 
     fn findings(&self, own: &[(HookPoint, u32)]) -> Result<Vec<Finding>, EnforcerError> {
-        attach::inspect(self.directory.as_fd(), own).map_err(|error| EnforcerError::Inspect {
-            path: self.place.path.clone(),
-            error: error.to_string(),
-        })
+        attach::inspect(self.directory.as_fd(), own).map_err(|error| self.cannot_inspect(&error))
     }
 
     /// Puts back what is missing, and returns the names of what it was. The
@@ -356,6 +453,17 @@ impl Enforcer {
                 *id =
                     attach::put_back(self.directory.as_fd(), &self.place.path, &self.loaded, hook)?;
                 repaired.push(program);
+            }
+        }
+        if let Ok(wall) = &self.wall {
+            for hook in self.gone_from_the_wall()? {
+                let back = wall.put_back(self.directory.as_fd(), hook);
+                back.map_err(|error| EnforcerError::Attach {
+                    path: self.place.path.clone(),
+                    program: hook.program(),
+                    error,
+                })?;
+                repaired.push(hook.program());
             }
         }
         Ok(repaired)

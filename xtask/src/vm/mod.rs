@@ -7,19 +7,21 @@
 mod guest;
 mod kernel;
 mod machine;
+mod package;
 mod suite;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, unwritable};
 
 use crate::test::Tally;
 use crate::{Failure, setup, shell};
 use guest::Share;
-use kernel::{Bootable, unwritable};
-use machine::{Ending, Streams};
+use kernel::Bootable;
+use machine::{Disk, Ending, Streams};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use suite::Built;
+pub use suite::SMOKE;
 
 /// Statuses by which a failure of the machine is told from one of the work, as
 /// `timeout` and `docker run` have them.
@@ -58,7 +60,8 @@ pub struct Options {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Runs suites: unit, enforcement, bypasses, reload, operations, equivalence,
+    /// Runs suites: unit, enforcement, bypasses, resilience, reload, operations,
+    /// equivalence, smoke (what `cargo xtask test` runs),
     /// or any program of `tests/`.
     Test {
         /// Suites, each in a boot of its own.
@@ -68,6 +71,8 @@ enum Action {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Installs the package and does with it what operators do, over two boots.
+    Package,
     /// Runs a shell command, with the product's programs in /share.
     Exec {
         /// The command.
@@ -108,6 +113,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Some(Action::Test { suites, arguments }) => {
             test(&ground, kernels, suites, arguments, limit)?
         }
+        Some(Action::Package) => {
+            let mut cells = Vec::new();
+            for &kernel in kernels {
+                cells.extend(package::test(&ground, kernel, limit)?);
+            }
+            cells
+        }
         None if options.all => test(&ground, kernels, &[], &[], limit)?,
         None => {
             return Err(Failure::new(
@@ -121,10 +133,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// Runs suites on a kernel and returns what they counted, for the summary of
 /// everything.
-pub fn count(kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
+pub fn count(ground: &Ground, kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
     const LIMIT: Duration = Duration::from_secs(900);
     let suites: Vec<String> = suites.iter().map(|&suite| suite.to_owned()).collect();
-    let cells = test(&Ground::prepare(false)?, &[kernel], &suites, &[], LIMIT)?;
+    let cells = test(ground, &[kernel], &suites, &[], LIMIT)?;
     let mut sum = Tally::default();
     for cell in &cells {
         sum.add(cell.tally);
@@ -158,7 +170,12 @@ fn test(
                 return Err(Failure::new(format!("there is no suite `{suite}`")));
             }
             let share = built.share(&ground.cache, &programs, arguments)?;
-            let (ending, streams) = ground.boot(kernel, &bootable, &share, suite, limit)?;
+            let boot = || ground.boot(kernel, &bootable, &share, suite, limit);
+            let (mut ending, mut streams) = boot()?;
+            if matches!(ending, Ending::Died { .. }) && streams.stdout().is_empty() {
+                eprintln!("vm: the machine died before the work began; once more");
+                (ending, streams) = boot()?;
+            }
             let mut tally = Tally::default();
             for line in streams.stdout().lines().chain(streams.stderr().lines()) {
                 tally.line(line);
@@ -222,7 +239,7 @@ fn print(cells: &[Cell]) {
 }
 
 /// What every boot stands on.
-struct Ground {
+pub struct Ground {
     cache: PathBuf,
     root: PathBuf,
     /// One machine at a time: two would be each other's noise, and both would
@@ -231,7 +248,8 @@ struct Ground {
 }
 
 impl Ground {
-    fn prepare(refresh: bool) -> Result<Self, Failure> {
+    /// Installs what is missing, and makes the root file system where there is none.
+    pub fn prepare(refresh: bool) -> Result<Self, Failure> {
         setup::provide(&PROGRAMS)?;
         let cache = shell::workspace().join("target/vm");
         fs::create_dir_all(&cache).map_err(unwritable(&cache))?;
@@ -257,12 +275,31 @@ impl Ground {
         name: &str,
         limit: Duration,
     ) -> Result<(Ending, Streams), Failure> {
+        self.boot_from(
+            Disk::Fresh(&self.root),
+            kernel,
+            bootable,
+            share,
+            name,
+            limit,
+        )
+    }
+
+    fn boot_from(
+        &self,
+        root: Disk<'_>,
+        kernel: Kernel,
+        bootable: &Bootable,
+        share: &Share,
+        name: &str,
+        limit: Duration,
+    ) -> Result<(Ending, Streams), Failure> {
         eprintln!("vm: {name} on {}", bootable.release);
         let disk = self.cache.join("share.img");
         share.make_disk(&disk)?;
         let last: &Path = &self.cache.join("last").join(format!("{kernel}-{name}"));
         let streams = Streams::new(last)?;
-        let ending = machine::boot(bootable, &self.root, &disk, &streams, limit)?;
+        let ending = machine::boot(bootable, root, &disk, &streams, limit)?;
         Ok((ending, streams))
     }
 }

@@ -10,18 +10,23 @@ use std::path::{Path, PathBuf};
 /// The product's programs, which tests look for one directory above themselves.
 const PRODUCT: [&str; 3] = ["egressctl", "egress-agent", "egress-probe"];
 
+/// The suite that every run of all tests has on one kernel.
+pub const SMOKE: &str = "smoke";
+
 /// The name of the unit tests' program among the others.
 const UNIT: &str = "egress_agent";
 
 /// Groups of test programs: the unit tests that need a kernel, and the product
 /// exercised from outside. Every other program of `tests/` is a suite by
 /// itself.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("unit", &[UNIT]),
     (
         "enforcement",
         &["harness", "enforcement", "cross_sandbox", "resolver"],
     ),
+    // What `cargo xtask test` runs on one kernel, in one boot.
+    (SMOKE, &[UNIT, "cross_sandbox"]),
     ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
     ("operations", &["lifecycle", "neighbours", "errors"]),
@@ -29,10 +34,11 @@ const GROUPS: [(&str, &[&str]); 5] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "unit",
     "enforcement",
     "bypasses",
+    "resilience",
     "reload",
     "operations",
     "equivalence",
@@ -52,17 +58,11 @@ impl Built {
     pub fn build() -> Result<Self, Failure> {
         // As `cargo xtask test` does it, so that nothing is built twice.
         shell::run(shell::cargo().arg("build"))?;
-        let mut programs = Vec::new();
-        for selection in [
-            &["--package", "egress-agent", "--lib"][..],
-            &["--package", "egress-tests"],
-        ] {
-            let mut cargo = shell::cargo();
-            cargo
-                .args(["test", "--no-run", "--message-format=json"])
-                .args(selection);
-            programs.extend(programs_of(&shell::output(&mut cargo)?));
-        }
+        // All members at once: what is selected by itself has other features, and
+        // everything below it would be built twice.
+        let mut cargo = shell::cargo();
+        cargo.args(["test", "--no-run", "--message-format=json"]);
+        let programs = programs_of(&shell::output(&mut cargo)?);
         Ok(Self {
             programs,
             product: shell::workspace().join("target/debug"),
@@ -124,7 +124,8 @@ fn script(programs: &[&str], arguments: &[String]) -> String {
         let _ = write!(line, " '{}'", argument.replace('\'', r"'\''"));
         line
     });
-    let mut script = format!("cd /share\nexport {MUST_RUN}=1 RUST_BACKTRACE=1\nstatus=0\n");
+    let mut script =
+        format!("cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 RUST_BACKTRACE=1\nstatus=0\n");
     for program in programs {
         let filter = if *program == UNIT {
             // The counts that the verifier walks are printed by a passing test.

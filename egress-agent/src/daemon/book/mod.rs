@@ -3,9 +3,11 @@
 //! book and the maps tell the same.
 
 mod compiled;
+mod error;
 mod generation;
 
 pub use compiled::Compiled;
+pub use error::BookError;
 pub use generation::Generation;
 
 use crate::enforcer::boot_now;
@@ -67,25 +69,6 @@ impl Newcomer {
             attribution: None,
         }
     }
-}
-
-/// Why the book refuses.
-#[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    /// The name is in use.
-    #[error("a sandbox `{0}` exists already; choose another `--name`, or stop it first")]
-    NameTaken(SandboxName),
-    /// There is none of this name.
-    #[error("there is no sandbox `{0}`")]
-    NoSuchSandbox(String),
-    /// It would not fit into the kernel's maps.
-    #[error(transparent)]
-    Budget(#[from] image::BudgetError),
-    /// A policy has more services on one network than the kernel can hold.
-    #[error(
-        "policy `{0}` opens more services on one network than fit; see `egressctl policy check`"
-    )]
-    TooManyServices(String),
 }
 
 /// See the module.
@@ -209,6 +192,11 @@ impl Book {
     /// The grants, to change. The caller brings the kernel map in step.
     pub const fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
+    }
+
+    /// How many networks the kernel holds.
+    pub fn networks(&self) -> usize {
+        self.image.networks.len()
     }
 
     /// What the kernel is to hold, grants included.
