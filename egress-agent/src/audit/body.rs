@@ -21,6 +21,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     address_hash: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cache: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     command: Option<&'a str>,
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,6 +38,8 @@ struct Body<'a> {
     kind: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     labels: Option<&'a BTreeMap<String, String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_us: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -71,6 +75,8 @@ struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<&'a str>,
     time: jiff::Timestamp,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,6 +141,7 @@ pub(super) fn write(
         actor: record.actor.as_deref(),
         address: record.address.filter(|_| open),
         address_hash: hidden.and_then(|hidden| hidden.address.as_deref()),
+        cache: record.cache,
         command: record.command.as_deref(),
         count: record.count.clamp(1, i64::MAX as u64),
         detail: record.detail.as_deref().filter(|_| open || !decision),
@@ -146,6 +153,7 @@ pub(super) fn write(
         labels: attribution
             .map(|said| &said.labels)
             .filter(|labels| !labels.is_empty()),
+        latency_us: record.latency_us,
         name: record.name.as_deref().filter(|_| open),
         name_hash: hidden.and_then(|hidden| hidden.name.as_deref()),
         node: place.node,
@@ -169,6 +177,7 @@ pub(super) fn write(
         session: attribution.and_then(|said| said.session.as_deref()),
         task: attribution.and_then(|said| said.task.as_deref()),
         time: whole_microseconds(record.time),
+        upstream: record.upstream.as_deref(),
         user: record.user,
         verdict: record.outcome.map(|outcome| outcome.name()),
     };

@@ -113,6 +113,9 @@ mod tests {
               "name": "api.example.com",
               "name_hash": null,
               "query_type": null,
+              "upstream": null,
+              "cache": null,
+              "latency_us": null,
               "rule": {
                 "file": "/etc/egress/policies.d/ci.yaml",
                 "line": 7,

@@ -63,6 +63,12 @@ pub struct StoredRecord {
     pub name_hash: Option<String>,
     /// The DNS query type.
     pub query_type: Option<String>,
+    /// The upstream resolver that had answered.
+    pub upstream: Option<String>,
+    /// What the resolver's cache had: `hit`, `miss`, `stale`.
+    pub cache: Option<String>,
+    /// Microseconds from the query to its answer.
+    pub latency_us: Option<u64>,
     /// The rule that decided.
     pub rule: Option<StoredRule>,
     /// `allow`, `deny`, `would_deny`.
@@ -124,6 +130,9 @@ pub(super) mod tests {
             name: Some("api.example.com".to_owned()),
             name_hash: None,
             query_type: None,
+            upstream: None,
+            cache: None,
+            latency_us: None,
             rule: Some(StoredRule {
                 file: "/etc/egress/policies.d/ci.yaml".to_owned(),
                 line: 7,

@@ -12,7 +12,7 @@ use super::runtime::Runtime;
 use super::source::Source;
 use crate::alerts::Delivery;
 use crate::audit::Store;
-use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
+use crate::dns::{self, BindError, Endpoint, Hosts, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
 use crate::image::{Change, Image};
@@ -22,7 +22,6 @@ use crate::sandbox::{GovernedRoot, Hierarchy};
 use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -42,7 +41,8 @@ pub struct Agent {
     store: Store,
     recording: Recording,
     delivery: OnceLock<Delivery>,
-    upstreams: Vec<SocketAddr>,
+    upstreams: Vec<Endpoint>,
+    hosts: Hosts,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
     stop: tokio::sync::watch::Sender<bool>,
@@ -83,6 +83,7 @@ impl Agent {
             tracing::warn!("\n{}", warnings.trim_end());
         }
         let upstreams = upstreams(&config)?;
+        let hosts = config.dns.all_hosts().map_err(AgentError::Hosts)?;
         let store = Store::open_with(
             &config.state_directory.join("audit.db"),
             config.audit.options()?,
@@ -128,6 +129,7 @@ impl Agent {
             recording,
             delivery: OnceLock::new(),
             upstreams,
+            hosts,
             resolver: OnceLock::new(),
             since: now,
             stop: tokio::sync::watch::channel(false).0,
@@ -217,10 +219,18 @@ impl Agent {
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
         let config = || {
-            let standard = dns::Config::default();
+            let (own, standard) = (&self.config.dns, dns::Config::default());
             dns::Config {
                 upstreams: self.upstreams.clone(),
-                workers: self.config.dns.workers.unwrap_or(standard.workers),
+                hosts: self.hosts.clone(),
+                strategy: own.strategy,
+                mixed_case: own.mixed_case,
+                attempt_timeout: own.attempt_timeout,
+                deadline: own.deadline,
+                cached_answers: own.cached_answers,
+                prefetch: own.prefetch,
+                serve_stale: own.serve_stale,
+                workers: own.workers.unwrap_or(standard.workers),
                 ..standard
             }
         };
@@ -314,7 +324,7 @@ impl Agent {
         self.since
     }
 
-    pub(super) fn upstreams(&self) -> &[SocketAddr] {
+    pub(super) fn upstreams(&self) -> &[Endpoint] {
         &self.upstreams
     }
 
@@ -485,16 +495,22 @@ impl Agent {
     }
 }
 
-/// The configured upstreams, or the host's.
-fn upstreams(config: &Config) -> Result<Vec<SocketAddr>, AgentError> {
-    if !config.upstreams.is_empty() {
-        return Ok(config.upstreams.clone());
+/// The configured upstreams, and the host's where none of them is for all names.
+fn upstreams(config: &Config) -> Result<Vec<Endpoint>, AgentError> {
+    let listed = config.upstreams.iter().copied().map(Endpoint::from);
+    let mut found: Vec<Endpoint> = listed.chain(config.dns.upstreams.iter().cloned()).collect();
+    if !found.iter().any(|upstream| upstream.domains.is_empty()) {
+        let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        found.extend(dns::host_upstreams(&text).into_iter().map(Endpoint::from));
     }
-    let text = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    let found = dns::host_upstreams(&text);
     if found.is_empty() {
-        Err(AgentError::NoUpstream)
-    } else {
-        Ok(found)
+        return Err(AgentError::NoUpstream);
     }
+    for upstream in &found {
+        upstream.check().map_err(|error| AgentError::Upstream {
+            upstream: upstream.to_string(),
+            error,
+        })?;
+    }
+    Ok(found)
 }

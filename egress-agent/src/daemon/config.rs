@@ -343,7 +343,7 @@ mod tests {
         let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
         assert!(keys.contains(&"root"), "{error}");
         let error = parse("dns.nonsense = 1").expect_err("no such key");
-        let (_, known) = error.split_once("expected").expect("the keys");
+        let (_, known) = error.split_once("expected one of").expect("the keys");
         let in_table = known.split('`').skip(1).step_by(2);
         let in_table = in_table.map(|key| format!("dns.{key}"));
         let own = keys

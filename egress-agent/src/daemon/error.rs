@@ -39,6 +39,17 @@ pub enum AgentError {
          configuration, or give `--upstream ADDRESS`"
     )]
     NoUpstream,
+    /// An upstream could not be told from an impostor.
+    #[error("upstream {upstream}: {error}")]
+    Upstream {
+        /// Which.
+        upstream: String,
+        /// Why.
+        error: crate::dns::IdentityError,
+    },
+    /// The static entries cannot be read.
+    #[error("`dns.hosts_file`: {0}")]
+    Hosts(String),
 }
 
 impl AgentError {
@@ -46,7 +57,11 @@ impl AgentError {
     pub const fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Policy(_) | Self::NoUpstream | Self::Cgroup(CgroupError::Name(_))
+            Self::Policy(_)
+                | Self::NoUpstream
+                | Self::Upstream { .. }
+                | Self::Hosts(_)
+                | Self::Cgroup(CgroupError::Name(_))
         )
     }
 

@@ -46,6 +46,10 @@ counters! {
     refused,
     /// Answered from the cache.
     cache_hits,
+    /// Answered past its time, because no upstream answered.
+    stale,
+    /// Asked for anew before its time was over.
+    prefetched,
     /// SERVFAIL, whatever the cause.
     failed,
     /// Messages that are no query.
@@ -64,11 +68,20 @@ counters! {
     unrelated,
     /// Addresses removed from answers.
     removed,
+    /// Answers in the cache, as of the last look (every 10 s).
+    cached_answers,
+    /// Answers that are kept ready for a sandbox, as of the last look.
+    ready_answers,
 }
 
 /// Counts one.
 pub(super) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Notes how many there are now.
+pub(super) fn gauge(gauge: &AtomicU64, now: usize) {
+    gauge.store(now as u64, Ordering::Relaxed);
 }
 
 /// Counts several.

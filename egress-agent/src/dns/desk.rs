@@ -14,7 +14,6 @@ use super::template::Template;
 use crate::model::{DomainName, NameLimits, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -49,7 +48,7 @@ pub(super) struct Ready<S> {
     pub(super) standing: Option<S>,
     /// For the record.
     pub(super) rule: Option<RuleOrigin>,
-    pub(super) upstream: SocketAddr,
+    pub(super) upstream: Arc<str>,
 }
 
 impl<S: Standing> Ready<S> {
@@ -73,7 +72,7 @@ pub(super) enum Tally {
     Served {
         key: Box<[u8]>,
         rule: Option<RuleOrigin>,
-        upstream: SocketAddr,
+        upstream: Arc<str>,
         count: u64,
     },
     /// More queries than records are made of.
@@ -250,7 +249,7 @@ impl<S: Standing> Desks<S> {
                     let served = Tally::Served {
                         key: key.clone(),
                         rule: ready.rule.clone(),
-                        upstream: ready.upstream,
+                        upstream: Arc::clone(&ready.upstream),
                         count,
                     };
                     tallies.push((sandbox, served));
@@ -275,6 +274,11 @@ impl<S: Standing> Desks<S> {
             });
         }
         tallies
+    }
+
+    /// Answers at hand.
+    pub(super) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
     }
 
     fn desk(&self, sandbox: SandboxId) -> Option<Arc<Mutex<Desk<S>>>> {

@@ -37,6 +37,9 @@ pub enum BindError {
         /// UDP or TCP.
         protocol: Protocol,
     },
+    /// An upstream cannot be told from an impostor.
+    #[error(transparent)]
+    Upstream(#[from] super::identity::IdentityError),
     /// No port was found that is free for both transports.
     #[error("no port on {0} is free for both UDP and TCP; configure the resolver port")]
     NoFreePort(IpAddr),

@@ -6,11 +6,13 @@ use super::coalesce::InFlight;
 use super::counters::Counters;
 use super::desk::{Bounds, Desks};
 use super::gate::Gate;
+use super::hosts::Hosts;
+use super::lookups::Lookups;
 use super::query::QuestionKey;
 use super::question::{self, MAX_UDP};
 use super::resolver::Resolver;
 use super::trace::Asked;
-use super::upstream::{Patience, Upstreams};
+use super::upstream::{Patience, Strategy, Upstreams};
 use super::worker::quick;
 use egress_common::{Protocol, SandboxId};
 use hickory_proto::op::Message;
@@ -52,9 +54,15 @@ pub async fn answer<G: Gate>(
             total: 1,
             records_per_second: u32::MAX,
         }),
-        cache: Cache::new(1),
-        in_flight: InFlight::default(),
-        upstreams: Upstreams::new(&[], patience, 1, counters.clone()),
+        lookups: Arc::new(Lookups {
+            hosts: Hosts::default(),
+            cache: Cache::new(1, Duration::ZERO),
+            in_flight: InFlight::default(),
+            upstreams: Upstreams::new(&[], (Strategy::Order, false), patience, 1, counters.clone())
+                .ok()?,
+            prefetch: false,
+            counters: Arc::clone(&counters),
+        }),
         counters,
     };
     if let (Ok(question), Ok(message)) = (question::read(query), Message::from_vec(upstream))
@@ -64,13 +72,14 @@ pub async fn answer<G: Gate>(
         let lookup = Lookup {
             learned,
             received: now,
-            upstream: address,
+            upstream: "an upstream".into(),
+            is_stale: false,
         };
         let key = Key {
             name: question.name,
             query_type: question.query_type,
         };
-        resolver.cache.keep(key, Arc::new(lookup), now);
+        resolver.lookups.cache.keep(key, Arc::new(lookup), now);
     }
     let asked = Asked {
         from: address,

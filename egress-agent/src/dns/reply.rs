@@ -128,6 +128,14 @@ impl Reply {
         }
     }
 
+    /// Says that the answer is past its time (RFC 8914 code 3).
+    pub(super) fn say_stale(&mut self) {
+        self.explanation.get_or_insert_with(|| Explanation {
+            code: 3,
+            text: "no upstream resolver answers; this is what was known before".to_owned(),
+        });
+    }
+
     fn new(envelope: &Envelope, code: ResponseCode) -> Self {
         Self {
             envelope: envelope.clone(),

@@ -1,17 +1,17 @@
 //! One query from bytes to bytes.
 
 use super::budget::Below;
-use super::cache::{Cache, Key, Lookup};
+use super::cache::{Key, Lookup};
 use super::chain::Learned;
-use super::coalesce::InFlight;
-use super::counters::{Counters, count};
+use super::counters::{Counters, count, gauge};
 use super::desk::{Desks, Ready};
 use super::gate::{Gate, Judgement, Limits, Refusal};
+use super::lookups::Lookups;
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
 use super::template::Template;
-use super::trace::{self, Asked, Finding, judged, unusable};
-use super::upstream::{Failure, Upstreams};
+use super::trace::{self, Asked, Finding, Source, judged, unusable};
+use super::upstream::Failure;
 use super::worker::STRANGERS;
 use super::{name, query, question::Envelope};
 use crate::model::RuleOrigin;
@@ -26,9 +26,7 @@ use std::time::{Duration, Instant};
 pub(super) struct Resolver<G: Gate> {
     pub(super) gate: Arc<G>,
     pub(super) desks: Desks<G::Receipt>,
-    pub(super) cache: Cache,
-    pub(super) in_flight: InFlight,
-    pub(super) upstreams: Upstreams,
+    pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -49,7 +47,7 @@ impl<G: Gate> Resolver<G> {
         count(&self.counters.queries);
         let begun = Instant::now();
         let read = question::read(bytes);
-        let (finding, record) = match (asked.sandbox, read) {
+        let (finding, mut record) = match (asked.sandbox, read) {
             (_, Err(Unusable::Silent)) => {
                 count(&self.counters.malformed);
                 return None;
@@ -83,6 +81,7 @@ impl<G: Gate> Resolver<G> {
                 (finding, record)
             }
         };
+        record.latency_us = u64::try_from(begun.elapsed().as_micros()).ok();
         let sandbox = asked.sandbox.unwrap_or(STRANGERS);
         let now = self.gate.now();
         if self
@@ -114,6 +113,8 @@ impl<G: Gate> Resolver<G> {
         for (sandbox, tally) in tallies {
             self.gate.record(trace::tally(sandbox, tally));
         }
+        gauge(&self.counters.cached_answers, self.lookups.cache.len());
+        gauge(&self.counters.ready_answers, self.desks.held());
     }
 
     fn unusable(
@@ -149,11 +150,12 @@ impl<G: Gate> Resolver<G> {
             Ok(admitted) => admitted,
             Err(finding) => return *finding,
         };
-        let cached = self.cached(question, &admitted.limits);
+        let cached = self.known(question, &admitted.limits);
         let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
             Ok(beyond) => beyond,
             Err(finding) => return *finding,
         };
+        let was_known = cached.is_some();
         let looked_up = match cached {
             Some(found) => Ok(found),
             None => self.look_up(question).await,
@@ -195,6 +197,14 @@ impl<G: Gate> Resolver<G> {
             }
         };
         finding.notes.push(source);
+        finding.source = Some(Source {
+            upstream: Arc::clone(&lookup.upstream),
+            cache: match (lookup.is_stale, was_known) {
+                (true, _) => "stale",
+                (false, true) => "hit",
+                (false, false) => "miss",
+            },
+        });
         if finding.rule.is_none() {
             finding.rule = admitted.rule;
         }
@@ -205,6 +215,10 @@ impl<G: Gate> Resolver<G> {
         }
         if let Some(beyond) = beyond {
             finding.note_beyond(beyond);
+        }
+        if lookup.is_stale {
+            finding.reply.say_stale();
+            return finding;
         }
         let names_nothing = matches!(lookup.learned, Learned::Nothing { .. });
         if finding.outcome == Outcome::Allowed
@@ -239,25 +253,28 @@ impl<G: Gate> Resolver<G> {
         generation: u64,
         standing: Option<G::Receipt>,
     ) -> Option<Ready<G::Receipt>> {
-        let (ttl, longest_ttl) = match &lookup.learned {
-            Learned::Records(chain) => (chain.ttl, limits.cache_ttl),
-            Learned::Nothing { ttl, .. } => (*ttl, limits.negative_cache_ttl),
+        let longest_ttl = match &lookup.learned {
+            Learned::Records(_) => limits.cache_ttl,
+            Learned::Nothing { .. } => limits.negative_cache_ttl,
         };
+        // Who asks at the end of its life is to be noticed, so that it is renewed.
+        let refresh = lookup.refresh_after().filter(|_| self.lookups.prefetch);
+        let ttl = lookup.lifetime();
+        let used_for = longest_ttl.min(refresh.unwrap_or(ttl)).min(ttl);
         let now = self.gate.now();
         let until = |end: Duration| {
             let left = end.checked_sub(lookup.received.elapsed())?;
             now.checked_add(u64::try_from(left.as_nanos()).ok()?)
         };
-        let good_until = until(ttl)?;
         Some(Ready {
             template,
             generation,
-            good_until,
-            used_until: until(longest_ttl)?.min(good_until),
+            good_until: until(ttl)?,
+            used_until: until(used_for)?,
             longest_ttl,
             standing,
             rule,
-            upstream: lookup.upstream,
+            upstream: Arc::clone(&lookup.upstream),
         })
     }
 
@@ -323,10 +340,10 @@ impl<G: Gate> Resolver<G> {
         }
     }
 
-    /// What the cache knows, with a note that says so.
-    fn cached(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
-        let now = Instant::now();
-        let lookup = self.cache.find(&key(question), now)?;
+    /// What is known without asking anybody, with a note that says from where.
+    fn known(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
+        let (now, key) = (Instant::now(), key(question));
+        let lookup = self.lookups.known(&key, now)?;
         let bound = match &lookup.learned {
             Learned::Records(_) => limits.cache_ttl,
             Learned::Nothing { .. } => limits.negative_cache_ttl,
@@ -336,22 +353,24 @@ impl<G: Gate> Resolver<G> {
             return None;
         }
         count(&self.counters.cache_hits);
+        if self.lookups.prefetch && lookup.refresh_after().is_some_and(|after| age >= after) {
+            self.lookups.refresh(key);
+        }
         let note = format!("from the cache, {} s old", age.as_secs());
         Some((lookup, note))
     }
 
     /// What an upstream says, with a note that says which.
     async fn look_up(&self, question: &Question) -> Result<(Arc<Lookup>, String), Failure> {
-        let key = key(question);
         let began = Instant::now();
-        let ask = async {
-            let lookup = self.upstreams.ask(&key).await?;
-            self.cache.keep(key.clone(), lookup.clone(), Instant::now());
-            Ok(lookup)
-        };
-        let lookup = self.in_flight.join(&key, ask).await?;
+        let lookup = self.lookups.ask(&key(question)).await?;
         let took = began.elapsed().as_millis();
-        let note = format!("from upstream {} in {took} ms", lookup.upstream);
+        let upstream = &lookup.upstream;
+        let note = if lookup.is_stale {
+            format!("no upstream answers; what {upstream} had said, past its time")
+        } else {
+            format!("from upstream {upstream} in {took} ms")
+        };
         Ok((lookup, note))
     }
 }

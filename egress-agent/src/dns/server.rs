@@ -5,13 +5,16 @@ use super::cache::Cache;
 use super::coalesce::InFlight;
 use super::counters::Counters;
 use super::desk::{Bounds, Desks};
+use super::endpoint::Endpoint;
 use super::gate::Gate;
+use super::hosts::Hosts;
 use super::listen::{self, BindError, Ports, Sockets};
+use super::lookups::Lookups;
 use super::resolver::Resolver;
 use super::stream;
-use super::upstream::{Patience, Upstreams};
+use super::upstream::{Patience, Strategy, Upstreams};
 use super::worker::Worker;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -28,8 +31,20 @@ const SWEEP: Duration = Duration::from_secs(10);
 /// How the resolver runs.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Asked in this order.
-    pub upstreams: Vec<SocketAddr>,
+    /// Who is asked.
+    pub upstreams: Vec<Endpoint>,
+    /// In which order.
+    pub strategy: Strategy,
+    /// Whether plain questions are put in random letter case (0x20).
+    pub mixed_case: bool,
+    /// Names that nobody is asked for.
+    pub hosts: Hosts,
+    /// How long after its time an answer may be told when no upstream answers;
+    /// zero never.
+    pub serve_stale: Duration,
+    /// Whether names that are asked for shortly before their time is over are asked
+    /// for anew.
+    pub prefetch: bool,
     /// How long one upstream may think.
     pub attempt_timeout: Duration,
     /// How long all of them may. Below the 5 s after which glibc gives up, so
@@ -65,6 +80,11 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             upstreams: Vec::new(),
+            strategy: Strategy::Order,
+            mixed_case: false,
+            hosts: Hosts::default(),
+            serve_stale: Duration::ZERO,
+            prefetch: true,
             attempt_timeout: Duration::from_millis(1500),
             deadline: Duration::from_millis(4500),
             cached_answers: 16_384,
@@ -88,6 +108,7 @@ pub struct Server {
     v4: Sockets,
     v6: Option<Sockets>,
     config: Config,
+    lookups: Arc<Lookups>,
 }
 
 /// What every task of a running resolver shares.
@@ -159,12 +180,37 @@ impl Server {
     /// kernel choose. Without IPv6 on the host it goes on with IPv4 alone and
     /// says so.
     pub async fn bind(wanted: Ports, config: Config) -> Result<Self, BindError> {
+        let counters = Arc::new(Counters::default());
+        let patience = Patience {
+            attempt: config.attempt_timeout,
+            total: config.deadline,
+        };
+        let upstreams = Upstreams::new(
+            &config.upstreams,
+            (config.strategy, config.mixed_case),
+            patience,
+            config.exchanges,
+            Arc::clone(&counters),
+        )?;
+        let lookups = Arc::new(Lookups {
+            hosts: config.hosts.clone(),
+            cache: Cache::new(config.cached_answers, config.serve_stale),
+            in_flight: InFlight::default(),
+            upstreams,
+            prefetch: config.prefetch,
+            counters,
+        });
         let v4 = listen::v4(wanted.v4).await?;
         let v6 = listen::v6(wanted.v6).await?;
         if v6.is_none() {
             tracing::warn!("the host has no IPv6 loopback; the resolver answers on 127.0.0.1 only");
         }
-        Ok(Self { v4, v6, config })
+        Ok(Self {
+            v4,
+            v6,
+            config,
+            lookups,
+        })
     }
 
     /// Where it listens. The kernel programs must know it before any sandbox asks.
@@ -177,12 +223,13 @@ impl Server {
 
     /// Begins to answer.
     pub fn serve<G: Gate>(self, gate: Arc<G>) -> Running {
-        let Self { v4, v6, config } = self;
-        let counters = Arc::new(Counters::default());
-        let patience = Patience {
-            attempt: config.attempt_timeout,
-            total: config.deadline,
-        };
+        let Self {
+            v4,
+            v6,
+            config,
+            lookups,
+        } = self;
+        let counters = Arc::clone(&lookups.counters);
         let shared = Arc::new(Shared {
             resolver: Resolver {
                 gate,
@@ -191,14 +238,7 @@ impl Server {
                     total: config.ready,
                     records_per_second: config.records_per_second,
                 }),
-                cache: Cache::new(config.cached_answers),
-                in_flight: InFlight::default(),
-                upstreams: Upstreams::new(
-                    &config.upstreams,
-                    patience,
-                    config.exchanges,
-                    counters.clone(),
-                ),
+                lookups,
                 counters: counters.clone(),
             },
             queries: Admission::new(config.queries_per_sandbox, config.queries),

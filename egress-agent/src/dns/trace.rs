@@ -11,6 +11,7 @@ use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::rr::RecordType;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 /// A name from the wire that is no name can be 1,000 characters of escapes.
 const MAX_NAME: usize = 300;
@@ -24,8 +25,18 @@ pub(super) struct Finding {
     pub(super) rule: Option<RuleOrigin>,
     /// Facts in the order in which they became known.
     pub(super) notes: Vec<String>,
+    /// Where the answer came from.
+    pub(super) source: Option<Source>,
     /// How many labels of the name are recorded as a hash.
     pub(super) concealed: Option<usize>,
+}
+
+/// Where an answer came from.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) upstream: Arc<str>,
+    /// `hit`, `miss` or `stale`.
+    pub(super) cache: &'static str,
 }
 
 /// A bound that a query passed, and was answered all the same.
@@ -56,6 +67,7 @@ impl Finding {
             reason: Some(reason),
             rule: None,
             notes: Vec::new(),
+            source: None,
             concealed: None,
         }
     }
@@ -68,6 +80,7 @@ impl Finding {
             reason: None,
             rule: None,
             notes: Vec::new(),
+            source: None,
             concealed: None,
         }
     }
@@ -141,7 +154,8 @@ pub(super) fn tally(sandbox: SandboxId, tally: Tally) -> Record {
             name: query::name_of(&key).map(|name| name.to_string()),
             rule,
             count,
-            detail: Some(format!("from the cache, as {upstream} had answered")),
+            upstream: Some(upstream.to_string()),
+            cache: Some("hit"),
             ..of_sandbox(sandbox, query::type_of(&key), Outcome::Allowed)
         },
         Tally::Folded {
@@ -189,6 +203,10 @@ fn record(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
     record.query_type = query.map(|query| query.query_type.to_string());
     record.outcome = Some(finding.outcome);
     record.reason = finding.reason;
+    if let Some(source) = &finding.source {
+        record.upstream = Some(source.upstream.to_string());
+        record.cache = Some(source.cache);
+    }
     if asked.sandbox.is_none() {
         // All that is known about who asked.
         record.address = Some(asked.from.ip());

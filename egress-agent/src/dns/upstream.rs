@@ -3,7 +3,10 @@
 use super::cache::{Key, Lookup};
 use super::chain::{ChainError, follow};
 use super::counters::{Counters, count_many};
+use super::endpoint::{Endpoint, Line};
 use super::exchange::{ExchangeError, exchange};
+use super::identity::IdentityError;
+use crate::model::DomainName;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +24,9 @@ const MAX_UPSTREAMS: usize = 8;
 /// Why no upstream gave a usable answer.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub(super) enum Failure {
-    #[error("no upstream resolver is configured; name one with --upstream or in the configuration")]
+    #[error(
+        "no upstream resolver is configured for it; name one with --upstream or in the configuration"
+    )]
     NoUpstream,
     #[error("no upstream resolver answered in time ({0})")]
     Silent(String),
@@ -29,7 +34,7 @@ pub(super) enum Failure {
     Unusable(String),
     #[error("the answer of {upstream} is not usable: {error}")]
     Chain {
-        upstream: SocketAddr,
+        upstream: Arc<str>,
         error: ChainError,
     },
 }
@@ -51,41 +56,71 @@ pub(super) struct Patience {
     pub(super) total: Duration,
 }
 
+/// Which upstream is asked first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Strategy {
+    /// The first that is configured, as long as it answers.
+    #[default]
+    Order,
+    /// The one that answered quickest lately.
+    Fastest,
+}
+
 /// The upstream resolvers in their order.
 #[derive(Debug)]
 pub(super) struct Upstreams {
     servers: Vec<Server>,
+    strategy: Strategy,
+    mixed_case: bool,
     patience: Patience,
     slots: Semaphore,
     began: Instant,
     counters: Arc<Counters>,
+    turns: AtomicU64,
 }
 
 #[derive(Debug)]
 struct Server {
-    address: SocketAddr,
+    endpoint: Endpoint,
+    line: Line,
+    label: Arc<str>,
     /// Milliseconds after `began` until which it is asked last.
     avoided_until: AtomicU64,
+    /// Microseconds of an answer, a moving mean; 0 before the first.
+    latency: AtomicU64,
 }
+
+/// One question in so many goes to another than the fastest, which may have become
+/// the slower one.
+const EXPLORE: u64 = 32;
 
 impl Upstreams {
     pub(super) fn new(
-        servers: &[SocketAddr],
+        servers: &[Endpoint],
+        (strategy, mixed_case): (Strategy, bool),
         patience: Patience,
         exchanges: usize,
         counters: Arc<Counters>,
-    ) -> Self {
-        let server = |address: &SocketAddr| Server {
-            address: *address,
-            avoided_until: AtomicU64::new(0),
+    ) -> Result<Self, IdentityError> {
+        let server = |endpoint: &Endpoint| {
+            Ok(Server {
+                endpoint: endpoint.clone(),
+                line: endpoint.line()?,
+                label: endpoint.to_string().into(),
+                avoided_until: AtomicU64::new(0),
+                latency: AtomicU64::new(0),
+            })
         };
-        Self {
-            servers: servers.iter().map(server).collect(),
+        Ok(Self {
+            servers: servers.iter().map(server).collect::<Result<_, _>>()?,
+            strategy,
+            mixed_case,
             patience,
             slots: Semaphore::new(exchanges),
             began: Instant::now(),
             counters,
-        }
+            turns: AtomicU64::new(0),
+        })
     }
 
     /// Asks one upstream after the other until one gives a usable answer. The
@@ -110,12 +145,19 @@ impl Upstreams {
         };
         let mut silent = true;
         for _ in 0..ROUNDS {
-            for server in self.preferred() {
-                let asked = exchange(server.address, key, &self.counters);
+            for server in self.preferred(&key.name) {
+                let begin = Instant::now();
+                let asked = exchange(
+                    (server.endpoint.address, &server.line),
+                    key,
+                    self.mixed_case,
+                    &self.counters,
+                );
                 let error = match timeout(self.patience.attempt, asked).await {
                     Ok(Ok(message)) => {
                         server.avoided_until.store(0, Ordering::Relaxed);
-                        return self.learn(key, server.address, &message);
+                        server.note(begin.elapsed());
+                        return self.learn(key, &server.label, &message);
                     }
                     Ok(Err(error)) => {
                         silent = false;
@@ -130,7 +172,7 @@ impl Upstreams {
                         "no answer".to_owned()
                     }
                 };
-                let trouble = format!("{}: {error}", server.address);
+                let trouble = format!("{}: {error}", server.label);
                 if !troubles.contains(&trouble) {
                     troubles.push(trouble);
                 }
@@ -146,11 +188,14 @@ impl Upstreams {
     fn learn(
         &self,
         key: &Key,
-        upstream: SocketAddr,
+        upstream: &Arc<str>,
         message: &hickory_proto::op::Message,
     ) -> Result<Arc<Lookup>, Failure> {
-        let learned = follow(&key.name, key.query_type, message)
-            .map_err(|error| Failure::Chain { upstream, error })?;
+        let upstream = Arc::clone(upstream);
+        let learned = match follow(&key.name, key.query_type, message) {
+            Ok(learned) => learned,
+            Err(error) => return Err(Failure::Chain { upstream, error }),
+        };
         if let super::chain::Learned::Records(chain) = &learned {
             count_many(&self.counters.unrelated, chain.unrelated);
         }
@@ -158,14 +203,48 @@ impl Upstreams {
             learned,
             received: Instant::now(),
             upstream,
+            is_stale: false,
         }))
     }
 
-    /// In the configured order, those that failed lately at the end.
-    fn preferred(&self) -> Vec<&Server> {
+    /// Whether nobody who is for the name has answered lately.
+    pub(super) fn have_failed(&self, name: &DomainName) -> bool {
         let now = self.elapsed();
-        let mut servers: Vec<&Server> = self.servers.iter().collect();
-        servers.sort_by_key(|server| now < server.avoided_until.load(Ordering::Relaxed));
+        let avoided = |server: &&Server| now < server.avoided_until.load(Ordering::Relaxed);
+        self.preferred(name).iter().all(avoided)
+    }
+
+    /// Those that are for the name, the best first, those that failed lately at
+    /// the end. A name that an upstream has for itself is asked of nobody else,
+    /// also when that one is gone: it may exist there only.
+    fn preferred(&self, name: &DomainName) -> Vec<&Server> {
+        let now = self.elapsed();
+        let best = self
+            .servers
+            .iter()
+            .filter_map(|server| server.endpoint.specificity(name))
+            .max();
+        let is_for = |server: &&Server| match best {
+            Some(best) => server.endpoint.specificity(name) == Some(best),
+            None => server.endpoint.domains.is_empty(),
+        };
+        let mut servers: Vec<&Server> = self.servers.iter().filter(is_for).collect();
+        let avoided = |server: &Server| now < server.avoided_until.load(Ordering::Relaxed);
+        match self.strategy {
+            Strategy::Order => servers.sort_by_key(|server| avoided(server)),
+            Strategy::Fastest => {
+                servers.sort_by_key(|server| {
+                    (avoided(server), server.latency.load(Ordering::Relaxed))
+                });
+                let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+                if turn % EXPLORE == EXPLORE - 1 {
+                    let usable = servers.iter().take_while(|server| !avoided(server)).count();
+                    if let Some(usable) = servers.get_mut(..usable) {
+                        usable.rotate_left((turn / EXPLORE) as usize % usable.len().max(1));
+                    }
+                }
+            }
+        }
         servers
     }
 
@@ -176,6 +255,18 @@ impl Upstreams {
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX / 2)
+    }
+}
+
+impl Server {
+    /// Takes the time of an answer into the mean.
+    fn note(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let mean = match self.latency.load(Ordering::Relaxed) {
+            0 => took,
+            before => (before.saturating_mul(7) + took) / 8,
+        };
+        self.latency.store(mean.max(1), Ordering::Relaxed);
     }
 }
 

@@ -107,6 +107,12 @@ pub struct Record {
     pub name: Option<String>,
     /// DNS query type as text (`A`, `HTTPS`).
     pub query_type: Option<String>,
+    /// The upstream resolver that had answered; `hosts` for a static entry.
+    pub upstream: Option<String>,
+    /// What the resolver's cache had: `hit`, `miss` or `stale`.
+    pub cache: Option<&'static str>,
+    /// Microseconds from the query to its answer; absent where nobody looked.
+    pub latency_us: Option<u64>,
     /// The rule that decided.
     pub rule: Option<RuleOrigin>,
     /// How it ended; absent where nothing was decided.
@@ -147,6 +153,9 @@ impl Record {
             protocol: None,
             name: None,
             query_type: None,
+            upstream: None,
+            cache: None,
+            latency_us: None,
             rule: None,
             outcome: None,
             reason: None,

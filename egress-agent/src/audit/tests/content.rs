@@ -34,6 +34,9 @@ pub(in crate::audit) fn full() -> Record {
         protocol: Some("tcp".to_owned()),
         name: Some("api.example.com".to_owned()),
         query_type: Some("AAAA".to_owned()),
+        upstream: Some("tls://192.0.2.1:853 (dns.example)".to_owned()),
+        cache: Some("miss"),
+        latency_us: Some(1_234),
         rule: Some(RuleOrigin {
             file: Arc::new(PathBuf::from("/etc/egress/policies.d/ci.yaml")),
             line: 7,
@@ -103,6 +106,9 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "protocol": "tcp",
         "name": "api.example.com",
         "query_type": "AAAA",
+        "upstream": "tls://192.0.2.1:853 (dns.example)",
+        "cache": "miss",
+        "latency_us": 1_234,
         "rule": {
             "file": "/etc/egress/policies.d/ci.yaml",
             "line": 7,

@@ -93,7 +93,7 @@ async fn silence_ends_in_servfail_before_the_deadline_of_clients() {
 async fn a_refused_connection_shows_at_once() {
     let gone = Upstream::new(|_, _| Vec::new()).await.address;
     let world = World::with(Config {
-        upstreams: vec![gone],
+        upstreams: vec![gone.into()],
         ..config(&[])
     })
     .await;

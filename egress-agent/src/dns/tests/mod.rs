@@ -3,10 +3,12 @@
 
 mod answers;
 mod budget;
+mod choice;
 mod failure;
 mod policy;
 mod quick;
 mod robustness;
+mod secure;
 mod transport;
 mod upstream;
 mod world;

@@ -107,6 +107,8 @@ async fn what_was_answered_without_a_record_is_recorded_with_its_count() {
     assert_eq!(last.query_type.as_deref(), Some("A"));
     assert_eq!(last.outcome, Some(Outcome::Allowed));
     assert!(last.rule.is_some() && last.sandbox_id.is_some());
+    assert_eq!((records[0].cache, last.cache), (Some("miss"), Some("hit")));
+    assert!(last.upstream.is_some() && last.upstream == records[0].upstream);
 }
 
 #[tokio::test]

@@ -193,7 +193,10 @@ pub(super) struct World {
 
 pub(super) fn config(upstreams: &[&Upstream]) -> Config {
     Config {
-        upstreams: upstreams.iter().map(|upstream| upstream.address).collect(),
+        upstreams: upstreams
+            .iter()
+            .map(|upstream| upstream.address.into())
+            .collect(),
         attempt_timeout: Duration::from_millis(300),
         deadline: Duration::from_millis(1500),
         ..Config::default()

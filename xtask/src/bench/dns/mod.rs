@@ -37,6 +37,9 @@ pub struct Options {
     /// Measure only this; can be given several times.
     #[arg(long = "scenario", value_name = "NAME", value_enum)]
     scenarios: Vec<Scenario>,
+    /// Measure the programs in this directory, and build nothing.
+    #[arg(long, value_name = "DIRECTORY")]
+    binaries: Option<std::path::PathBuf>,
     /// How to print the result.
     #[arg(short, long, value_enum, default_value_t = Format::Text)]
     output: Format,
@@ -72,20 +75,25 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             "it needs root for cgroups, namespaces and programs",
         ));
     }
-    setup::run_first()?;
     setup::provide(&PROGRAMS)?;
-    let mut cargo = shell::cargo();
-    shell::run(cargo.args([
-        "build",
-        "--release",
-        "--bin",
-        "egress-agent",
-        "--bin",
-        "egressctl",
-    ]))?;
+    let binaries = match &options.binaries {
+        Some(directory) => directory.clone(),
+        None => {
+            setup::run_first()?;
+            let target = [
+                "build",
+                "--release",
+                "--bin",
+                "egress-agent",
+                "--bin",
+                "egressctl",
+            ];
+            shell::run(shell::cargo().args(target))?;
+            shell::workspace().join("target/release")
+        }
+    };
     let world = World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
     let _servers = servers::start(&world)?;
-    let binaries = shell::workspace().join("target/release");
     let mut bench = Bench::new(options, &world, &binaries)?;
     let report = bench.measure()?;
     match options.output {

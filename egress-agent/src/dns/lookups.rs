@@ -1,0 +1,84 @@
+//! Where an answer comes from: static entries, the cache, an upstream, or, when
+//! all upstreams fail, what the cache knew before.
+
+use super::cache::{Cache, Key, Lookup};
+use super::coalesce::InFlight;
+use super::counters::{Counters, count};
+use super::hosts::Hosts;
+use super::upstream::{Failure, Upstreams};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::time::timeout;
+
+/// How long a client waits for upstreams where something old could be said
+/// instead (RFC 8767 section 5).
+const BEFORE_STALE: Duration = Duration::from_millis(1800);
+
+/// All sources of answers.
+#[derive(Debug)]
+pub(super) struct Lookups {
+    pub(super) hosts: Hosts,
+    pub(super) cache: Cache,
+    pub(super) in_flight: InFlight,
+    pub(super) upstreams: Upstreams,
+    /// Whether what is asked for when it is about to expire is asked for anew.
+    pub(super) prefetch: bool,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Lookups {
+    /// What is known without asking anybody.
+    pub(super) fn known(&self, key: &Key, now: Instant) -> Option<Arc<Lookup>> {
+        self.hosts
+            .find(key, now)
+            .or_else(|| self.cache.find(key, now))
+    }
+
+    /// Asks upstreams; once for all who ask the same meanwhile.
+    pub(super) async fn ask(&self, key: &Key) -> Result<Arc<Lookup>, Failure> {
+        let Some(stale) = self.cache.find_stale(key, Instant::now()) else {
+            return self.ask_now(key, false).await;
+        };
+        // Nobody waits again for those who were silent a moment ago.
+        let patience = if self.upstreams.have_failed(&key.name) {
+            Duration::ZERO
+        } else {
+            BEFORE_STALE
+        };
+        match timeout(patience, self.ask_now(key, false)).await {
+            Ok(Ok(lookup)) => Ok(lookup),
+            Ok(Err(_)) | Err(_) => {
+                count(&self.counters.stale);
+                Ok(stale)
+            }
+        }
+    }
+
+    /// `anew` asks although something is known.
+    async fn ask_now(&self, key: &Key, anew: bool) -> Result<Arc<Lookup>, Failure> {
+        let ask = async {
+            // Whoever looked before the last answer came finds it here.
+            if let Some(known) = self.cache.find(key, Instant::now()).filter(|_| !anew) {
+                return Ok(known);
+            }
+            let lookup = self.upstreams.ask(key).await?;
+            self.cache.keep(key.clone(), lookup.clone(), Instant::now());
+            Ok(lookup)
+        };
+        self.in_flight.join(key, ask).await
+    }
+
+    /// Asks for a name anew in the background, because somebody asked for it
+    /// shortly before its time was over.
+    pub(super) fn refresh(self: &Arc<Self>, key: Key) {
+        if !self.cache.begin_refresh(&key) {
+            return;
+        }
+        count(&self.counters.prefetched);
+        let lookups = Arc::clone(self);
+        tokio::spawn(async move {
+            // A failure shows when the old answer is over.
+            let _ = lookups.ask_now(&key, true).await;
+        });
+    }
+}
