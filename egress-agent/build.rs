@@ -1,7 +1,7 @@
 //! Builds the kernel object, so that `cargo build` alone gives a whole agent.
 //!
-//! The path of the object is left in `EGRESS_EBPF_OBJECT` for the code that
-//! embeds it. Which compiler builds it is decided in `xtask/src/toolchain.rs`.
+//! The paths of the objects are left in `EGRESS_EBPF_OBJECT` and
+//! `EGRESS_LSM_OBJECT` for the code that embeds them. Which compiler builds it is decided in `xtask/src/toolchain.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -53,6 +53,9 @@ fn build() -> Result<(), String> {
     let (command, object) = toolchain.build(&variable("CARGO")?, workspace, &target_dir);
     run(command, &toolchain)?;
     println!("cargo::rustc-env=EGRESS_EBPF_OBJECT={}", utf8(&object)?);
+    // The programs that few kernels let run are an object of their own.
+    let lsm = object.with_file_name("egress-lsm");
+    println!("cargo::rustc-env=EGRESS_LSM_OBJECT={}", utf8(&lsm)?);
     Ok(())
 }
 

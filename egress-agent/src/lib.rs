@@ -6,12 +6,12 @@
 //! | row | modules |
 //! |---|---|
 //! | 0 | [`model`] |
-//! | 1 | [`policy`] |
+//! | 1 | [`policy`], [`bundle`] |
 //! | 2 | [`grants`] |
 //! | 3 | [`image`] |
 //! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`] |
 //! | 5 | [`audit`] |
-//! | 6 | [`api`] |
+//! | 6 | [`api`], [`export`] |
 //! | 7 | [`daemon`] |
 //! | 8 | [`cli`] |
 //! | any | [`telemetry`] |
@@ -20,11 +20,13 @@
 
 pub mod api;
 pub mod audit;
+pub mod bundle;
 pub mod cli;
 pub mod daemon;
 pub mod dns;
 pub mod enforcer;
 pub mod events;
+pub mod export;
 pub mod grants;
 pub mod image;
 pub mod model;

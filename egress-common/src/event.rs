@@ -81,6 +81,8 @@ vocabulary! {
         Redirected = 7, "redirected";
         /// Inbound packets refused.
         InboundDenied = 8, "inbound_denied";
+        /// Device nodes that were not opened or made.
+        DeviceRefused = 9, "device_refused";
     }
 }
 

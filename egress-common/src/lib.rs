@@ -14,15 +14,19 @@
 
 mod layout;
 
+pub mod asker;
 pub mod decide;
 pub mod destination;
+pub mod device;
 pub mod event;
 pub mod flow;
 pub mod grant;
+pub mod lsm;
 pub mod names;
 pub mod sandbox;
 pub mod verdict;
 
+pub use asker::{ASKER_WORDS, AskerWord, asker_word};
 pub use decide::{Lookups, Neighbour, Standing, decide};
 pub use destination::{Destination, Ip, Port, Protocol};
 pub use event::{Counter, Event, Hook, Outcome};

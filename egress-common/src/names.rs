@@ -26,6 +26,8 @@ maps! {
     NETWORKS;
     /// [`crate::AskerKey`] → [`crate::Asker`].
     ASKERS;
+    /// UDP port of a loopback address → [`crate::AskerWord`], in memory that the agent maps.
+    ASKER_WORDS;
     /// Socket → [`crate::Flow`].
     FLOWS;
     /// Socket → [`crate::Origin`].
@@ -70,6 +72,8 @@ pub mod programs {
     pub const BOUND6: &str = "bound6";
     /// `cgroup/setsockopt`.
     pub const SET_OPTION: &str = "set_option";
+    /// `cgroup/dev`.
+    pub const DEVICE: &str = "device";
 }
 
 /// The symbol that holds the depth of a sandbox below the cgroup2 root, set

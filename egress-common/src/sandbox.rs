@@ -85,6 +85,8 @@ pub struct Settings {
     pub agent: CgroupId,
     /// Events a sandbox may report per second before they are only counted.
     pub events_per_second: u64,
+    /// DNS datagrams a sandbox may send in each [`QUERY_PERIOD`]; the rest is refused.
+    pub queries_per_period: u64,
     /// The [`CONTRACT`] of the agent that wrote this.
     pub contract: u32,
     /// Zero.
@@ -138,10 +140,7 @@ pub struct Meter {
     pub queries_refilled: u64,
 }
 
-/// DNS datagrams of one sandbox in each [`QUERY_PERIOD`]: far more than any
-/// program asks, and far fewer than the resolver's queue holds.
-pub const QUERIES_PER_PERIOD: u64 = 500;
-/// In nanoseconds.
+/// Over which [`Settings::queries_per_period`] counts, in nanoseconds.
 pub const QUERY_PERIOD: u64 = 100_000_000;
 
 shared! {
@@ -151,7 +150,7 @@ shared! {
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
     Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
-    Settings: 32 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, contract: u32, reserved: u32 }
+    Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, reserved: u32 }
     Emergency: 8 = { 0: u64 }
     Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
 }

@@ -144,6 +144,10 @@ reasons! {
     MalformedQuery = 74, "malformed_query", "the DNS message cannot be parsed";
     /// The resolver: the asked thing is allowed only where the address is not.
     ChainRefused = 75, "chain_refused", "the answer passes through a name that is blocked";
+    /// The resolver: names below wildcards carry more than the policy lets them.
+    NameBudget = 76, "name_budget", "names below wildcards say more than `dns.limits` of the policy lets them";
+    /// The resolver: more queries than the policy lets the sandbox ask.
+    QueryBudget = 77, "query_budget", "the sandbox asks more often than `dns.limits` of the policy lets it";
 }
 
 #[cfg(test)]

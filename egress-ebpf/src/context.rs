@@ -10,7 +10,7 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
     },
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 use core::ptr::NonNull;
 use egress_common::{CgroupId, Destination, Ip, Port, Protocol, Reason};
@@ -58,6 +58,14 @@ pub fn socket_kind(context: &SockContext) -> (u32, u32, u32) {
     // SAFETY: the kernel passes a valid context for the time of the call.
     let sk = unsafe { &*context.sock };
     (sk.family, sk.type_, sk.protocol)
+}
+
+/// What is wanted, from which kind of device, and its two numbers.
+#[inline(always)]
+pub fn device(context: &DeviceContext) -> (u32, u32, u32) {
+    // SAFETY: the kernel passes a valid context for the time of the call.
+    let device = unsafe { &*context.device };
+    (device.access_type, device.major, device.minor)
 }
 
 /// An address family, as a type: each hook is compiled for one, so that every

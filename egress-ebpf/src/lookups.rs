@@ -16,8 +16,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use egress_common::{
-    CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter, Neighbour,
-    Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
+    AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter,
+    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
 };
 
 /// Boot-time nanoseconds.
@@ -37,6 +37,7 @@ pub fn settings() -> &'static Settings {
         resolver_port6: 0,
         agent: CgroupId(0),
         events_per_second: 0,
+        queries_per_period: 0,
         contract: 0,
         reserved: 0,
     };
@@ -99,6 +100,24 @@ pub fn meter(payer: CgroupId) -> Option<&'static mut Meter> {
     // SAFETY: the element outlives the program run. Its fields are plain
     // integers that other CPUs may change at any time, which the users allow for.
     unsafe { meter.as_mut() }
+}
+
+/// Writes who asks from a loopback port. `false` cannot happen for an index that
+/// `asker_word` gives; it is there so that nothing has to be believed.
+#[inline(always)]
+pub fn prove_asker(index: u32, word: AskerWord) -> bool {
+    let Some(place) = maps::ASKER_WORDS.get_ptr_mut(index) else {
+        return false;
+    };
+    // SAFETY: an element of an array always exists and is aligned. The agent
+    // reads it at any time, so it is written whole, and only when it changes:
+    // most packets of a socket find their proof there already.
+    unsafe {
+        if place.read_volatile() != word {
+            place.write_volatile(word);
+        }
+    }
+    true
 }
 
 /// Bytes of reports that the agent has not read.

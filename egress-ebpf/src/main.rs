@@ -19,8 +19,8 @@ mod lookups;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt},
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt},
+    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
 };
 use context::{Address, Inet, Inet6, Skb};
 use egress_common::{Counter, Hook, Outcome, Reason};
@@ -185,6 +185,18 @@ pub fn set_option(ctx: SockoptContext) -> i32 {
         context::pass_large_option(&ctx);
     }
     code
+}
+
+/// Opening or making a device node. What is refused is only counted: there is no
+/// destination to tell of.
+#[cgroup_device]
+pub fn device(ctx: DeviceContext) -> i32 {
+    let (access, major, minor) = context::device(&ctx);
+    if egress_common::device::is_refused(access, major, minor) {
+        count(Counter::DeviceRefused);
+        return REFUSE;
+    }
+    PASS
 }
 
 /// Never runs: a program with a path to it is refused by the verifier.

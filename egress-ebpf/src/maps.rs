@@ -5,8 +5,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Asker, AskerKey, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network, NetworkKey,
-    Origin, Sandbox, Settings,
+    Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network,
+    NetworkKey, Origin, Sandbox, Settings,
 };
 
 /// What all programs must know.
@@ -36,10 +36,20 @@ pub static GRANTS: HashMap<GrantKey, Grant, 131_072> = HashMap::new();
 #[btf_map]
 pub static NETWORKS: LpmTrie<NetworkKey, Network, 65_536> = LpmTrie::new();
 
-/// Who asks the resolver. Least recently used first out: an entry is needed
+/// Who asks the resolver over TCP, or from another address than the words of
+/// [`ASKER_WORDS`] are for. Least recently used first out: an entry is needed
 /// only from the packet that it describes until the resolver reads that packet.
 #[btf_map]
 pub static ASKERS: LruHashMap<AskerKey, Asker, 65_536> = LruHashMap::new();
+
+/// Who asks from the ports of `127.0.0.1` and `::1` over UDP, which is nearly
+/// everybody. It has a place for each port, so it is never full; the agent maps
+/// it into its memory and reads it without a system call.
+#[btf_map]
+pub static ASKER_WORDS: Array<AskerWord, { egress_common::ASKER_WORDS }, MMAPABLE> = Array::new();
+
+/// `BPF_F_MMAPABLE`, Linux 5.5.
+const MMAPABLE: usize = 1 << 10;
 
 /// What sockets remember. No bound but the sockets themselves. Out of memory:
 /// the socket is judged on every packet.

@@ -14,6 +14,9 @@ mod command {
     pub const MAP_CREATE: i64 = 0;
     pub const PROG_LOAD: i64 = 5;
     pub const PROG_ATTACH: i64 = 8;
+    pub const PROG_DETACH: i64 = 9;
+    pub const PROG_GET_FD_BY_ID: i64 = 13;
+    pub const PROG_QUERY: i64 = 16;
 }
 
 /// `BPF_MAP_TYPE_HASH`.
@@ -181,6 +184,56 @@ pub fn load_lsm_program(function: &str) -> io::Result<()> {
     // SAFETY: the kernel has just opened it for this process.
     drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
     Ok(())
+}
+
+#[repr(C)]
+struct QueryAttr {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    reserved: u32,
+    flags_of_programs: u64,
+}
+
+/// The ids of the LSM programs that are attached to a cgroup.
+pub fn lsm_programs(cgroup: &Path) -> io::Result<Vec<u32>> {
+    const ROOM: usize = 64;
+    let directory = File::open(cgroup)?;
+    let (mut ids, mut flags) = ([0_u32; ROOM], [0_u32; ROOM]);
+    let mut attr = QueryAttr {
+        target: number(&directory),
+        attach_type: LSM_CGROUP,
+        query_flags: 0,
+        attach_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: ROOM as u32,
+        reserved: 0,
+        flags_of_programs: flags.as_mut_ptr() as u64,
+    };
+    bpf(command::PROG_QUERY, &mut attr)?;
+    Ok(ids[..attr.count as usize].to_vec())
+}
+
+/// Takes them out, and says how many there were.
+pub fn detach_lsm_programs(cgroup: &Path) -> io::Result<usize> {
+    let directory = File::open(cgroup)?;
+    let ids = lsm_programs(cgroup)?;
+    for id in &ids {
+        let descriptor = bpf(command::PROG_GET_FD_BY_ID, &mut [*id, 0, 0])?;
+        // SAFETY: the kernel has just opened it for this process.
+        let program = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let mut attr = AttachAttr {
+            target: number(&directory),
+            program: number(&program),
+            attach_type: LSM_CGROUP,
+            flags: 0,
+        };
+        bpf(command::PROG_DETACH, &mut attr)?;
+    }
+    Ok(ids.len())
 }
 
 /// The id of a function in type information (`Documentation/bpf/btf.rst`).

@@ -180,6 +180,7 @@ pub struct Agent<'w> {
     world: &'w World,
     directory: PathBuf,
     program: PathBuf,
+    control: PathBuf,
     running: Option<Running>,
 }
 
@@ -201,6 +202,7 @@ impl<'w> Agent<'w> {
             world,
             directory,
             program: binary("egress-agent"),
+            control: binary("egressctl"),
             running: None,
         };
         for (name, text) in policies {
@@ -208,6 +210,13 @@ impl<'w> Agent<'w> {
         }
         agent.configure(&agent.configuration());
         agent
+    }
+
+    /// Uses the programs of this directory, as a benchmark does whose own program
+    /// was built otherwise.
+    pub fn use_binaries(&mut self, directory: &Path) {
+        self.program = directory.join("egress-agent");
+        self.control = directory.join("egressctl");
     }
 
     /// Writes another configuration; it counts from the next start.
@@ -255,7 +264,7 @@ impl<'w> Agent<'w> {
 
     /// `egressctl` with these arguments, connected to this agent.
     pub fn egressctl(&self, arguments: &[&str]) -> io::Result<Running> {
-        let mut command = Command::new(binary("egressctl"));
+        let mut command = Command::new(&self.control);
         command.arg("--socket").arg(self.socket()).args(arguments);
         self.world.near.run(|| Running::start(&mut command))
     }

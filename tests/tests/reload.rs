@@ -102,7 +102,7 @@ fn a_hangup_reloads_as_the_command_does() {
     agent.write_policy("changing", "no policy");
     kill_process(pid, Signal::HUP).expect("it runs");
     assert!(agent.recorded(&["refused; the policies in force stay"]));
-    assert_eq!(agent.status()["state"], "enforcing");
+    assert_eq!(agent.status()["state"], "enforcing, with warnings");
 }
 
 #[test]

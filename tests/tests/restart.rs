@@ -185,6 +185,34 @@ fn a_cgroup_that_appears_below_the_root_is_denied_with_and_without_an_agent() {
 }
 
 #[test]
+fn an_armed_root_is_denied_until_an_agent_takes_over_what_is_in_force() {
+    let Some(world) = world("restart: armed") else {
+        return;
+    };
+    let mut agent = Agent::prepare(&world, &[("changing", "no policy at all")]);
+    let arm = || {
+        let mut command = Command::new(egress_tests::product::binary("egress-agent"));
+        command
+            .arg("--arm")
+            .arg("--config")
+            .arg(agent.directory().join("agent.toml"));
+        egress_tests::operation::Said::of(&mut command)
+    };
+    assert!(arm().errors.contains("is denied until an agent runs"));
+    stranger(&world, &agent, "one");
+    // Again is no harm, and no agent's work is undone by it.
+    assert!(arm().errors.contains("stays as it is"));
+    agent.write_policy("changing", &policy::changing(&["allowed.example"], ""));
+    agent.launch();
+    let started = agent.status()["started"].to_string();
+    assert!(
+        started.contains("took over the programs and maps in force, unchanged"),
+        "{started}"
+    );
+    world.nothing_escaped(&[]);
+}
+
+#[test]
 fn a_sandbox_that_ends_while_no_agent_runs_is_collected_by_the_next() {
     let Some(world) = world("restart: ended meanwhile") else {
         return;

@@ -4,6 +4,7 @@ mod bench;
 mod debian;
 mod demo;
 mod failure;
+mod package;
 mod setup;
 mod shell;
 mod soak;
@@ -36,6 +37,8 @@ enum Task {
     Soak(soak::Options),
     /// Measures what enforcement costs.
     Bench(bench::Options),
+    /// Makes a Debian package, an RPM package and a tarball.
+    Package(package::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
     Tidy,
 }
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Task::Vm(options) => vm::run(&options),
         Task::Soak(options) => soak::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Package(options) => package::run(&options),
         Task::Tidy => tidy::run(),
     };
     match result {

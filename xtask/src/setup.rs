@@ -14,7 +14,7 @@ const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "22";
 
 /// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 8] = [
+const PROGRAMS: &[(&str, &str, &str)] = &[
     (
         "cc",
         "build-essential",
@@ -35,10 +35,17 @@ const PROGRAMS: [(&str, &str, &str); 8] = [
         "attaches and detaches programs in tests",
     ),
     (
+        "ssh-keygen",
+        "openssh-client",
+        "signs bundles of policies in tests",
+    ),
+    ("minisign", "minisign", "signs bundles of policies in tests"),
+    (
         "nft",
         "nftables",
         "is what the benchmark compares enforcement with",
     ),
+    ("promtool", "prometheus", "checks the metrics in tests"),
 ];
 
 /// What the linker is built from.
@@ -70,7 +77,7 @@ struct Plan {
 impl Plan {
     fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
         let mut plan = Self::default();
-        plan.need(&PROGRAMS, has);
+        plan.need(PROGRAMS, has);
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
             plan.provide(&missing);
         }

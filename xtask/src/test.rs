@@ -1,7 +1,7 @@
 //! `cargo xtask test`: builds, checks and tests everything, and says in one
 //! last line how it went.
 
-use crate::{Failure, setup, shell, tidy, vm};
+use crate::{Failure, package, setup, shell, tidy, vm};
 use egress_tests::privilege::{MUST_RUN, SKIP_MARK};
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
@@ -161,6 +161,11 @@ fn checks(tally: &mut Tally) {
         tally.skip("lints: clippy is not installed (rustup component add clippy)");
     }
     tally.check(tidy::run());
+    if package::units::can_be_judged() {
+        tally.check(package::units::judge());
+    } else {
+        tally.skip("units: systemd-analyze is not installed (apt-get install systemd)");
+    }
 }
 
 fn tests(options: &Options, tally: &mut Tally) {

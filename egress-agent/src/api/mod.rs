@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod metrics;
 mod server;
 pub mod wire;
 
 pub use client::{Client, ClientError};
+pub use metrics::{MetricsAddress, MetricsListening, Scrape, serve_metrics};
 pub use server::{Listening, ServeError, serve};
 
 use std::future::Future;

@@ -26,8 +26,8 @@ const MAX_BODY: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {path}: {error}")]
 pub struct ServeError {
-    path: PathBuf,
-    error: io::Error,
+    pub(super) path: PathBuf,
+    pub(super) error: io::Error,
 }
 
 /// Who is at the other end, as the kernel says; `None` if it did not.

@@ -102,12 +102,22 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// The second wall, LSM programs: `in force: …`, or `not usable here: …` with
+    /// the reason.
+    #[serde(default)]
+    pub lsm: String,
     /// Points of the fence that are open, by the name of the sandbox; without those
     /// for which none is.
     #[serde(default)]
     pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
+    /// Where they came from: `files`, or which bundle signed by whom.
+    #[serde(default)]
+    pub policies_from: Option<String>,
+    /// Since when they are in force, RFC 3339.
+    #[serde(default)]
+    pub policies_since: Option<String>,
     /// Where the resolver listens.
     pub resolver: Vec<String>,
     /// Upstream resolvers in order.

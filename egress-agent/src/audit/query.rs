@@ -1,7 +1,8 @@
 //! What is asked of the store.
 
-use crate::audit::DestinationFilter;
+use crate::audit::columns::{NAME, POLICY, PROJECT, SANDBOX, TASK};
 use crate::audit::row::SELECT;
+use crate::audit::{DestinationFilter, ProcessFilter, RuleFilter};
 use crate::model::RecordKind;
 use egress_common::{Outcome, Reason};
 use jiff::Timestamp;
@@ -15,6 +16,9 @@ pub enum Order {
     NewestFirst,
     /// The earliest first; a limit keeps the earliest.
     OldestFirst,
+    /// In the order in which they were stored, whatever the clock did: how a
+    /// follower reads on without missing anything.
+    Stored,
 }
 
 /// A question: every condition that is set must hold.
@@ -26,14 +30,29 @@ pub struct Query {
     pub until: Option<Timestamp>,
     /// Stored after this sequence number: how a follower asks for what is new.
     pub after: Option<i64>,
+    /// Behind this place, in an order by time: how a long answer is
+    /// read in parts. The time is in microseconds since the epoch.
+    pub beyond: Option<(i64, i64)>,
     /// The sandbox's name; `*` stands for any characters.
     pub sandbox: Option<String>,
+    /// The policy's name; `*` stands for any characters.
+    pub policy: Option<String>,
+    /// The task; `*` stands for any characters.
+    pub task: Option<String>,
+    /// The project; `*` stands for any characters.
+    pub project: Option<String>,
     /// How it ended.
     pub verdict: Option<Outcome>,
     /// What it is about.
     pub kind: Option<RecordKind>,
     /// Where to.
     pub destination: Option<DestinationFilter>,
+    /// The domain name as it was recorded; `*` stands for any characters.
+    pub name: Option<String>,
+    /// By which rule.
+    pub rule: Option<RuleFilter>,
+    /// By which process.
+    pub process: Option<ProcessFilter>,
     /// Why it was refused.
     pub reason: Option<Reason>,
     /// At most so many.
@@ -46,6 +65,20 @@ impl Query {
     /// The statement. Every value is bound, none is text in it.
     pub(super) fn statement(&self) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new(SELECT);
+        self.conditions(&mut statement);
+        statement.push(match self.order {
+            Order::NewestFirst => " ORDER BY time DESC, sequence DESC",
+            Order::OldestFirst => " ORDER BY time, sequence",
+            Order::Stored => " ORDER BY sequence",
+        });
+        if let Some(limit) = self.limit {
+            statement.push(" LIMIT ").push_bind(i64::from(limit));
+        }
+        statement
+    }
+
+    /// Adds every condition to a statement that has named its table.
+    pub(super) fn conditions(&self, statement: &mut QueryBuilder<Sqlite>) {
         // A constant first condition, so that every other begins with AND.
         statement.push(" WHERE 1");
         if let Some(since) = self.since {
@@ -61,13 +94,30 @@ impl Query {
         if let Some(after) = self.after {
             statement.push(" AND sequence > ").push_bind(after);
         }
-        if let Some(sandbox) = &self.sandbox {
-            let operator = if sandbox.contains('*') { "GLOB" } else { "=" };
+        if let Some((time, sequence)) = self.beyond {
+            let sign = match self.order {
+                Order::NewestFirst => " < ",
+                Order::OldestFirst | Order::Stored => " > ",
+            };
             statement
-                .push(" AND sandbox ")
-                .push(operator)
-                .push(" ")
-                .push_bind(sandbox.clone());
+                .push(" AND (time, sequence)")
+                .push(sign)
+                .push("(")
+                .push_bind(time)
+                .push(", ")
+                .push_bind(sequence)
+                .push(")");
+        }
+        for (column, pattern) in [
+            (SANDBOX, &self.sandbox),
+            (POLICY, &self.policy),
+            (TASK, &self.task),
+            (PROJECT, &self.project),
+            (NAME, &self.name),
+        ] {
+            if let Some(pattern) = pattern {
+                matching(statement.push(" AND "), column, pattern);
+            }
         }
         if let Some(verdict) = self.verdict {
             statement.push(" AND outcome = ").push_bind(verdict.name());
@@ -80,17 +130,39 @@ impl Query {
         }
         if let Some(destination) = &self.destination {
             statement.push(" AND ");
-            destination.condition(&mut statement);
+            destination.condition(statement);
         }
-        statement.push(match self.order {
-            Order::NewestFirst => " ORDER BY time DESC, sequence DESC",
-            Order::OldestFirst => " ORDER BY time, sequence",
-        });
-        if let Some(limit) = self.limit {
-            statement.push(" LIMIT ").push_bind(i64::from(limit));
+        if let Some(rule) = &self.rule {
+            statement.push(" AND ");
+            rule.condition(statement);
         }
-        statement
+        if let Some(process) = &self.process {
+            statement.push(" AND ");
+            process.condition(statement);
+        }
     }
+}
+
+/// Adds `column` against a text in which `*` may stand for any characters.
+pub(super) fn matching(statement: &mut QueryBuilder<Sqlite>, column: &str, pattern: &str) {
+    let (operator, value) = if pattern.contains('*') {
+        (" GLOB ", only_stars(pattern))
+    } else {
+        (" = ", pattern.to_owned())
+    };
+    statement.push(column).push(operator).push_bind(value);
+}
+
+/// A GLOB pattern in which nothing but `*` has a meaning.
+fn only_stars(pattern: &str) -> String {
+    let mut glob = String::with_capacity(pattern.len());
+    for character in pattern.chars() {
+        match character {
+            '?' | '[' => glob.extend(['[', character, ']']),
+            other => glob.push(other),
+        }
+    }
+    glob
 }
 
 /// The first whole microsecond that is not before `time`.

@@ -35,6 +35,24 @@ impl Reader {
             .map_err(|source| open::database(&self.path, source))
     }
 
+    /// The place of the record that was stored last; 0 if there is none.
+    pub async fn last_sequence(&self) -> Result<i64, AuditError> {
+        sqlx::query_scalar("SELECT coalesce(max(sequence), 0) FROM records")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// The file.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The connections.
+    pub(super) const fn pool(&self) -> &SqlitePool {
+        &self.pool
+    }
+
     /// Closes all connections.
     pub async fn close(self) {
         self.pool.close().await;

@@ -15,7 +15,7 @@ pub fn render_table(records: &[StoredRecord]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(HEADER);
     for record in records {
-        table.add_row(cells(record).map(|text| inert(&text)));
+        table.add_row(cells(record).map(|text| to_terminal(&text)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -31,7 +31,7 @@ pub fn render_table(records: &[StoredRecord]) -> String {
         // A refused policy is told in several lines.
         for line in notes(record).iter().flat_map(|note| note.lines()) {
             text.push_str("\n    ");
-            text.push_str(&inert(line));
+            text.push_str(&to_terminal(line));
         }
     }
     text
@@ -113,7 +113,7 @@ fn process(record: &StoredRecord) -> Option<String> {
 
 /// Escapes control characters and marks that turn the reading direction:
 /// sandboxes choose names and commands that end up on an operator's terminal.
-fn inert(text: &str) -> String {
+pub fn to_terminal(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

@@ -1,5 +1,6 @@
 //! The store on real files.
 
+mod asking;
 mod content;
 mod failure;
 mod opening;

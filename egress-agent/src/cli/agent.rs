@@ -2,13 +2,13 @@
 
 use super::exit::{Exit, Problem};
 use super::output::counted;
-use crate::daemon::{AgentError, Config, DEFAULT_FILE, ServiceError, serve};
-use crate::policy::PolicySet;
+use crate::daemon::source::Source;
+use crate::daemon::{AgentError, Config, ServiceError, arm, serve};
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::telemetry::{self, LogFormat};
+use crate::telemetry::{self, LogFormat, ids};
 use clap::Parser;
 use jiff::Timestamp;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The daemon of the egress enforcer. Enforcement stays in force when it ends.
@@ -26,9 +26,14 @@ pub struct AgentArguments {
     /// Check the configuration and the policies, and do nothing else.
     #[arg(long)]
     check_config: bool,
+    /// Deny everything below the governed root until an agent runs, and end. What
+    /// is in force there already stays as it is.
+    #[arg(long, conflicts_with = "check_config")]
+    arm: bool,
     /// How log lines look. How many there are says EGRESS_LOG, such as `debug`.
-    #[arg(long, value_name = "human|json", default_value = "human")]
-    log_format: LogFormat,
+    /// If not given: entries of journald where systemd says so, else lines.
+    #[arg(long, value_name = "human|json|journal")]
+    log_format: Option<LogFormat>,
 }
 
 /// The whole of `egress-agent`.
@@ -41,13 +46,13 @@ pub fn agent_main() -> ExitCode {
 }
 
 fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
-    telemetry::init(arguments.log_format, "info").map_err(Problem::usage)?;
-    let config = match &arguments.config {
-        Some(path) => Config::load(path),
-        None if Path::new(DEFAULT_FILE).exists() => Config::load(Path::new(DEFAULT_FILE)),
-        None => Ok(Config::default()),
-    };
-    let config = config.map_err(|error| Problem::new(Exit::BadConfiguration, error))?;
+    telemetry::init(
+        arguments.log_format.unwrap_or_else(LogFormat::suitable),
+        "info",
+    )
+    .map_err(Problem::usage)?;
+    let config = Config::load_or_default(arguments.config.as_deref())
+        .map_err(|error| Problem::new(Exit::BadConfiguration, error))?;
     if arguments.check_config {
         return check(&config);
     }
@@ -56,6 +61,20 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
             Exit::NotPermitted,
             "the agent loads kernel programs and must be run as root",
         ));
+    }
+    if arguments.arm {
+        let armed = arm(&config)?;
+        tracing::info!(
+            message_id = ids::ARMED,
+            egress_root = config.root,
+            "{}",
+            if armed {
+                "everything below the root is denied until an agent runs"
+            } else {
+                "something is in force already, and stays as it is"
+            }
+        );
+        return Ok(Exit::Ok);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -69,9 +88,11 @@ fn run(arguments: &AgentArguments) -> Result<Exit, Problem> {
 }
 
 fn check(config: &Config) -> Result<Exit, Problem> {
-    match PolicySet::load(&config.policies, Timestamp::now()) {
-        Ok((set, warnings)) => {
-            eprint!("{}", diagnostics_text(&warnings, Colour::No));
+    let read = Source::open(config).and_then(|mut source| source.read(Timestamp::now()));
+    match read {
+        Ok(loaded) => {
+            let set = loaded.policies;
+            eprint!("{}", diagnostics_text(&loaded.warnings, Colour::No));
             if set.iter().next().is_none() {
                 eprintln!("egress-agent: there is no policy yet, so no sandbox can be started");
             }

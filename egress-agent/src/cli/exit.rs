@@ -20,6 +20,8 @@ pub enum Exit {
     NotReachable,
     /// The caller may not.
     NotPermitted,
+    /// A signature or digest is not what it should be.
+    Unverified,
     /// A configuration or policy file has to be corrected.
     BadConfiguration,
     /// What the sandboxed command gave.
@@ -36,6 +38,7 @@ impl Exit {
             Self::Denied => 3,
             Self::NotReachable => 5,
             Self::NotPermitted => 6,
+            Self::Unverified => 7,
             // EX_CONFIG of sysexits.h: systemd can be told not to restart then.
             Self::BadConfiguration => 78,
             Self::Command(code) => code,
@@ -84,6 +87,12 @@ impl Problem {
     /// The code.
     pub const fn exit(&self) -> Exit {
         self.exit
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.trim_end())
     }
 }
 

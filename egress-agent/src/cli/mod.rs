@@ -8,6 +8,8 @@
 mod agent;
 mod attribution;
 mod audit;
+mod bundle;
+mod doctor;
 mod emergency;
 mod exit;
 mod generate;
@@ -34,7 +36,7 @@ const GLOBAL: &str = "Options of every command";
 #[command(
     name = "egressctl",
     version,
-    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 78 bad configuration. `run` gives the exit status of the command."
+    after_help = "Exit codes: 0 ok, 1 failure, 2 usage, 3 denied, 5 agent not reachable, 6 not permitted, 7 verification failed, 78 bad configuration. `run` gives the exit status of the command."
 )]
 pub struct Arguments {
     /// The agent's control socket.
@@ -67,11 +69,16 @@ enum Command {
     /// Check and explain policies; needs no agent and no root.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Make, verify and install signed bundles of policies.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
     /// Look at sandboxes.
     #[command(subcommand)]
     Sandbox(operate::SandboxCommand),
     /// Show the agent's state.
     Status(operate::StatusArguments),
+    /// Look at this host, and say what it means for what is promised.
+    Doctor(doctor::DoctorArguments),
     /// Load the policies again; nothing changes unless all are good.
     Reload(operate::ReloadArguments),
     /// Ask the audit store.
@@ -88,7 +95,7 @@ enum Command {
     Completion(generate::CompletionArguments),
     /// Print the man page.
     #[command(hide = true)]
-    Man,
+    Man(generate::ManArguments),
 }
 
 /// The whole of `egressctl`.
@@ -103,15 +110,17 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),
+        Command::Bundle(command) => bundle::run(&socket, command),
         Command::Sandbox(command) => operate::sandbox(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
+        Command::Doctor(arguments) => doctor::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
         Command::EmergencyBlock(arguments) => emergency::block(&socket, &arguments),
         Command::Restore(arguments) => emergency::restore(&socket, &arguments),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
         Command::Completion(arguments) => generate::completion(&arguments),
-        Command::Man => generate::man(),
+        Command::Man(arguments) => generate::man(&arguments),
     };
     match result {
         Ok(exit) => exit.into(),

@@ -6,6 +6,7 @@ use super::output::{Output, counted, print, print_json, table, to_the_second};
 use crate::api::wire::Status;
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
+use crate::daemon::Config;
 use crate::enforcer::disarm_at;
 use crate::model::{Record, RecordKind, Relaxation};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
@@ -34,7 +35,7 @@ pub struct StatusArguments {
     output: Output,
 }
 
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct ReloadArguments {
     /// Return only when the policies are in force. That is always so; the flag
     /// is there to say it.
@@ -47,18 +48,50 @@ pub struct ReloadArguments {
 
 #[derive(Args, Debug)]
 pub struct DisarmArguments {
-    /// The governed root, relative to the cgroup2 mount.
-    #[arg(long, default_value = "egress")]
-    root: String,
+    /// The governed root, relative to the cgroup2 mount; that of the
+    /// configuration if absent.
+    #[arg(long)]
+    root: Option<String>,
     /// Yes, nothing below the root shall be judged any more.
     #[arg(long)]
     yes: bool,
     /// Also while sandboxes run.
     #[arg(long)]
     force: bool,
-    /// The directory of the audit store in which it is recorded.
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/egress")]
+    /// The directory of the audit store in which it is recorded if no agent runs;
+    /// that of the configuration if absent.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+}
+
+/// What is to be disarmed, and where that is recorded.
+struct Target {
+    root: String,
     state: PathBuf,
+    force: bool,
+}
+
+impl DisarmArguments {
+    fn target(&self) -> Result<Target, Problem> {
+        let (root, state) = (self.root.clone(), self.state.clone());
+        let (root, state) = match (root, state) {
+            (Some(root), Some(state)) => (root, state),
+            // A configuration that cannot be read is in nobody's way who says it all.
+            (root, state) => {
+                let config = Config::load_or_default(None)
+                    .map_err(|error| Problem::new(Exit::BadConfiguration, error))?;
+                (
+                    root.unwrap_or(config.root),
+                    state.unwrap_or(config.state_directory),
+                )
+            }
+        };
+        Ok(Target {
+            root,
+            state,
+            force: self.force,
+        })
+    }
 }
 
 /// Runs one request to the end.
@@ -125,7 +158,7 @@ pub fn status(socket: &Path, arguments: &StatusArguments) -> Result<Exit, Proble
 
 fn status_text(status: &Status) -> String {
     let mut text = format!(
-        "{} (version {}, since {})\n  root       {}\n  started    {}\n  sandboxes  {}\n  resolver   {} asks {}\n  audit      {}: {} written, {} waiting, {} lost\n",
+        "{} (version {}, since {})\n  root       {}\n  started    {}\n  sandboxes  {}\n  resolver   {} asks {}\n  audit      {}: {} written, {} waiting, {} lost\n  lsm        {}\n",
         status.state,
         status.version,
         to_the_second(&status.since),
@@ -138,6 +171,7 @@ fn status_text(status: &Status) -> String {
         status.audit_written,
         status.audit_queued,
         status.audit_lost,
+        status.lsm,
     );
     if let Some(error) = &status.audit_error {
         text.push_str(&format!("  audit error: {error}\n"));
@@ -152,7 +186,12 @@ fn status_text(status: &Status) -> String {
         let points: Vec<_> = points.iter().map(Relaxation::to_string).collect();
         text.push_str(&format!("  relaxed    {sandbox}: {}\n", points.join(", ")));
     }
-    text.push_str("policies in force:\n");
+    let from = status.policies_from.as_deref().unwrap_or("an older agent");
+    let since = status.policies_since.as_deref().map(to_the_second);
+    text.push_str(&format!(
+        "policies in force: from {from}, since {}\n",
+        since.as_deref().unwrap_or("unknown")
+    ));
     for policy in &status.policies {
         text.push_str(&format!(
             "  {}  {}  {}  {}\n",
@@ -205,17 +244,18 @@ pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Proble
             "this takes enforcement out of force: everything below the root may then reach everything; add --yes",
         ));
     }
+    let target = arguments.target()?;
     // Only the agent of this root may be asked; another one's is none of ours.
     let programs = match ask(Client::new(socket).status()) {
-        Ok(status) if status.root.ends_with(&arguments.root) => {
-            ask(Client::new(socket).disarm(arguments.force))?.programs
+        Ok(status) if status.root.ends_with(&target.root) => {
+            ask(Client::new(socket).disarm(target.force))?.programs
         }
-        Ok(_) => without_agent(arguments)?,
-        Err(problem) if problem.exit() == Exit::NotReachable => without_agent(arguments)?,
+        Ok(_) => without_agent(&target)?,
+        Err(problem) if problem.exit() == Exit::NotReachable => without_agent(&target)?,
         Err(problem) => return Err(problem),
     };
     print(&match programs {
-        0 => format!("nothing was in force at `{}`\n", arguments.root),
+        0 => format!("nothing was in force at `{}`\n", target.root),
         _ => format!("{programs} programs taken out of force\n"),
     })?;
     Ok(Exit::Ok)
@@ -225,7 +265,7 @@ pub fn disarm(socket: &Path, arguments: &DisarmArguments) -> Result<Exit, Proble
 const AGENTS_LOOK: Duration = Duration::from_millis(1500);
 
 /// Disarms a root whose agent is gone, and records it in the agent's store.
-fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
+fn without_agent(target: &Target) -> Result<usize, Problem> {
     if !rustix::process::geteuid().is_root() {
         return Err(Problem::new(
             Exit::NotPermitted,
@@ -233,12 +273,12 @@ fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
         ));
     }
     let hierarchy = Hierarchy::find().map_err(Problem::failure)?;
-    let root = match GovernedRoot::open(&hierarchy, &arguments.root) {
+    let root = match GovernedRoot::open(&hierarchy, &target.root) {
         Ok(root) => root,
         Err(CgroupError::Missing { .. }) => {
             return Err(Problem::failure(format!(
                 "there is no governed root `{}`; nothing is in force there",
-                arguments.root
+                target.root
             )));
         }
         Err(error) => return Err(Problem::failure(error)),
@@ -250,10 +290,10 @@ fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
             running.push(name.to_string());
         }
     }
-    if !running.is_empty() && !arguments.force {
+    if !running.is_empty() && !target.force {
         return Err(Problem::failure(format!(
             "sandboxes run below `{}`: {}; stop them first, or add --force to leave them without any limit",
-            arguments.root,
+            target.root,
             running.join(", ")
         )));
     }
@@ -264,13 +304,13 @@ fn without_agent(arguments: &DisarmArguments) -> Result<usize, Problem> {
         if disarm_at(root.path()).map_err(Problem::failure)? > 0 {
             return Err(Problem::failure(format!(
                 "an agent of `{}` is running and puts the programs back; stop it, or name its `--socket`",
-                arguments.root
+                target.root
             )));
         }
     }
     let recorded = record(
-        &arguments.state.join("audit.db"),
-        &arguments.root,
+        &target.state.join("audit.db"),
+        &target.root,
         programs,
         &running,
     );

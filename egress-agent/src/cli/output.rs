@@ -20,10 +20,16 @@ pub enum Output {
 
 /// Writes to standard output. A reader that has gone, such as `head`, is no error.
 pub fn print(text: &str) -> Result<(), Problem> {
+    print_to_reader(text).map(drop)
+}
+
+/// Writes to standard output, and says whether its reader is still there.
+pub fn print_to_reader(text: &str) -> Result<bool, Problem> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(Problem::failure),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Problem::failure(error)),
     }
 }
 

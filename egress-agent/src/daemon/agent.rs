@@ -1,13 +1,15 @@
 //! The agent: what joins the parts. Its order of start is the order of its
 //! promises: enforcement is in force before anything else can happen.
 
-use super::book::{Book, Member};
+use super::book::{Book, Generation, Member};
 use super::config::Config;
 use super::emergency::{Button, StateFile};
 use super::error::AgentError;
 use super::losses::LastReadings;
+use super::recording::Recording;
 use super::runtime::Runtime;
-use crate::audit::{Recorder, Store};
+use super::source::Source;
+use crate::audit::Store;
 use crate::dns::{self, BindError, OpenError, Ports, Running, Server};
 use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
 use crate::grants::{Adopted, Changes};
@@ -15,6 +17,7 @@ use crate::image::{Change, Image};
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy, SandboxCgroup};
+use crate::telemetry::metrics::Metrics;
 use egress_common::{Reason, Sandbox};
 use jiff::Timestamp;
 use std::net::SocketAddr;
@@ -30,8 +33,11 @@ pub struct Agent {
     root: GovernedRoot,
     enforcer: Enforcer,
     book: Mutex<Book>,
+    pub(super) generation: Generation,
     runtime: Mutex<Runtime>,
+    source: Mutex<Source>,
     store: Store,
+    recording: Recording,
     upstreams: Vec<SocketAddr>,
     resolver: OnceLock<ResolverState>,
     since: Timestamp,
@@ -66,10 +72,11 @@ impl Agent {
     pub async fn start(config: Config) -> Result<(Arc<Self>, Services), AgentError> {
         let now = Timestamp::now();
         let runtime = Runtime::open(&config.runtime_directory)?;
-        let (policies, warnings) =
-            PolicySet::load(&config.policies, now).map_err(AgentError::Policy)?;
-        if !warnings.is_empty() {
-            tracing::warn!("\n{}", diagnostics_text(&warnings, Colour::No).trim_end());
+        let mut source = Source::open(&config).map_err(AgentError::Policy)?;
+        let loaded = source.read_at_start(now).map_err(AgentError::Policy)?;
+        if !loaded.warnings.is_empty() {
+            let warnings = diagnostics_text(&loaded.warnings, Colour::No);
+            tracing::warn!("\n{}", warnings.trim_end());
         }
         let upstreams = upstreams(&config)?;
         let store = Store::open(&config.state_directory.join("audit.db")).await?;
@@ -92,15 +99,22 @@ impl Agent {
             }
         };
 
+        enforcer.limit_queries(config.dns.queries_per_second)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
+        let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);
+        let metrics = Arc::new(Metrics::new(sandbox_labels));
+        let recording = Recording::new(store.recorder(), metrics);
         let agent = Arc::new(Self {
             config,
             root,
             enforcer,
+            generation: book.generation(),
             book: Mutex::new(book),
             runtime: Mutex::new(runtime),
+            source: Mutex::new(source),
             store,
+            recording,
             upstreams,
             resolver: OnceLock::new(),
             since: now,
@@ -110,7 +124,8 @@ impl Agent {
             emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
         });
-        agent.take_over(&image, policies, now)?;
+        agent.take_over(&image, loaded.policies.clone(), now)?;
+        agent.note_policies_at_start(&loaded, now);
         // Policies may have changed while no agent ran.
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
@@ -182,9 +197,13 @@ impl Agent {
     /// find it again; elsewhere if somebody has taken that port since.
     async fn open_resolver(self: &Arc<Self>) -> Result<Services, AgentError> {
         let (v4, v6) = self.enforcer.resolver()?;
-        let config = || dns::Config {
-            upstreams: self.upstreams.clone(),
-            ..dns::Config::default()
+        let config = || {
+            let standard = dns::Config::default();
+            dns::Config {
+                upstreams: self.upstreams.clone(),
+                workers: self.config.dns.workers.unwrap_or(standard.workers),
+                ..standard
+            }
         };
         let wanted = Ports {
             v4: v4.unwrap_or(0),
@@ -235,6 +254,10 @@ impl Agent {
         self.runtime.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn source(&self) -> MutexGuard<'_, Source> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) const fn enforcer(&self) -> &Enforcer {
         &self.enforcer
     }
@@ -251,8 +274,8 @@ impl Agent {
         &self.store
     }
 
-    pub(super) fn recorder(&self) -> Recorder {
-        self.store.recorder()
+    pub(super) fn recorder(&self) -> Recording {
+        self.recording.clone()
     }
 
     pub(super) const fn since(&self) -> Timestamp {
@@ -267,6 +290,12 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {
+        self.resolver
+            .get()
+            .map(|state| state.counters.latency().read())
     }
 
     pub(super) fn started_in_words(&self) -> String {
@@ -285,7 +314,10 @@ impl Agent {
     /// What somebody should look at.
     pub(super) fn warnings(&self) -> Vec<String> {
         let moved = self.resolver.get().and_then(|state| state.moved.clone());
-        moved.into_iter().chain(self.findings().clone()).collect()
+        let mut warnings: Vec<String> = moved.into_iter().collect();
+        warnings.extend(self.source().warnings().cloned());
+        warnings.extend(self.findings().iter().cloned());
+        warnings
     }
 
     /// What the last look at the attachments found.
@@ -396,52 +428,6 @@ impl Agent {
         self.enforcer
             .grant(&writes)
             .map_err(|error| failed(error.to_string()))
-    }
-
-    /// Ends every live connection that policy no longer allows.
-    pub(super) fn end_revoked(&self) -> Result<usize, EnforcerError> {
-        let image = self.book().image();
-        let cgroups = self.cgroups_of_sandboxes();
-        let table = crate::enforcer::SocketTable::open()?;
-        let mut ended = 0;
-        for connection in table.live()? {
-            let Some(sandbox) = cgroups.get(&connection.cgroup) else {
-                continue;
-            };
-            if !Book::may_go_on(&image, *sandbox, &connection.to) {
-                table.end(&connection)?;
-                ended += 1;
-            }
-        }
-        Ok(ended)
-    }
-
-    /// Every cgroup at or below a sandbox, with the sandbox's own.
-    fn cgroups_of_sandboxes(
-        &self,
-    ) -> std::collections::BTreeMap<egress_common::CgroupId, egress_common::CgroupId> {
-        use std::os::unix::fs::MetadataExt;
-        let mut found = std::collections::BTreeMap::new();
-        let members: Vec<Member> = self.book().members().cloned().collect();
-        for member in members {
-            let mut open = vec![self.root.path().join(member.name.as_str())];
-            while let Some(directory) = open.pop() {
-                let Ok(metadata) = std::fs::metadata(&directory) else {
-                    continue;
-                };
-                found.insert(egress_common::CgroupId(metadata.ino()), member.cgroup);
-                let Ok(entries) = std::fs::read_dir(&directory) else {
-                    continue;
-                };
-                open.extend(
-                    entries
-                        .flatten()
-                        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-                        .map(|entry| entry.path()),
-                );
-            }
-        }
-        found
     }
 
     /// Writes what waits and closes the audit store.

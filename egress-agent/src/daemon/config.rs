@@ -1,5 +1,8 @@
 //! The agent's configuration: what ops wrote, then what it means.
 
+use super::feeds::{MetricsConfig, MetricsWire};
+use super::resolver_config::ResolverConfig;
+use crate::bundle::TrustedKey;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +21,19 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    dns: super::resolver_config::Wire,
+    metrics: Option<MetricsWire>,
+    watch: Option<bool>,
+    bundle: Option<WireBundle>,
+}
+
+/// The table `[bundle]`.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+struct WireBundle {
+    keys: Vec<String>,
+    file: Option<PathBuf>,
+    name: Option<String>,
 }
 
 /// What the agent runs with.
@@ -38,6 +54,28 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// How names are resolved.
+    pub dns: ResolverConfig,
+    /// Where metrics are offered; nowhere unless configured.
+    pub metrics: Option<MetricsConfig>,
+    /// Whether policies are loaded again when their files change.
+    pub watch: bool,
+    /// Policies come as a signed bundle only.
+    pub bundle: Option<BundleSettings>,
+    /// An agent for one command: it runs the policies that it was given or
+    /// nothing, keeps none for a later start, and speaks to no supervisor.
+    pub ephemeral: bool,
+}
+
+/// Whose bundles are believed, and where the bundle in force lies.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BundleSettings {
+    /// Not empty.
+    pub keys: Vec<TrustedKey>,
+    /// The bundle; its signatures lie beside it.
+    pub file: PathBuf,
+    /// The only name that is taken; if absent, that of the first bundle.
+    pub name: Option<String>,
 }
 
 /// Why a configuration cannot be used.
@@ -92,6 +130,11 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            dns: ResolverConfig::default(),
+            metrics: None,
+            watch: false,
+            bundle: None,
+            ephemeral: false,
         }
     }
 }
@@ -106,6 +149,16 @@ impl Config {
         Self::parse(path, &text)
     }
 
+    /// Reads this file; without one the usual file, or the defaults where that
+    /// does not exist.
+    pub fn load_or_default(path: Option<&Path>) -> Result<Self, ConfigError> {
+        match path {
+            Some(path) => Self::load(path),
+            None if Path::new(DEFAULT_FILE).exists() => Self::load(Path::new(DEFAULT_FILE)),
+            None => Ok(Self::default()),
+        }
+    }
+
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let wire: Wire = toml::from_str(text).map_err(|error| ConfigError::Syntax {
             path: path.to_owned(),
@@ -118,10 +171,16 @@ impl Config {
         };
         let default = Self::default();
         let runtime_directory = wire.runtime_directory.unwrap_or(default.runtime_directory);
+        let state_directory = wire.state_directory.unwrap_or(default.state_directory);
+        let bundle = wire
+            .bundle
+            .map(|wire| bundle(wire, &state_directory))
+            .transpose()
+            .map_err(|problem| value("bundle", problem))?;
         let config = Self {
             root: wire.root.unwrap_or(default.root),
             policies: wire.policies.unwrap_or(default.policies),
-            state_directory: wire.state_directory.unwrap_or(default.state_directory),
+            state_directory,
             socket: wire
                 .socket
                 .unwrap_or_else(|| runtime_directory.join("agent.sock")),
@@ -133,6 +192,18 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            dns: wire
+                .dns
+                .read()
+                .map_err(|(key, problem)| value(key, problem))?,
+            metrics: wire
+                .metrics
+                .map(MetricsWire::read)
+                .transpose()
+                .map_err(|(key, problem)| value(key, problem))?,
+            watch: wire.watch.unwrap_or(default.watch),
+            bundle,
+            ephemeral: default.ephemeral,
         };
         if config.policies.is_empty() {
             return Err(value("policies", "an empty list would leave every sandbox without a policy; name files or directories".into()));
@@ -156,6 +227,30 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+fn bundle(wire: WireBundle, state_directory: &Path) -> Result<BundleSettings, String> {
+    if wire.keys.is_empty() {
+        return Err(
+            "an empty list of `keys` would believe nobody; name keys, or leave `[bundle]` out \
+             to use loose files"
+                .into(),
+        );
+    }
+    let file = wire
+        .file
+        .unwrap_or_else(|| state_directory.join("bundle/policies.bundle"));
+    if !file.is_absolute() {
+        return Err(format!("`file`: `{}` is no absolute path", file.display()));
+    }
+    let keys = wire.keys.iter().map(|key| TrustedKey::parse(key));
+    Ok(BundleSettings {
+        keys: keys
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("`keys`: {error}"))?,
+        file,
+        name: wire.name,
+    })
 }
 
 #[cfg(test)]
@@ -185,6 +280,18 @@ mod tests {
             ("events_per_second = 0", "`events_per_second`"),
             ("state_directory = \"here\"", "`state_directory`"),
             ("polices = []", "polices"),
+            ("dns.queries_per_second = 0", "`dns.queries_per_second`"),
+            ("dns.workers = 0", "`dns.workers`"),
+            ("dns.worker = 1", "worker"),
+            ("[metrics]\nlisten = \"0.0.0.0:9\"", "`metrics.listen`"),
+            ("[metrics]\nlisten = \"unix:m.sock\"", "`metrics.listen`"),
+            (
+                "[metrics]\nlisten = \"[::1]:9\"\nsandbox_labels = 5000",
+                "`metrics.sandbox_labels`",
+            ),
+            ("[bundle]\nkeys = []", "believe nobody"),
+            ("[bundle]\nkeys = [\"ssh-rsa\"]", "`keys`"),
+            ("[bundle]\nfile = \"/b\"", "keys"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(key), "{text}: {error}");
@@ -198,7 +305,15 @@ mod tests {
         let (_, known) = error.split_once("expected one of").expect("the keys");
         let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
         assert!(keys.contains(&"root"), "{error}");
-        for key in keys {
+        let error = parse("dns.nonsense = 1").expect_err("no such key");
+        let (_, known) = error.split_once("expected").expect("the keys");
+        let in_table = known.split('`').skip(1).step_by(2);
+        let in_table = in_table.map(|key| format!("dns.{key}"));
+        let own = keys
+            .into_iter()
+            .filter(|key| *key != "dns")
+            .map(str::to_owned);
+        for key in own.chain(in_table) {
             assert!(
                 documented.contains(&format!("| `{key}` |")),
                 "docs/operations.md lacks `{key}`"

@@ -9,8 +9,9 @@ use crate::api::wire::{
 };
 use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
-use crate::policy::{Policy, PolicySet, UserSetting};
+use crate::policy::{Policy, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
+use crate::telemetry::ids;
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -111,6 +112,7 @@ impl Agent {
         drop(book);
         let mode = mode_name(policy.mode);
         self.tell_of_sandbox(
+            ids::SANDBOX_BEGAN,
             &member,
             format!(
                 "began under policy {} ({}), mode {mode}",
@@ -155,31 +157,50 @@ impl Agent {
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         self.runtime().forget(&member.name).map_err(failed)?;
-        self.tell_of_sandbox(&member, "ended".into());
+        self.tell_of_sandbox(ids::SANDBOX_ENDED, &member, "ended".into());
         Ok(())
     }
 
-    /// Loads the policies again. Nothing is changed unless all of them are good.
-    pub fn reload_policies(&self, caller: u32) -> Result<Reloaded, Failure> {
+    /// Loads the policies again, for a user or because files changed. Nothing is
+    /// changed unless all of them are good.
+    pub fn reload_policies(&self, caller: Option<u32>) -> Result<Reloaded, Failure> {
         let now = Timestamp::now();
-        let (policies, warnings) =
-            PolicySet::load(&self.config().policies, now).map_err(|problems| {
+        let mut source = self.source();
+        let refused = |text: &str| {
+            self.tell_of_policies(
+                Outcome::Denied,
+                caller,
+                format!("refused; the policies in force stay:\n{text}"),
+            );
+            Failure::new(
+                FailureKind::BadConfiguration,
+                format!("nothing was changed; the policies in force stay:\n{text}"),
+            )
+        };
+        let loaded = match source.read(now) {
+            Ok(loaded) => loaded,
+            Err(problems) => {
                 let text = diagnostics_text(&problems, Colour::No);
-                self.tell_of_policies(
-                    Outcome::Denied,
-                    caller,
-                    format!("refused; the policies in force stay:\n{text}"),
-                );
-                Failure::new(
-                    FailureKind::BadConfiguration,
-                    format!("nothing was changed; the policies in force stay:\n{text}"),
-                )
-            })?;
+                source.note_refused(&text);
+                return Err(refused(&text));
+            }
+        };
         {
             let mut book = self.book();
-            let changes = book.load(policies, now)?;
+            let changes = match book.load(loaded.policies.clone(), now) {
+                Ok(changes) => changes,
+                Err(error) => {
+                    let text = error.to_string();
+                    source.note_refused(&text);
+                    drop(refused(&text));
+                    return Err(error.into());
+                }
+            };
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
+        source.note_accepted();
+        source.note_in_force(&loaded, now);
+        drop(source);
         let connections_ended = self.end_revoked().unwrap_or_else(|error| {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "revoked connections were not ended at once");
@@ -199,14 +220,15 @@ impl Agent {
             Outcome::Allowed,
             caller,
             format!(
-                "in force: {}; {connections_ended} connections ended",
-                names.join(", ")
+                "in force: {}; from {}; {connections_ended} connections ended",
+                names.join(", "),
+                loaded.from
             ),
         );
         Ok(Reloaded {
             policies,
             connections_ended,
-            warnings: diagnostics_text(&warnings, Colour::No),
+            warnings: diagnostics_text(&loaded.warnings, Colour::No),
         })
     }
 
@@ -276,6 +298,12 @@ impl Agent {
                 ))
             })
             .collect();
+        counters.extend(
+            self.enforcer()
+                .lsm_refusals()
+                .into_iter()
+                .map(|(hook, count)| (format!("lsm_{hook}"), count)),
+        );
         let mut resolver = Vec::new();
         if let Some((ports, counts)) = self.resolver() {
             resolver.push(format!("127.0.0.1:{}", ports.v4));
@@ -290,9 +318,10 @@ impl Agent {
             );
         }
         let health = self.store().health();
-        let book = self.book();
         let warnings = self.warnings();
         let emergency = self.incident().map(Incident::from);
+        let policies = self.source().in_force().cloned();
+        let book = self.book();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             state: if emergency.is_some() {
@@ -307,6 +336,7 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            lsm: self.enforcer().lsm(),
             relaxed: book
                 .members()
                 .filter(|member| !member.relaxed.is_empty())
@@ -317,6 +347,8 @@ impl Agent {
                 .iter()
                 .map(|policy| in_force(policy))
                 .collect(),
+            policies_from: policies.as_ref().map(|it| it.from.clone()),
+            policies_since: policies.as_ref().map(|it| it.since.to_string()),
             resolver,
             upstreams: self.upstreams().iter().map(ToString::to_string).collect(),
             counters,
@@ -352,10 +384,13 @@ impl Agent {
             *disarmed = true;
             programs
         };
-        self.tell(format!(
-            "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
-            running.len()
-        ));
+        self.tell_as(
+            ids::DISARMED,
+            format!(
+                "disarmed by uid {caller}: {programs} programs taken out of force; {} sandboxes ran",
+                running.len()
+            ),
+        );
         self.stop();
         Ok(programs)
     }
@@ -401,7 +436,7 @@ impl Control for Agent {
     }
 
     async fn reload(&self, caller: u32) -> Result<Reloaded, Failure> {
-        tokio::task::block_in_place(|| self.reload_policies(caller))
+        tokio::task::block_in_place(|| self.reload_policies(Some(caller)))
     }
 
     async fn emergency_block(

@@ -54,6 +54,7 @@ impl Ephemeral {
             socket: runtime.join("agent.sock"),
             runtime_directory: runtime.clone(),
             upstreams,
+            ephemeral: true,
             ..Config::default()
         };
         let root = config.root.clone();

@@ -3,17 +3,54 @@
 
 use super::agent::Agent;
 use super::permit::Permit;
-use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal};
+use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing};
 use crate::enforcer::{Receipt, boot_now};
-use crate::model::{DomainName, Record};
+use crate::grants::Clamp;
+use crate::model::{DomainName, NameLimits, Record};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use jiff::Timestamp;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+/// Grants that stand in the kernel map, and how long answers may rely on them.
+pub struct StandingGrants {
+    receipt: Receipt,
+    clamp: Clamp,
+    /// Boot-time nanoseconds at which the next rule of the policy expires.
+    rules_until: u64,
+}
+
+impl Standing for StandingGrants {
+    fn covers(&self, now: u64, answer_ttl: Duration) -> bool {
+        let at_least = self.clamp.min.min(self.clamp.max).max(answer_ttl);
+        let wanted = nanoseconds(at_least + self.clamp.grace);
+        // Renewing for less than a second would be a system call for each answer.
+        // The grace is what may be missing, never the time that is told.
+        let spared = nanoseconds(self.clamp.grace.min(Duration::from_secs(1)));
+        let needed = now.saturating_add(wanted.saturating_sub(spared));
+        now < self.rules_until && needed <= self.receipt.expires()
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
 impl Gate for Agent {
-    type Receipt = Receipt;
+    type Receipt = StandingGrants;
     type Permit = Permit;
+
+    fn now(&self) -> u64 {
+        boot_now()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.current()
+    }
+
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        self.enforcer().asker(from, protocol)
+    }
 
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
         let sandbox = self.enforcer().asker(from, protocol)?;
@@ -49,6 +86,7 @@ impl Gate for Agent {
                 cache_ttl: compiled.policy.dns.cache_ttl,
                 negative_cache_ttl: compiled.policy.dns.negative_cache_ttl,
                 max_addresses: compiled.policy.dns.max_addresses.into(),
+                names: compiled.policy.dns.limits,
             },
             // It ended just now: nothing may be kept for it.
             None => Limits {
@@ -56,6 +94,7 @@ impl Gate for Agent {
                 cache_ttl: Duration::ZERO,
                 negative_cache_ttl: Duration::ZERO,
                 max_addresses: 0,
+                names: NameLimits::default(),
             },
         }
     }
@@ -65,7 +104,7 @@ impl Gate for Agent {
         sandbox: SandboxId,
         permit: &Permit,
         opening: Opening<'_>,
-    ) -> Result<Receipt, OpenError> {
+    ) -> Result<StandingGrants, OpenError> {
         if self.enforcer().is_stopped() {
             return Err(OpenError {
                 reason: Reason::Emergency,
@@ -76,7 +115,11 @@ impl Gate for Agent {
         let mut changes = Vec::new();
         let opened = book.open(boot_now(), sandbox, permit, opening, &mut changes);
         let receipt = self.grant(&mut book, changes)?;
-        opened.map(|()| receipt)
+        opened.map(|()| StandingGrants {
+            receipt,
+            clamp: book.clamp(sandbox),
+            rules_until: book.rules_until(sandbox),
+        })
     }
 
     fn record(&self, mut record: Record) {
@@ -89,5 +132,53 @@ impl Gate for Agent {
             record.attribution.clone_from(&member.attribution);
         }
         self.recorder().record(record);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn grants(expires: u64, grace: u64) -> StandingGrants {
+        StandingGrants {
+            receipt: Receipt::for_tests(expires * SECOND),
+            clamp: Clamp {
+                min: Duration::from_secs(30),
+                max: Duration::from_secs(3600),
+                grace: Duration::from_secs(grace),
+            },
+            rules_until: 500 * SECOND,
+        }
+    }
+
+    fn covers(grants: &StandingGrants, now: u64, answer_ttl: u64) -> bool {
+        grants.covers(now * SECOND, Duration::from_secs(answer_ttl))
+    }
+
+    #[test]
+    fn grants_cover_an_answer_only_while_they_outlive_it() {
+        let granted = grants(460, 60);
+        // 100 s into it, 300 s are told and 60 s of grace stay.
+        assert!(covers(&granted, 100, 300));
+        assert!(
+            covers(&granted, 101, 300),
+            "one second of the grace may be missing"
+        );
+        assert!(!covers(&granted, 102, 300));
+        // Short answers are renewed as long as `min_ttl` asks for more.
+        assert!(covers(&granted, 371, 1));
+        assert!(!covers(&granted, 372, 1));
+        // Without grace the time that is told is never cut.
+        let strict = grants(460, 0);
+        assert!(covers(&strict, 160, 300));
+        assert!(!covers(&strict, 161, 300));
+        assert!(!covers(&grants(10_000, 60), 500, 1), "a rule has expired");
+        assert!(!covers(
+            &grants(u64::MAX / SECOND, 60),
+            u64::MAX / SECOND,
+            1
+        ));
     }
 }

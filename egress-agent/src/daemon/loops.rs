@@ -3,10 +3,12 @@
 //! enforcement is still in force.
 
 use super::agent::Agent;
+use super::supervisor;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
 use crate::sandbox::SandboxCgroup;
+use crate::telemetry::ids;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +94,10 @@ impl Agent {
         let agent = Arc::clone(self);
         // Ending a sandbox waits for processes to die.
         tokio::task::spawn_blocking(move || agent.collect_orphans());
+        // Last: whoever hangs in one of the steps above is no longer alive.
+        if !self.config().ephemeral {
+            supervisor::alive();
+        }
     }
 
     /// Looks whether the programs are still there, and puts back what is
@@ -112,10 +118,13 @@ impl Agent {
             return self.warn_of(findings.iter().map(in_words).collect());
         }
         match self.enforcer().repair() {
-            Ok(repaired) => self.tell(format!(
-                "enforcement disturbed: somebody detached {}; put back",
-                repaired.join(", ")
-            )),
+            Ok(repaired) => self.tell_as(
+                ids::DISTURBED,
+                format!(
+                    "enforcement disturbed: somebody detached {}; put back",
+                    repaired.join(", ")
+                ),
+            ),
             Err(error) => {
                 let missing = findings.iter().map(in_words);
                 self.warn_of(missing.chain([error.to_string()]).collect());
@@ -130,7 +139,7 @@ impl Agent {
         }
         for finding in &findings {
             tracing::error!("{finding}");
-            self.tell(format!("enforcement disturbed: {finding}"));
+            self.tell_as(ids::DISTURBED, format!("enforcement disturbed: {finding}"));
         }
         if findings.is_empty() {
             self.tell("enforcement is undisturbed again".into());

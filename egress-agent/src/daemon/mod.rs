@@ -3,30 +3,42 @@
 //! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
 //! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
-//! socket offers, `emergency` is the button that stops everything, `loops` is what goes on meanwhile. [`serve`] is the daemon.
+//! socket offers, `emergency` is the button that stops everything, `loops` is what
+//! goes on meanwhile, [`source`] where policies come from. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
 mod agent;
+mod arm;
 pub mod book;
 mod config;
 mod control;
 pub mod emergency;
 mod ephemeral;
 mod error;
+mod feeds;
 mod gate;
 mod loops;
 mod losses;
+mod metrics;
 mod permit;
+mod recording;
 mod records;
+mod resolver_config;
+mod revocation;
 mod runtime;
 mod service;
+pub mod source;
+mod supervisor;
 mod words;
 
 pub use agent::{Agent, Services};
-pub use config::{Config, ConfigError, DEFAULT_FILE, upstream};
+pub use arm::arm;
+pub use config::{BundleSettings, Config, ConfigError, DEFAULT_FILE, upstream};
 pub use ephemeral::Ephemeral;
 pub use error::AgentError;
+pub use feeds::MetricsConfig;
 pub use permit::Permit;
+pub use resolver_config::ResolverConfig;
 pub use runtime::RuntimeError;
 pub use service::{ServiceError, serve};

@@ -2,7 +2,8 @@
 //! clocks are arguments, and the caller brings the kernel map in step.
 
 use super::book::{Book, Compiled};
-use crate::dns::{Judgement, OpenError, Opening, Refusal};
+use crate::dns::{Below, Judgement, OpenError, Opening, Refusal};
+use crate::enforcer::boot_now;
 use crate::grants::{Changes, Clamp, Offer};
 use crate::model::{DomainName, Transport};
 use crate::policy::{NamePermit, NameVerdict, PermittedService};
@@ -11,6 +12,7 @@ use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a policy allows about a name, with the version of the policy that said so.
 #[derive(Clone, Debug)]
@@ -42,7 +44,12 @@ impl Book {
                 let rule = first
                     .and_then(|at| compiled.policy.rules.get(at))
                     .map(|rule| rule.origin.clone());
+                let below = permit.wildcard.map(|(rule, labels)| Below {
+                    wildcard: compiled.rule(rule).0,
+                    labels,
+                });
                 Judgement::Allow {
+                    below,
                     permit: Permit {
                         policy: compiled.id,
                         name: Some(Arc::new(permit)),
@@ -103,11 +110,7 @@ impl Book {
         let Some(name) = &permit.name else {
             return Ok(());
         };
-        let clamp = Clamp {
-            min: compiled.policy.dns.min_ttl,
-            max: compiled.policy.dns.max_ttl,
-            grace: compiled.policy.dns.grace,
-        };
+        let clamp = clamp(compiled);
         let offers = by_services(compiled, name, opening.addresses)?;
         for (services, addresses) in offers {
             let offer = Offer {
@@ -131,10 +134,40 @@ impl Book {
         Ok(())
     }
 
+    /// How long the sandbox's grants last; no time at all if it has ended.
+    pub fn clamp(&self, sandbox: SandboxId) -> Clamp {
+        let ended = Clamp {
+            min: Duration::ZERO,
+            max: Duration::ZERO,
+            grace: Duration::ZERO,
+        };
+        self.policy_of(sandbox).map_or(ended, clamp)
+    }
+
+    /// Boot-time nanoseconds at which the next rule of the sandbox's policy expires.
+    pub fn rules_until(&self, sandbox: SandboxId) -> u64 {
+        let Some(compiled) = self.policy_of(sandbox) else {
+            return 0;
+        };
+        let Some(expiry) = compiled.next_expiry() else {
+            return u64::MAX;
+        };
+        let left = expiry.duration_since(Timestamp::now()).as_nanos();
+        boot_now().saturating_add(u64::try_from(left).unwrap_or(0))
+    }
+
     /// The sandbox's policy, if it is still the version that gave the permit.
     fn current(&self, sandbox: SandboxId, permit: &Permit) -> Option<&Compiled> {
         self.policy_of(sandbox)
             .filter(|compiled| compiled.id == permit.policy)
+    }
+}
+
+fn clamp(compiled: &Compiled) -> Clamp {
+    Clamp {
+        min: compiled.policy.dns.min_ttl,
+        max: compiled.policy.dns.max_ttl,
+        grace: compiled.policy.dns.grace,
     }
 }
 

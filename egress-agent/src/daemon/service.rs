@@ -3,7 +3,10 @@
 use super::agent::Agent;
 use super::config::Config;
 use super::error::AgentError;
-use crate::api::{self, Listening, ServeError};
+use super::source;
+use super::supervisor;
+use crate::api::{self, Listening, MetricsListening, ServeError};
+use crate::telemetry::ids;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -35,21 +38,34 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
 
     let (agent, services) = Agent::start(config).await?;
     let listening = Listening::bind(&agent.config().socket)?;
-    let stop = {
+    let metrics = match &agent.config().metrics {
+        Some(config) => Some(MetricsListening::bind(&config.listen).await?),
+        None => None,
+    };
+    let stop = || {
         let agent = Arc::clone(&agent);
         async move { agent.stopped().await }
     };
-    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop));
+    let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop()));
+    let metrics = metrics
+        .map(|listening| tokio::spawn(api::serve_metrics(listening, Arc::clone(&agent), stop())));
     let run = tokio::spawn(Arc::clone(&agent).run());
-    tracing::info!(root = %agent.root().path().display(), socket = %agent.config().socket.display(), "enforcing");
+    if agent.config().watch {
+        tokio::spawn(source::watch(Arc::clone(&agent)));
+    }
+    tracing::info!(
+        message_id = ids::READY,
+        egress_root = %agent.root().path().display(),
+        egress_socket = %agent.config().socket.display(),
+        "enforcing"
+    );
+    supervisor::ready(agent.root().path());
 
     let by_signal = loop {
         tokio::select! {
             _ = hangup.recv() => {
-                match tokio::task::block_in_place(|| agent.reload_policies(0)) {
-                    Ok(reloaded) => tracing::info!(policies = reloaded.policies.len(), "reloaded"),
-                    Err(failure) => tracing::error!("{}", failure.message),
-                }
+                // How it ended is logged and recorded there.
+                let _ = tokio::task::block_in_place(|| agent.reload_policies(Some(0)));
             }
             _ = terminate.recv() => break true,
             _ = interrupt.recv() => break true,
@@ -57,11 +73,14 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
             () = agent.stopped() => break false,
         }
     };
+    supervisor::stopping();
     if by_signal {
-        agent.tell("agent stops; enforcement stays in force".into());
+        agent.tell_as(ids::STOPS, "agent stops; enforcement stays in force".into());
     }
     agent.stop();
-    for (what, task) in [("reports", flatten(run)), ("control socket", flatten(api))] {
+    let tasks = [("reports", flatten(run)), ("control socket", flatten(api))];
+    let metrics = metrics.map(|task| ("metrics", flatten(task)));
+    for (what, task) in tasks.into_iter().chain(metrics) {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {
             tracing::warn!(what, "did not end in time");
         }

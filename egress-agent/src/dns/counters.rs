@@ -1,12 +1,16 @@
 //! What the resolver counts.
 
+use super::latency::Latency;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $field:ident,)+) => {
         /// Running totals since the resolver began.
         #[derive(Debug, Default)]
-        pub struct Counters { $($(#[$doc])* pub(super) $field: AtomicU64,)+ }
+        pub struct Counters {
+            $($(#[$doc])* pub(super) $field: AtomicU64,)+
+            pub(super) latency: Latency,
+        }
 
         /// The totals at one moment.
         #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -23,6 +27,11 @@ macro_rules! counters {
             /// Reads all of them.
             pub fn read(&self) -> Counts {
                 Counts { $($field: self.$field.load(Ordering::Relaxed),)+ }
+            }
+
+            /// How long answers took, refusals included.
+            pub const fn latency(&self) -> &Latency {
+                &self.latency
             }
         }
     };
@@ -45,6 +54,10 @@ counters! {
     unknown_asker,
     /// Queries and connections dropped because a bound on concurrency was reached.
     overloaded,
+    /// Queries that passed the policy's bound on asking.
+    over_query_budget,
+    /// Queries that passed the policy's bounds on what names below wildcards say.
+    over_name_budget,
     /// Datagrams from an upstream's address that answer nothing that was asked.
     forged,
     /// Records in upstream answers that the chain from the question does not reach.

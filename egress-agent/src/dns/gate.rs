@@ -1,6 +1,7 @@
 //! What the resolver asks of the rest of the agent.
 
-use crate::model::{DomainName, Record, RuleOrigin};
+use super::budget::Below;
+use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -11,9 +12,20 @@ use std::time::Duration;
 pub trait Gate: Send + Sync + 'static {
     /// Proof that addresses were written into the kernel map. Only the writer
     /// can make one; its type should have no public constructor.
-    type Receipt: Send;
+    type Receipt: Standing;
     /// What the policy allows about one name.
     type Permit: Send + Sync + Clone;
+
+    /// Boot-time nanoseconds, the clock of the grants.
+    fn now(&self) -> u64;
+
+    /// A number that moves before anything changes that is asked below, or any
+    /// grant is taken back. What was found out under an earlier number is asked
+    /// again.
+    fn generation(&self) -> u64;
+
+    /// As [`Gate::asker`], also for a sandbox that has just ended.
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
 
     /// Whose socket sent a packet from here, as the kernel recorded it.
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
@@ -52,6 +64,14 @@ pub trait Gate: Send + Sync + 'static {
     fn record(&self, record: Record);
 }
 
+/// How long a receipt's grants stand.
+pub trait Standing: Send + 'static {
+    /// Whether, at the boot-time nanosecond `now`, an answer may be repeated that
+    /// says its addresses are good for `answer_ttl`: the grants outlive it, and
+    /// opening them again would not make them last noticeably longer.
+    fn covers(&self, now: u64, answer_ttl: Duration) -> bool;
+}
+
 /// What policy says about a name.
 #[derive(Clone, Debug)]
 pub enum Judgement<P> {
@@ -61,6 +81,8 @@ pub enum Judgement<P> {
         permit: P,
         /// The rule that allows it.
         rule: Option<RuleOrigin>,
+        /// What of the name only a wildcard allows; `None` if a rule names it.
+        below: Option<Below>,
     },
     /// Policy refuses it, and the sandbox is in shadow mode: it is resolved, and
     /// recorded as what would have been refused.
@@ -97,6 +119,8 @@ pub struct Limits {
     pub negative_cache_ttl: Duration,
     /// Addresses per answer; further ones are neither opened nor handed out.
     pub max_addresses: usize,
+    /// How much may be said in names.
+    pub names: NameLimits,
 }
 
 /// What is to be opened.

@@ -3,8 +3,8 @@
 use egress_common::Protocol;
 use rustix::net::sockopt;
 use std::io::{self, ErrorKind};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use tokio::net::{TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use tokio::net::TcpListener;
 
 /// Bytes of queries that the kernel may hold while the agent is busy. The usual
 /// limit (`net.core.rmem_max`) is some 500 small packets, which a burst from many
@@ -83,7 +83,7 @@ fn is_absent(error: &io::Error) -> bool {
 
 async fn both(ip: IpAddr, wanted: u16) -> Result<Sockets, BindError> {
     for _ in 0..PORT_TRIES {
-        let udp = udp(SocketAddr::new(ip, wanted)).await?;
+        let udp = udp(SocketAddr::new(ip, wanted))?;
         let local = udp.local_addr();
         let address = local.map_err(|e| error(SocketAddr::new(ip, wanted), Protocol::Udp, e))?;
         match TcpListener::bind(address).await {
@@ -99,9 +99,9 @@ async fn both(ip: IpAddr, wanted: u16) -> Result<Sockets, BindError> {
     Err(BindError::NoFreePort(ip))
 }
 
-async fn udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
+fn udp(address: SocketAddr) -> Result<UdpSocket, BindError> {
     let failed = |e| error(address, Protocol::Udp, e);
-    let socket = UdpSocket::bind(address).await.map_err(failed)?;
+    let socket = UdpSocket::bind(address).map_err(failed)?;
     // Past the limit needs CAP_NET_ADMIN; without it the limit will do.
     sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER)
         .or_else(|_| sockopt::set_socket_recv_buffer_size(&socket, RECEIVE_BUFFER))

@@ -23,18 +23,25 @@
 //!
 //! Each carries an extended error (RFC 8914) with the reason, if the client speaks EDNS.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod admission;
+mod batch;
+mod budget;
 mod cache;
 mod chain;
 mod coalesce;
 mod counters;
+mod denial;
+mod desk;
 mod exchange;
 mod gate;
+mod handing;
+mod latency;
 mod listen;
 mod name;
 pub mod offline;
+mod query;
 mod question;
 mod record_type;
 mod reply;
@@ -42,15 +49,20 @@ mod resolver;
 mod screen;
 mod server;
 mod service_binding;
+mod spending;
 mod stream;
+mod template;
 mod trace;
 mod upstream;
+mod worker;
 
 #[cfg(test)]
 mod tests;
 
+pub use budget::Below;
 pub use counters::{Counters, Counts};
-pub use gate::{Gate, Judgement, Limits, OpenError, Opening, Refusal};
+pub use gate::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing};
+pub use latency::Latency;
 pub use listen::{BindError, Ports};
 pub use record_type::type_is_allowed;
 pub use server::{Config, Running, Server};

@@ -4,16 +4,28 @@ use super::cache::{Cache, Key, Lookup};
 use super::chain::follow;
 use super::coalesce::InFlight;
 use super::counters::Counters;
+use super::desk::{Bounds, Desks};
 use super::gate::Gate;
-use super::question;
+use super::query::QuestionKey;
+use super::question::{self, MAX_UDP};
 use super::resolver::Resolver;
 use super::trace::Asked;
 use super::upstream::{Patience, Upstreams};
+use super::worker::quick;
 use egress_common::{Protocol, SandboxId};
 use hickory_proto::op::Message;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+/// What a client hears.
+#[derive(Debug)]
+pub struct Answers {
+    /// The answer.
+    pub first: Vec<u8>,
+    /// The answer to the same datagram right after it, if it takes the short way.
+    pub again: Option<Vec<u8>>,
+}
 
 /// Answers the query of a sandbox as the resolver does, with `upstream` as what
 /// the only upstream has said about it. `None` if the query deserves no answer.
@@ -26,7 +38,7 @@ pub async fn answer<G: Gate>(
     protocol: Protocol,
     query: &[u8],
     upstream: &[u8],
-) -> Option<Vec<u8>> {
+) -> Option<Answers> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 53));
     let counters = Arc::new(Counters::default());
     let patience = Patience {
@@ -35,6 +47,11 @@ pub async fn answer<G: Gate>(
     };
     let resolver = Resolver {
         gate,
+        desks: Desks::new(Bounds {
+            per_sandbox: 1,
+            total: 1,
+            records_per_second: u32::MAX,
+        }),
         cache: Cache::new(1),
         in_flight: InFlight::default(),
         upstreams: Upstreams::new(&[], patience, 1, counters.clone()),
@@ -60,5 +77,14 @@ pub async fn answer<G: Gate>(
         protocol,
         sandbox: Some(sandbox),
     };
-    resolver.answer(asked, query).await
+    let first = resolver.answer(asked, query).await?;
+    let mut room = [0; MAX_UDP as usize];
+    let moment = (resolver.gate.now(), resolver.gate.generation());
+    let mut key = QuestionKey::new();
+    let again = match protocol {
+        Protocol::Udp => quick(&resolver, (address, query), &mut key, moment, &mut room),
+        Protocol::Tcp => None,
+    };
+    let again = again.and_then(|length| Some(room.get(..length)?.to_vec()));
+    Some(Answers { first, again })
 }

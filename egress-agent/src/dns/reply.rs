@@ -3,6 +3,7 @@
 use super::gate::Gate;
 use super::question::{Envelope, MAX_UDP, Question};
 use super::screen::Opened;
+use super::template::Template;
 use egress_common::{Protocol, Reason};
 use hickory_proto::op::{Edns, Message, ResponseCode};
 use hickory_proto::rr::rdata::opt::EdnsOption;
@@ -16,7 +17,7 @@ const LOCALHOST_TTL: u32 = 300;
 /// The EDNS option of RFC 8914.
 const EXTENDED_ERROR: u16 = 15;
 /// Longer explanations are cut: the answer must fit into one datagram.
-const MAX_EXPLANATION: usize = 400;
+pub(super) const MAX_EXPLANATION: usize = 400;
 
 /// A reply, ready to be encoded.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ struct Explanation {
 impl Reply {
     /// The only way to answer with what an upstream said: it takes what was
     /// opened, receipt included, and says nothing that was not opened.
-    pub(super) fn positive<G: Gate>(question: &Question, opened: Opened<G>) -> Self {
-        let (records, answer_ttl) = opened.redeem();
+    pub(super) fn positive<G: Gate>(question: &Question, opened: Opened<G>) -> (Self, G::Receipt) {
+        let (records, answer_ttl, receipt) = opened.redeem();
         let ttl = u32::try_from(answer_ttl.as_secs()).unwrap_or(u32::MAX);
         let mut reply = Self::new(&question.envelope, ResponseCode::NoError);
         let asked = question.envelope.query.as_ref().map(|query| &query.name);
@@ -54,7 +55,7 @@ impl Reply {
             }
             reply.answers.push(record);
         }
-        reply
+        (reply, receipt)
     }
 
     /// The addresses of loopback names, which are the same everywhere and need
@@ -160,6 +161,31 @@ impl Reply {
         fits(&message)
     }
 
+    /// The reply to whoever asks the same again; `None` if it is too long for a
+    /// datagram.
+    pub(super) fn template(&self) -> Option<Template> {
+        let mut message = self.message(false);
+        message.metadata.id = 0;
+        message.metadata.recursion_desired = false;
+        message.metadata.checking_disabled = false;
+        message.edns = None;
+        // In one letter case, so that the owner of a record is the question.
+        for query in &mut message.queries {
+            query.name = query.name.to_lowercase();
+        }
+        let asked = message.queries.first()?.name.clone();
+        for record in &mut message.answers {
+            if record.name == asked {
+                record.name = asked.clone();
+            }
+        }
+        let bytes = message.to_vec().ok()?;
+        if bytes.len() > usize::from(MAX_UDP) {
+            return None;
+        }
+        Template::new(bytes)
+    }
+
     fn message(&self, explain: bool) -> Message {
         let mut message = self.envelope.reply(self.code);
         message.answers.clone_from(&self.answers);
@@ -203,9 +229,13 @@ impl Reply {
 /// The RFC 8914 code that fits: 15 blocked (a rule forbids it), 17 filtered
 /// (part of the answer was taken out), 18 prohibited (nothing allows it to this
 /// client), 0 otherwise.
-fn extended_code(reason: Reason) -> u16 {
+pub(super) fn extended_code(reason: Reason) -> u16 {
     match reason {
-        Reason::NameBlocked | Reason::ChainRefused | Reason::Emergency => 15,
+        Reason::NameBlocked
+        | Reason::ChainRefused
+        | Reason::NameBudget
+        | Reason::QueryBudget
+        | Reason::Emergency => 15,
         Reason::QueryType | Reason::Rebinding | Reason::NeverAllowed | Reason::TooManyAddresses => {
             17
         }
@@ -235,7 +265,7 @@ fn extended_code(reason: Reason) -> u16 {
 }
 
 /// At most `bytes` of the text, cut between characters.
-fn cut(text: &str, bytes: usize) -> &str {
+pub(super) fn cut(text: &str, bytes: usize) -> &str {
     let mut end = text.len().min(bytes);
     while !text.is_char_boundary(end) {
         end -= 1;

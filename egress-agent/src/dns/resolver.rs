@@ -1,16 +1,20 @@
 //! One query from bytes to bytes.
 
+use super::budget::Below;
 use super::cache::{Cache, Key, Lookup};
-use super::chain::{Chain, Learned};
+use super::chain::Learned;
 use super::coalesce::InFlight;
-use super::counters::{Counters, count, count_many};
+use super::counters::{Counters, count};
+use super::desk::{Desks, Ready};
 use super::gate::{Gate, Judgement, Limits, Refusal};
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
-use super::screen::{Blocked, blocked_alias, screen};
+use super::template::Template;
 use super::trace::{self, Asked, Finding, judged, unusable};
 use super::upstream::{Failure, Upstreams};
-use super::{name, question::Envelope};
+use super::worker::STRANGERS;
+use super::{name, query, question::Envelope};
+use crate::model::RuleOrigin;
 use egress_common::{Mode, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -19,8 +23,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// The resolver without its sockets.
-pub(super) struct Resolver<G> {
+pub(super) struct Resolver<G: Gate> {
     pub(super) gate: Arc<G>,
+    pub(super) desks: Desks<G::Receipt>,
     pub(super) cache: Cache,
     pub(super) in_flight: InFlight,
     pub(super) upstreams: Upstreams,
@@ -28,19 +33,21 @@ pub(super) struct Resolver<G> {
 }
 
 /// What policy says at one moment.
-struct Admitted<P> {
-    permit: P,
-    limits: Limits,
+pub(super) struct Admitted<P> {
+    pub(super) permit: P,
+    pub(super) limits: Limits,
     outcome: Outcome,
     reason: Option<Reason>,
-    rule: Option<crate::model::RuleOrigin>,
+    pub(super) rule: Option<RuleOrigin>,
     help: Option<String>,
+    pub(super) below: Option<Below>,
 }
 
 impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         count(&self.counters.queries);
+        let begun = Instant::now();
         let read = question::read(bytes);
         let (finding, record) = match (asked.sandbox, read) {
             (_, Err(Unusable::Silent)) => {
@@ -76,14 +83,37 @@ impl<G: Gate> Resolver<G> {
                 (finding, record)
             }
         };
-        self.gate.record(record);
+        let sandbox = asked.sandbox.unwrap_or(STRANGERS);
+        let now = self.gate.now();
+        if self
+            .desks
+            .may_record(sandbox, now, finding.outcome, finding.reason)
+        {
+            self.gate.record(record);
+        }
+        self.counters.latency.observe(begun.elapsed());
         finding.reply.encode(asked.protocol)
     }
 
     /// Records a connection that belongs to no sandbox, or no longer to the one
     /// that opened it.
     pub(super) fn record_stranger(&self, from: SocketAddr) {
-        self.gate.record(trace::stranger(from));
+        let why = Some(Reason::UnknownAsker);
+        if self
+            .desks
+            .may_record(STRANGERS, self.gate.now(), Outcome::Denied, why)
+        {
+            self.gate.record(trace::stranger(from));
+        }
+    }
+
+    /// Records what was done without a record, and throws away what is no longer
+    /// good.
+    pub(super) fn sweep(&self) {
+        let tallies = self.desks.sweep(self.gate.now(), self.gate.generation());
+        for (sandbox, tally) in tallies {
+            self.gate.record(trace::tally(sandbox, tally));
+        }
     }
 
     fn unusable(
@@ -115,10 +145,20 @@ impl<G: Gate> Resolver<G> {
                 .push("loopback name, answered here".to_owned());
             return finding;
         }
-        if let Err(finding) = self.admit(sandbox, question) {
-            return *finding;
-        }
-        let (lookup, source) = match self.look_up(sandbox, question).await {
+        let admitted = match self.admit(sandbox, question) {
+            Ok(admitted) => admitted,
+            Err(finding) => return *finding,
+        };
+        let cached = self.cached(question, &admitted.limits);
+        let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
+            Ok(beyond) => beyond,
+            Err(finding) => return *finding,
+        };
+        let looked_up = match cached {
+            Some(found) => Ok(found),
+            None => self.look_up(question).await,
+        };
+        let (lookup, source) = match looked_up {
             Ok(found) => found,
             Err(failure) => {
                 count(&self.counters.failed);
@@ -132,10 +172,12 @@ impl<G: Gate> Resolver<G> {
         };
         // Asked again: the policy may have changed while the upstream thought.
         // From here to the reply nothing waits.
+        let generation = self.gate.generation();
         let admitted = match self.admit(sandbox, question) {
             Ok(admitted) => admitted,
             Err(finding) => return *finding,
         };
+        let mut receipt = None;
         let mut finding = match &lookup.learned {
             Learned::Nothing { no_such_name, .. } => {
                 let remaining = lookup.remaining(Instant::now());
@@ -147,7 +189,9 @@ impl<G: Gate> Resolver<G> {
                 finding
             }
             Learned::Records(chain) => {
-                self.hand_out(sandbox, question, &admitted, (&lookup, chain))
+                let handed = self.hand_out(sandbox, question, &admitted, (&lookup, chain));
+                receipt = handed.1;
+                handed.0
             }
         };
         finding.notes.push(source);
@@ -159,7 +203,62 @@ impl<G: Gate> Resolver<G> {
             finding.reason = finding.reason.or(admitted.reason);
             finding.notes.extend(admitted.help);
         }
+        if let Some(beyond) = beyond {
+            finding.note_beyond(beyond);
+        }
+        let names_nothing = matches!(lookup.learned, Learned::Nothing { .. });
+        if finding.outcome == Outcome::Allowed
+            && finding.reason.is_none()
+            && (names_nothing || receipt.is_some())
+        {
+            let template = finding.reply.template();
+            let rule = finding.rule.clone();
+            let ready = template.and_then(|template| {
+                self.ready(
+                    (template, rule),
+                    &lookup,
+                    &admitted.limits,
+                    generation,
+                    receipt,
+                )
+            });
+            if let Some(ready) = ready {
+                let key = query::key_of(&question.name, question.query_type);
+                self.desks.put(sandbox, &key, ready);
+            }
+        }
         finding
+    }
+
+    /// An answer for whoever asks the same again; `None` if it is good for no time.
+    fn ready(
+        &self,
+        (template, rule): (Template, Option<RuleOrigin>),
+        lookup: &Lookup,
+        limits: &Limits,
+        generation: u64,
+        standing: Option<G::Receipt>,
+    ) -> Option<Ready<G::Receipt>> {
+        let (ttl, longest_ttl) = match &lookup.learned {
+            Learned::Records(chain) => (chain.ttl, limits.cache_ttl),
+            Learned::Nothing { ttl, .. } => (*ttl, limits.negative_cache_ttl),
+        };
+        let now = self.gate.now();
+        let until = |end: Duration| {
+            let left = end.checked_sub(lookup.received.elapsed())?;
+            now.checked_add(u64::try_from(left.as_nanos()).ok()?)
+        };
+        let good_until = until(ttl)?;
+        Some(Ready {
+            template,
+            generation,
+            good_until,
+            used_until: until(longest_ttl)?.min(good_until),
+            longest_ttl,
+            standing,
+            rule,
+            upstream: lookup.upstream,
+        })
     }
 
     /// Whether the name and the type may be resolved at all.
@@ -170,8 +269,13 @@ impl<G: Gate> Resolver<G> {
     ) -> Result<Admitted<G::Permit>, Box<Finding>> {
         let limits = self.gate.limits(sandbox);
         let admitted = match self.gate.judge(sandbox, &question.name) {
-            Judgement::Allow { permit, rule } => Admitted {
+            Judgement::Allow {
                 permit,
+                rule,
+                below,
+            } => Admitted {
+                permit,
+                below,
                 limits,
                 outcome: Outcome::Allowed,
                 reason: None,
@@ -185,6 +289,7 @@ impl<G: Gate> Resolver<G> {
                 reason: Some(refusal.reason),
                 rule: refusal.rule,
                 help: refusal.help,
+                below: None,
             },
             Judgement::Refuse(refusal) => {
                 count(&self.counters.refused);
@@ -218,30 +323,27 @@ impl<G: Gate> Resolver<G> {
         }
     }
 
-    /// From the cache or from an upstream, with a note that says which.
-    async fn look_up(
-        &self,
-        sandbox: SandboxId,
-        question: &Question,
-    ) -> Result<(Arc<Lookup>, String), Failure> {
-        let key = Key {
-            name: question.name.clone(),
-            query_type: question.query_type,
+    /// What the cache knows, with a note that says so.
+    fn cached(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
+        let now = Instant::now();
+        let lookup = self.cache.find(&key(question), now)?;
+        let bound = match &lookup.learned {
+            Learned::Records(_) => limits.cache_ttl,
+            Learned::Nothing { .. } => limits.negative_cache_ttl,
         };
-        let began = Instant::now();
-        if let Some(lookup) = self.cache.find(&key, began) {
-            let limits = self.gate.limits(sandbox);
-            let bound = match &lookup.learned {
-                Learned::Records(_) => limits.cache_ttl,
-                Learned::Nothing { .. } => limits.negative_cache_ttl,
-            };
-            let age = began.saturating_duration_since(lookup.received);
-            if age < bound {
-                count(&self.counters.cache_hits);
-                let note = format!("from the cache, {} s old", age.as_secs());
-                return Ok((lookup, note));
-            }
+        let age = now.saturating_duration_since(lookup.received);
+        if age >= bound {
+            return None;
         }
+        count(&self.counters.cache_hits);
+        let note = format!("from the cache, {} s old", age.as_secs());
+        Some((lookup, note))
+    }
+
+    /// What an upstream says, with a note that says which.
+    async fn look_up(&self, question: &Question) -> Result<(Arc<Lookup>, String), Failure> {
+        let key = key(question);
+        let began = Instant::now();
         let ask = async {
             let lookup = self.upstreams.ask(&key).await?;
             self.cache.keep(key.clone(), lookup.clone(), Instant::now());
@@ -252,89 +354,12 @@ impl<G: Gate> Resolver<G> {
         let note = format!("from upstream {} in {took} ms", lookup.upstream);
         Ok((lookup, note))
     }
+}
 
-    /// Screens, opens, and only then answers.
-    fn hand_out(
-        &self,
-        sandbox: SandboxId,
-        question: &Question,
-        admitted: &Admitted<G::Permit>,
-        (lookup, chain): (&Lookup, &Chain),
-    ) -> Finding {
-        let (gate, limits) = (&*self.gate, &admitted.limits);
-        let envelope = &question.envelope;
-        let negative_ttl = limits.negative_cache_ttl;
-        let mut would_deny = None;
-        if let Err(Blocked(target)) = blocked_alias(gate, sandbox, chain) {
-            let help = format!("`{target}` is on the way");
-            if limits.mode == Mode::Enforce {
-                count(&self.counters.refused);
-                let why = (Reason::ChainRefused, Some(help.as_str()));
-                let reply = Reply::refusal(envelope, ResponseCode::NXDomain, why, negative_ttl);
-                let mut finding = Finding::denied(reply, Reason::ChainRefused);
-                finding.notes.push(help);
-                return finding;
-            }
-            would_deny = Some((Reason::ChainRefused, help));
-        }
-        let screened = screen(gate, sandbox, &admitted.permit, limits, chain);
-        let removed = screened.removed.clone();
-        let first = removed.first().map(|(_, reason)| *reason);
-        count_many(&self.counters.removed, removed.len());
-
-        let mut finding = if screened.is_empty() {
-            match first {
-                Some(reason) => {
-                    count(&self.counters.refused);
-                    let why = (reason, None);
-                    let reply = Reply::refusal(envelope, ResponseCode::NoError, why, negative_ttl);
-                    Finding::denied(reply, reason)
-                }
-                // Service bindings that lead elsewhere: as if there were none.
-                None => Finding::allowed(Reply::nothing(question, false, negative_ttl)),
-            }
-        } else {
-            let ttl = lookup.remaining(Instant::now());
-            let permit = &admitted.permit;
-            match screened.open(gate, sandbox, permit, &question.name, (ttl, limits)) {
-                Ok(opened) => {
-                    count(&self.counters.answered);
-                    let addresses: Vec<String> =
-                        opened.addresses().iter().map(ToString::to_string).collect();
-                    let mut finding = Finding::allowed(Reply::positive(question, opened));
-                    if !addresses.is_empty() {
-                        finding
-                            .notes
-                            .push(format!("granted {}", addresses.join(", ")));
-                    }
-                    finding
-                }
-                Err(error) => {
-                    count(&self.counters.failed);
-                    let reply = Reply::failure(envelope, 0, error.reason.sentence());
-                    let mut finding = Finding::denied(reply, error.reason);
-                    finding.notes.push(error.detail);
-                    return finding;
-                }
-            }
-        };
-        for (address, reason) in &removed {
-            finding
-                .notes
-                .push(format!("removed {address}: {}", reason.name()));
-        }
-        // What was taken out of an answer is evidence, although the rest passed.
-        if finding.outcome == Outcome::Allowed {
-            finding.reason = first;
-            if let Some((reason, help)) = would_deny {
-                finding.reason = Some(reason);
-                finding.notes.push(help);
-            }
-            if limits.mode == Mode::Shadow && finding.reason.is_some() {
-                finding.outcome = Outcome::WouldDeny;
-            }
-        }
-        finding
+fn key(question: &Question) -> Key {
+    Key {
+        name: question.name.clone(),
+        query_type: question.query_type,
     }
 }
 

@@ -35,10 +35,9 @@ impl<G: Gate> Opened<G> {
         &self.addresses
     }
 
-    /// Redeems the receipt for the records of the answer and their TTL.
-    pub(super) fn redeem(self) -> (Vec<Record>, Duration) {
-        drop(self.receipt);
-        (self.records, self.answer_ttl)
+    /// The records of the answer and their TTL, with the receipt that they need.
+    pub(super) fn redeem(self) -> (Vec<Record>, Duration, G::Receipt) {
+        (self.records, self.answer_ttl, self.receipt)
     }
 }
 

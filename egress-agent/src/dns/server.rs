@@ -3,25 +3,27 @@
 use super::admission::Admission;
 use super::cache::Cache;
 use super::coalesce::InFlight;
-use super::counters::{Counters, count};
+use super::counters::Counters;
+use super::desk::{Bounds, Desks};
 use super::gate::Gate;
 use super::listen::{self, BindError, Ports, Sockets};
 use super::resolver::Resolver;
 use super::stream;
-use super::trace::Asked;
 use super::upstream::{Patience, Upstreams};
-use egress_common::Protocol;
-use std::net::SocketAddr;
+use super::worker::Worker;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::net::UdpSocket;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// After an error of `recv` or `accept`, so that a lasting one does not spin.
 pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(20);
-/// No query is longer; what is cut off does not parse.
-const RECEIVE: usize = 4096;
+/// How often it is recorded what was answered without a record of its own.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// How the resolver runs.
 #[derive(Clone, Debug)]
@@ -48,6 +50,15 @@ pub struct Config {
     pub connections: usize,
     /// How long a TCP connection may stay silent.
     pub idle_timeout: Duration,
+    /// Threads that read datagrams, for each address family.
+    pub workers: usize,
+    /// Answers of one sandbox that are kept ready to be given again.
+    pub ready_per_sandbox: usize,
+    /// The same of all sandboxes; one takes some 350 bytes.
+    pub ready: usize,
+    /// Queries of one sandbox per second that get a record each; further ones
+    /// are counted in one record by outcome and reason.
+    pub records_per_second: u32,
 }
 
 impl Default for Config {
@@ -63,6 +74,10 @@ impl Default for Config {
             connections_per_sandbox: 32,
             connections: 1024,
             idle_timeout: Duration::from_secs(10),
+            workers: std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+            ready_per_sandbox: 4096,
+            ready: 262_144,
+            records_per_second: 500,
         }
     }
 }
@@ -76,7 +91,7 @@ pub struct Server {
 }
 
 /// What every task of a running resolver shares.
-pub(super) struct Shared<G> {
+pub(super) struct Shared<G: Gate> {
     pub(super) resolver: Resolver<G>,
     pub(super) queries: Arc<Admission>,
     pub(super) connections: Arc<Admission>,
@@ -88,7 +103,55 @@ pub(super) struct Shared<G> {
 pub struct Running {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
+    workers: Workers,
+    /// Ends last, so that what was counted until then is recorded.
+    finish: watch::Sender<bool>,
+    sweeper: JoinSet<()>,
     counters: Arc<Counters>,
+}
+
+/// The threads that read datagrams.
+#[derive(Debug, Default)]
+struct Workers {
+    stop: Arc<AtomicBool>,
+    sockets: Vec<Arc<UdpSocket>>,
+    threads: Vec<JoinHandle<JoinSet<()>>>,
+}
+
+impl Workers {
+    /// Starts the threads of one socket.
+    fn start<G: Gate>(&mut self, count: usize, udp: UdpSocket, shared: &Arc<Shared<G>>) {
+        let socket = Arc::new(udp);
+        for _ in 0..count.max(1) {
+            let worker = Worker {
+                shared: Arc::clone(shared),
+                socket: Arc::clone(&socket),
+                stop: Arc::clone(&self.stop),
+                runtime: Handle::current(),
+            };
+            let thread = std::thread::Builder::new().name("resolver".into());
+            match thread.spawn(move || worker.run()) {
+                Ok(thread) => self.threads.push(thread),
+                Err(error) => tracing::error!(%error, "a thread of the resolver cannot be started"),
+            }
+        }
+        self.sockets.push(socket);
+    }
+
+    /// Wakes the threads to their end.
+    fn tell_to_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        for socket in &self.sockets {
+            // An unconnected socket says ENOTCONN, and wakes its readers all the same.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.tell_to_stop();
+    }
 }
 
 impl Server {
@@ -123,6 +186,11 @@ impl Server {
         let shared = Arc::new(Shared {
             resolver: Resolver {
                 gate,
+                desks: Desks::new(Bounds {
+                    per_sandbox: config.ready_per_sandbox,
+                    total: config.ready,
+                    records_per_second: config.records_per_second,
+                }),
                 cache: Cache::new(config.cached_answers),
                 in_flight: InFlight::default(),
                 upstreams: Upstreams::new(
@@ -139,13 +207,20 @@ impl Server {
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
+        let mut workers = Workers::default();
+        let (finish, finished) = watch::channel(false);
+        let mut sweeper = JoinSet::new();
+        sweeper.spawn(sweep(shared.clone(), finished));
         for Sockets { udp, tcp, port: _ } in [Some(v4), v6].into_iter().flatten() {
-            tasks.spawn(datagrams(shared.clone(), Arc::new(udp), stopped.clone()));
+            workers.start(config.workers, udp, &shared);
             tasks.spawn(stream::connections(shared.clone(), tcp, stopped.clone()));
         }
         Running {
             stop,
             tasks,
+            workers,
+            finish,
+            sweeper,
             counters,
         }
     }
@@ -161,63 +236,33 @@ impl Running {
     /// did within `patience`.
     pub async fn stop(mut self, patience: Duration) -> bool {
         self.stop.send_replace(true);
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        self.workers.tell_to_stop();
+        let threads = std::mem::take(&mut self.workers.threads);
+        let all = async {
+            for thread in threads {
+                let ended = tokio::task::spawn_blocking(|| thread.join()).await;
+                let Ok(Ok(mut tasks)) = ended else {
+                    continue;
+                };
+                while tasks.join_next().await.is_some() {}
+            }
+            while self.tasks.join_next().await.is_some() {}
+            self.finish.send_replace(true);
+            while self.sweeper.join_next().await.is_some() {}
+        };
         tokio::time::timeout(patience, all).await.is_ok()
     }
 }
 
-/// Reads datagrams until told to stop, and answers each in a task of its own.
-async fn datagrams<G: Gate>(
-    shared: Arc<Shared<G>>,
-    socket: Arc<UdpSocket>,
-    mut stopped: watch::Receiver<bool>,
-) {
-    let mut tasks = JoinSet::new();
-    let mut buffer = [0; RECEIVE];
+/// Records what was counted, from time to time and at the end.
+async fn sweep<G: Gate>(shared: Arc<Shared<G>>, mut stopped: watch::Receiver<bool>) {
     loop {
-        let received = tokio::select! {
-            _ = stopped.wait_for(|stop| *stop) => break,
-            received = socket.recv_from(&mut buffer) => received,
-        };
-        reap(&mut tasks);
-        let (length, from) = match received {
-            Ok(received) => received,
-            Err(error) => {
-                tracing::warn!(%error, "the resolver cannot receive");
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                continue;
-            }
-        };
-        let bytes = buffer.get(..length).unwrap_or_default().to_vec();
-        let asked = Asked {
-            from,
-            protocol: Protocol::Udp,
-            sandbox: shared.resolver.gate.asker(from, Protocol::Udp),
-        };
-        let Some(sandbox) = asked.sandbox else {
-            // Refused without asking anybody, so it needs no task and no bound.
-            datagram(&shared, &socket, asked, &bytes).await;
-            continue;
-        };
-        let Some(pass) = shared.queries.enter(sandbox) else {
-            count(&shared.resolver.counters.overloaded);
-            continue;
-        };
-        let (shared, socket) = (shared.clone(), socket.clone());
-        tasks.spawn(async move {
-            let _pass = pass;
-            datagram(&shared, &socket, asked, &bytes).await;
-        });
-    }
-    while tasks.join_next().await.is_some() {}
-}
-
-async fn datagram<G: Gate>(shared: &Shared<G>, socket: &UdpSocket, asked: Asked, bytes: &[u8]) {
-    if let Some(reply) = shared.resolver.answer(asked, bytes).await
-        && let Err(error) = socket.send_to(&reply, asked.from).await
-    {
-        // The client has gone, or its socket is full: it will ask again.
-        tracing::debug!(%error, "an answer could not be sent");
+        let pause = tokio::time::timeout(SWEEP, stopped.wait_for(|stop| *stop));
+        let is_over = pause.await.is_ok();
+        shared.resolver.sweep();
+        if is_over {
+            return;
+        }
     }
 }
 

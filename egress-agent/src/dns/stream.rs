@@ -69,7 +69,7 @@ pub(super) async fn connections<G: Gate>(
 }
 
 /// One connection.
-struct Connection<G> {
+struct Connection<G: Gate> {
     shared: Arc<Shared<G>>,
     from: SocketAddr,
     sandbox: SandboxId,

@@ -1,9 +1,15 @@
 //! From an answered query to its audit record.
 
+use super::desk::Tally;
+use super::gate::Refusal;
+use super::query;
 use super::question::{Envelope, Question};
 use super::reply::Reply;
-use crate::model::{Record, RecordKind, RuleOrigin};
+use super::worker::STRANGERS;
+use crate::model::{DomainName, Record, RecordKind, RuleOrigin};
 use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
+use hickory_proto::rr::RecordType;
+use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 
 /// A name from the wire that is no name can be 1,000 characters of escapes.
@@ -18,9 +24,30 @@ pub(super) struct Finding {
     pub(super) rule: Option<RuleOrigin>,
     /// Facts in the order in which they became known.
     pub(super) notes: Vec<String>,
+    /// How many labels of the name are recorded as a hash.
+    pub(super) concealed: Option<usize>,
+}
+
+/// A bound that a query passed, and was answered all the same.
+#[derive(Debug)]
+pub(super) struct Beyond {
+    pub(super) reason: Reason,
+    pub(super) text: String,
+    pub(super) outcome: Outcome,
+    pub(super) concealed: Option<usize>,
 }
 
 impl Finding {
+    /// Adds that a bound was passed.
+    pub(super) fn note_beyond(&mut self, beyond: Beyond) {
+        self.notes.push(beyond.text);
+        self.concealed = beyond.concealed;
+        if self.outcome == Outcome::Allowed {
+            self.outcome = beyond.outcome;
+            self.reason = Some(beyond.reason);
+        }
+    }
+
     /// Refused for a reason.
     pub(super) fn denied(reply: Reply, reason: Reason) -> Self {
         Self {
@@ -29,6 +56,7 @@ impl Finding {
             reason: Some(reason),
             rule: None,
             notes: Vec::new(),
+            concealed: None,
         }
     }
 
@@ -40,6 +68,7 @@ impl Finding {
             reason: None,
             rule: None,
             notes: Vec::new(),
+            concealed: None,
         }
     }
 }
@@ -55,16 +84,87 @@ pub(super) struct Asked {
 
 /// The record of a query that could be judged.
 pub(super) fn judged(asked: Asked, question: &Question, finding: &Finding) -> Record {
+    let name = match finding.concealed {
+        Some(labels) => conceal(&question.name, labels),
+        None => question.name.to_string(),
+    };
     Record {
-        name: Some(question.name.to_string()),
+        name: Some(name),
         rule: finding.rule.clone(),
         ..record(asked, &question.envelope, finding)
     }
 }
 
+/// The name with a hash (half of SHA-256, in hexadecimal) in place of its first labels.
+fn conceal(name: &DomainName, labels: usize) -> String {
+    let chosen: Vec<&str> = name.labels().take(labels).collect();
+    let digest = Sha256::digest(chosen.join("."));
+    let hash: String = digest
+        .iter()
+        .take(16)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let rest: Vec<&str> = name.labels().skip(labels).collect();
+    format!("sha256:{hash}.{}", rest.join("."))
+}
+
 /// The record of a message that could not.
 pub(super) fn unusable(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
     record(asked, envelope, finding)
+}
+
+/// The record of a query for a name that policy refuses.
+pub(super) fn refused(
+    sandbox: SandboxId,
+    name: DomainName,
+    query_type: Option<RecordType>,
+    refusal: Refusal,
+) -> Record {
+    Record {
+        name: Some(name.to_string()),
+        rule: refusal.rule,
+        reason: Some(refusal.reason),
+        detail: refusal.help,
+        ..of_sandbox(sandbox, query_type, Outcome::Denied)
+    }
+}
+
+/// The record of what was done without one for each query.
+pub(super) fn tally(sandbox: SandboxId, tally: Tally) -> Record {
+    match tally {
+        Tally::Served {
+            key,
+            rule,
+            upstream,
+            count,
+        } => Record {
+            name: query::name_of(&key).map(|name| name.to_string()),
+            rule,
+            count,
+            detail: Some(format!("from the cache, as {upstream} had answered")),
+            ..of_sandbox(sandbox, query::type_of(&key), Outcome::Allowed)
+        },
+        Tally::Folded {
+            outcome,
+            reason,
+            count,
+        } => Record {
+            reason,
+            count,
+            detail: Some("more queries than are recorded one by one; they are counted".into()),
+            ..of_sandbox(sandbox, None, outcome)
+        },
+    }
+}
+
+fn of_sandbox(sandbox: SandboxId, query_type: Option<RecordType>, outcome: Outcome) -> Record {
+    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    record.sandbox_id = Some(sandbox).filter(|sandbox| *sandbox != STRANGERS);
+    record.hook = Some(Hook::Resolver.name());
+    record.protocol = Some(Protocol::Udp.name().to_owned());
+    record.query_type = query_type.map(|query_type| query_type.to_string());
+    record.outcome = Some(outcome);
+    record
 }
 
 /// The record of a TCP connection that was closed unheard.

@@ -2,6 +2,7 @@
 
 use super::error::EnforcerError;
 use super::hooks::{HOOKS, HookPoint};
+use super::lsm;
 use super::object::Loaded;
 use super::predecessor::{Predecessor, describe};
 use super::sys;
@@ -118,7 +119,11 @@ pub(super) fn put_back(
 /// Takes everything of ours out: the off switch. Returns how many programs were
 /// detached.
 pub fn disarm(root: BorrowedFd<'_>, path: &Path) -> Result<usize, EnforcerError> {
-    let mut count = 0;
+    // The second wall first: it opens nothing while the others stand.
+    let mut count = lsm::disarm(root).map_err(|error| EnforcerError::Inspect {
+        path: path.to_owned(),
+        error: format!("LSM programs: {error}"),
+    })?;
     // The gate last: until then nothing opens that the gate does not allow.
     for hook in HOOKS.iter().rev() {
         let inspect = |error: io::Error| EnforcerError::Inspect {
@@ -173,6 +178,31 @@ pub(super) fn inspect(root: BorrowedFd<'_>, own: &[(HookPoint, u32)]) -> io::Res
         }
     }
     Ok(findings)
+}
+
+/// Whether the gate is in force at a governed root, ours or another version's:
+/// without it nothing is.
+pub(super) fn has_gate(path: &Path) -> Result<bool, EnforcerError> {
+    let directory = std::fs::File::open(path).map_err(|error| EnforcerError::Root {
+        path: path.to_owned(),
+        error,
+    })?;
+    let gate = &HOOKS[0];
+    let ids = match sys::attached(directory.as_fd(), gate.point, false) {
+        Ok(ids) => ids,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            return Err(EnforcerError::NotPermitted(error));
+        }
+        Err(error) => {
+            return Err(EnforcerError::Inspect {
+                path: path.to_owned(),
+                error: format!("query of `{}`: {error}", gate.program),
+            });
+        }
+    };
+    Ok(aya::programs::loaded_programs()
+        .flatten()
+        .any(|info| ids.contains(&info.id()) && info.name() == gate.program.as_bytes()))
 }
 
 /// [`disarm`] for a governed root that is not open yet.

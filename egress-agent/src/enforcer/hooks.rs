@@ -34,4 +34,5 @@ pub const HOOKS: &[HookPoint] = &[
     at(programs::BOUND4, AttachPoint::Inet4PostBind),
     at(programs::BOUND6, AttachPoint::Inet6PostBind),
     at(programs::SOCKET_RELEASE, AttachPoint::SockRelease),
+    at(programs::DEVICE, AttachPoint::Device),
 ];

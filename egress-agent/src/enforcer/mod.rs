@@ -11,6 +11,7 @@ mod clock;
 mod emergency;
 mod error;
 mod hooks;
+mod lsm;
 mod maps;
 mod object;
 mod predecessor;
@@ -20,6 +21,8 @@ mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+mod trial;
+mod words;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::boot_now;
@@ -29,11 +32,14 @@ pub use hooks::{HOOKS, HookPoint};
 pub use reports::{Report, Reports};
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
+pub use trial::{is_armed, strangers, try_load};
 
 use crate::image::{Change, Image};
+use egress_common::lsm::LsmHook;
+use egress_common::sandbox::QUERY_PERIOD;
 use egress_common::{
     Asker, AskerKey, CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Ip, Meter, Port,
-    Protocol, SandboxId, Settings,
+    Protocol, SandboxId, Settings, asker_word,
 };
 use object::Loaded;
 use predecessor::Predecessor;
@@ -54,6 +60,18 @@ pub struct Place {
     pub level: u32,
 }
 
+/// Puts a governed root under programs with empty maps, unless programs are
+/// there: everything below it is denied until an agent says otherwise. Whether
+/// there was something to do.
+pub fn arm(place: Place, events_per_second: u64) -> Result<bool, EnforcerError> {
+    if attach::has_gate(&place.path)? {
+        return Ok(false);
+    }
+    // Whether an emergency block is in force is for the agent to say: nothing
+    // is known here yet, so everything is denied in any case.
+    Enforcer::start(place, events_per_second, false).map(|_| true)
+}
+
 /// How enforcement came into force.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Started {
@@ -69,14 +87,21 @@ pub enum Started {
     },
 }
 
+/// Unless told otherwise: far more than any program asks, and far fewer than
+/// the resolver's queue holds.
+const QUERIES_PER_PERIOD: u64 = 500;
+
 /// Enforcement in force. Dropping it opens nothing: the programs stay.
 pub struct Enforcer {
     place: Place,
     directory: File,
     maps: maps::Maps,
+    words: words::Words,
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
     own: Mutex<Vec<(HookPoint, u32)>>,
+    /// The second wall, or why there is none.
+    wall: Result<lsm::Wall, String>,
     started: Started,
 }
 
@@ -100,7 +125,23 @@ fn own_cgroup(place: &Place) -> Result<CgroupId, EnforcerError> {
 /// Proof that grants stand in the kernel map. Only [`Enforcer::grant`] makes it.
 #[derive(Debug)]
 #[must_use = "an answer may only leave with its receipt"]
-pub struct Receipt(());
+pub struct Receipt {
+    expires: u64,
+}
+
+impl Receipt {
+    /// Boot-time nanoseconds until which all of them open new connections, unless
+    /// they are taken back.
+    pub const fn expires(&self) -> u64 {
+        self.expires
+    }
+
+    /// One that proves nothing, for tests of what is concluded from receipts.
+    #[cfg(test)]
+    pub const fn for_tests(expires: u64) -> Self {
+        Self { expires }
+    }
+}
 
 impl Enforcer {
     /// Puts the programs in force at `place`, onto what an earlier agent left
@@ -137,6 +178,7 @@ impl Enforcer {
         if stopped {
             maps.set_emergency(emergency::since_now())?;
         }
+        let words = words::Words::take(&mut loaded)?;
         let before = maps.settings()?;
         if before.contract > CONTRACT {
             return Err(EnforcerError::NewerVersion {
@@ -149,6 +191,7 @@ impl Enforcer {
             epoch: before.epoch.max(1),
             agent: own_cgroup(&place)?,
             events_per_second,
+            queries_per_period: QUERIES_PER_PERIOD,
             contract: CONTRACT,
             ..before
         })?;
@@ -184,13 +227,29 @@ impl Enforcer {
                 added: of(HookChange::Attached),
             },
         };
+        // Nothing depends on it: what it says is told, and the start goes on.
+        let wall = lsm::Wall::start(&place, directory.as_fd());
+        if let Err(why) = &wall {
+            tracing::info!("LSM programs are not usable here: {why}");
+        }
         Ok(Self {
             place,
             directory,
             maps,
+            words,
             loaded,
             own: Mutex::new(own),
+            wall,
             started,
+        })
+    }
+
+    /// Sets how many DNS datagrams one sandbox may send per second, to the next ten.
+    pub fn limit_queries(&self, per_second: u32) -> Result<(), EnforcerError> {
+        let periods = 1_000_000_000 / QUERY_PERIOD;
+        self.maps.set_settings(Settings {
+            queries_per_period: u64::from(per_second).div_ceil(periods).max(1),
+            ..self.maps.settings()?
         })
     }
 
@@ -240,7 +299,10 @@ impl Enforcer {
         for (key, grant) in grants {
             self.maps.put_grant(key, grant)?;
         }
-        Ok(Receipt(()))
+        let first = grants.iter().map(|(_, grant)| grant.expires).min();
+        Ok(Receipt {
+            expires: first.unwrap_or(u64::MAX),
+        })
     }
 
     /// Tells the programs where the resolver listens; `None` where it does not.
@@ -269,11 +331,18 @@ impl Enforcer {
     }
 
     /// Which sandbox sent from `source`, as the packet hook proved it a moment
-    /// ago; `None` for everybody else. One map look-up, about 3 µs.
+    /// ago; `None` for everybody else. For datagrams from a loopback address one
+    /// load from memory, otherwise one map look-up, about 3 µs.
     pub fn asker(&self, source: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        let (ip, port) = (Ip::from(source.ip()), Port::from_host(source.port()));
+        if protocol == Protocol::Udp
+            && let Some(index) = asker_word(&ip, port)
+        {
+            return self.words.get(index).sandbox(boot_now());
+        }
         let key = AskerKey {
-            ip: Ip::from(source.ip()),
-            port: Port::from_host(source.port()),
+            ip,
+            port,
             protocol: protocol.number(),
             reserved: [0; 5],
         };
@@ -323,14 +392,52 @@ impl Enforcer {
 
     /// Looks whether every program is still attached, and who came after them.
     pub fn inspect(&self) -> Result<Vec<Finding>, EnforcerError> {
-        self.findings(&self.own())
+        let mut findings = self.findings(&self.own())?;
+        findings.extend(self.gone_from_the_wall()?.into_iter().map(|hook| {
+            let program = hook.program();
+            Finding::Missing { program }
+        }));
+        Ok(findings)
+    }
+
+    fn gone_from_the_wall(&self) -> Result<Vec<LsmHook>, EnforcerError> {
+        let Ok(wall) = &self.wall else {
+            return Ok(Vec::new());
+        };
+        let gone = wall.gone(self.directory.as_fd());
+        gone.map_err(|error| self.cannot_inspect(&error))
+    }
+
+    fn cannot_inspect(&self, error: &std::io::Error) -> EnforcerError {
+        EnforcerError::Inspect {
+            path: self.place.path.clone(),
+            error: error.to_string(),
+        }
+    }
+
+    /// The second wall in words: `in force: …`, or `not usable here: …`.
+    pub fn lsm(&self) -> String {
+        match &self.wall {
+            Ok(wall) => wall.describe(),
+            Err(why) => format!("not usable here: {why}"),
+        }
+    }
+
+    /// What the second wall refused since this agent began, by hook; empty where
+    /// there is none.
+    pub fn lsm_refusals(&self) -> Vec<(&'static str, u64)> {
+        let refusals = self
+            .wall
+            .as_ref()
+            .map_or_else(|_| Vec::new(), lsm::Wall::refusals);
+        let named = refusals
+            .into_iter()
+            .map(|(hook, count)| (hook.name(), count));
+        named.collect()
     }
 
     fn findings(&self, own: &[(HookPoint, u32)]) -> Result<Vec<Finding>, EnforcerError> {
-        attach::inspect(self.directory.as_fd(), own).map_err(|error| EnforcerError::Inspect {
-            path: self.place.path.clone(),
-            error: error.to_string(),
-        })
+        attach::inspect(self.directory.as_fd(), own).map_err(|error| self.cannot_inspect(&error))
     }
 
     /// Puts back what is missing, and returns the names of what it was. The
@@ -346,6 +453,17 @@ impl Enforcer {
                 *id =
                     attach::put_back(self.directory.as_fd(), &self.place.path, &self.loaded, hook)?;
                 repaired.push(program);
+            }
+        }
+        if let Ok(wall) = &self.wall {
+            for hook in self.gone_from_the_wall()? {
+                let back = wall.put_back(self.directory.as_fd(), hook);
+                back.map_err(|error| EnforcerError::Attach {
+                    path: self.place.path.clone(),
+                    program: hook.program(),
+                    error,
+                })?;
+                repaired.push(hook.program());
             }
         }
         Ok(repaired)

@@ -146,6 +146,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), EnforcerError
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupDevice(program) => program.load(),
         other => {
             let kind = other.prog_type();
             return Err(EnforcerError::Object(format!(

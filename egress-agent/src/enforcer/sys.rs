@@ -31,6 +31,7 @@ pub enum AttachPoint {
     InetIngress = 0,
     InetEgress = 1,
     SockCreate = 2,
+    Device = 6,
     Inet4Connect = 10,
     Inet6Connect = 11,
     Inet4PostBind = 12,
@@ -43,6 +44,8 @@ pub enum AttachPoint {
     Inet4Getpeername = 29,
     Inet6Getpeername = 30,
     SockRelease = 34,
+    /// Of whichever LSM hook the program is for. Linux 6.1.
+    LsmCgroup = 43,
 }
 
 #[repr(C)]
@@ -135,7 +138,8 @@ pub fn detach(
 }
 
 /// The ids of the programs at a point of a cgroup, in the order in which they
-/// run; with `effective`, those that ancestors contribute too.
+/// run; with `effective`, those that ancestors contribute too, which the kernel
+/// does not tell of LSM programs.
 pub fn attached(
     cgroup: BorrowedFd<'_>,
     point: AttachPoint,
@@ -144,12 +148,18 @@ pub fn attached(
     /// The kernel allows 64 programs per cgroup and point; ancestors add theirs.
     const ROOM: usize = 1024;
     let mut ids = vec![0_u32; ROOM];
+    // Of LSM programs the kernel tells nothing to who does not ask for these.
+    let mut flags = vec![0_u32; ROOM];
     let mut attr = QueryAttr {
         target_fd: raw(cgroup),
         attach_type: point as u32,
         query_flags: if effective { QUERY_EFFECTIVE } else { 0 },
         ids: ids.as_mut_ptr() as u64,
         count: ROOM as u32,
+        attach_flags_of_programs: match point {
+            AttachPoint::LsmCgroup => flags.as_mut_ptr() as u64,
+            _ => 0,
+        },
         ..Default::default()
     };
     bpf(command::PROG_QUERY, &mut attr)?;

@@ -7,6 +7,7 @@
 
 pub mod attribution;
 pub mod name;
+pub mod name_limits;
 pub mod record;
 pub mod relaxation;
 pub mod rule;
@@ -14,6 +15,7 @@ pub mod sandbox;
 
 pub use attribution::{Attribution, AttributionError};
 pub use name::{DomainName, DomainPattern, NameError};
+pub use name_limits::{AtBound, NameBudget, NameLimits, RecordAs};
 pub use record::{Record, RecordKind};
 pub use relaxation::{Relaxation, RelaxationError};
 pub use rule::{PortRange, RuleOrigin, Transport};

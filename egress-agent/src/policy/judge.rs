@@ -23,6 +23,9 @@ pub enum NameVerdict {
 pub struct NamePermit {
     /// Services of every rule that means the name and applies.
     pub services: Vec<PermittedService>,
+    /// The longest wildcard among those rules, by position, and how many labels
+    /// of the name stand below it; `None` if one of the rules is for this name.
+    pub wildcard: Option<(usize, usize)>,
 }
 
 /// Why something is refused, in a form that a person can act on.
@@ -54,7 +57,9 @@ impl Policy {
             .flat_map(|(at, rule)| rule.services(at))
             .collect();
         if !services.is_empty() {
-            return NameVerdict::Allow(NamePermit { services });
+            let applying = rules().filter(|(_, rule)| rule.applies(now));
+            let wildcard = wildcard(name, applying);
+            return NameVerdict::Allow(NamePermit { services, wildcard });
         }
         NameVerdict::Refuse(match rules().map(|(_, rule)| rule).next() {
             Some(expired) => expired_rule(expired),
@@ -150,6 +155,28 @@ impl Policy {
             self.file.display()
         )
     }
+}
+
+/// The longest wildcard that means the name, unless a rule is for the name itself.
+fn wildcard<'r>(
+    name: &DomainName,
+    rules: impl Iterator<Item = (usize, &'r Rule)>,
+) -> Option<(usize, usize)> {
+    let all = name.labels().count();
+    let mut longest = None;
+    for (at, rule) in rules {
+        let Subject::Domain(pattern) = &rule.subject else {
+            continue;
+        };
+        let below = all.saturating_sub(pattern.base().labels().count());
+        if below == 0 {
+            return None;
+        }
+        if longest.is_none_or(|(_, shortest)| below < shortest) {
+            longest = Some((at, below));
+        }
+    }
+    longest
 }
 
 /// The refusal by a rule whose time is over.
@@ -351,6 +378,22 @@ mod tests {
         assert_eq!(refused.rule.map(|rule| rule.line), Some(4));
         assert_eq!(policy.networks(before).len(), 1);
         assert_eq!(policy.networks(after), []);
+    }
+
+    #[test]
+    fn what_only_a_wildcard_allows_is_told_with_its_labels() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: \"*.example.com\", protocols: [https] }\n    - { domain: \"**.b.example.com\", protocols: [https] }\n    - { domain: www.example.com, protocols: [https] }\n",
+        );
+        for (name, expected) in [
+            ("a.example.com", Some((0, 1))),
+            ("x.y.example.com", Some((0, 2))),
+            ("x.b.example.com", Some((1, 1))),
+            ("b.example.com", None),
+            ("www.example.com", None),
+        ] {
+            assert_eq!(permit(&policy, name).wildcard, expected, "{name}");
+        }
     }
 
     #[test]

@@ -19,27 +19,59 @@ pub fn file(path: &Path, now: Timestamp) -> Result<(Policy, Vec<Diagnostic>), Ve
     Policy::parse(path, &text, now)
 }
 
+/// A policy file that was read and not understood yet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text {
+    /// The file.
+    pub path: PathBuf,
+    /// What stands in it.
+    pub text: String,
+}
+
 /// Reads policy files, and every `*.yaml` and `*.yml` file of directories, and
 /// joins them to a set. All problems of all files come at once.
 pub fn set(
     paths: &[PathBuf],
     now: Timestamp,
 ) -> Result<(PolicySet, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (mut policies, mut found) = (Vec::new(), Vec::new());
+    let (texts, problems) = texts(paths);
+    parse(&texts, problems, now)
+}
+
+/// Reads policy files and directories of them without understanding anything;
+/// what cannot be read comes as problems beside what can.
+pub fn texts(paths: &[PathBuf]) -> (Vec<Text>, Vec<Diagnostic>) {
+    let (mut texts, mut problems) = (Vec::new(), Vec::new());
     for path in paths {
         match listed(path) {
             Ok(files) => {
                 for path in files {
-                    match file(&path, now) {
-                        Ok((policy, warnings)) => {
-                            policies.push(policy);
-                            found.extend(warnings);
-                        }
-                        Err(problems) => found.extend(problems),
+                    match read(&path) {
+                        Ok(text) => texts.push(Text { path, text }),
+                        Err(problem) => problems.push(problem),
                     }
                 }
             }
-            Err(problem) => found.push(problem),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    (texts, problems)
+}
+
+/// Joins texts to a set; `found` are the problems that are known already.
+pub fn parse(
+    texts: &[Text],
+    mut found: Vec<Diagnostic>,
+    now: Timestamp,
+) -> Result<(PolicySet, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut policies = Vec::new();
+    for Text { path, text } in texts {
+        match Policy::parse(path, text, now) {
+            Ok((policy, warnings)) => {
+                policies.push(policy);
+                found.extend(warnings);
+            }
+            Err(problems) => found.extend(problems),
         }
     }
     let set = PolicySet::new(policies);
@@ -54,7 +86,7 @@ pub fn set(
 }
 
 /// The file itself, or the policy files of a directory in the order of their names.
-fn listed(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
+pub fn listed(path: &Path) -> Result<Vec<PathBuf>, Diagnostic> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }

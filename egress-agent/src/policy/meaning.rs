@@ -8,7 +8,7 @@ use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Rule};
 use super::wire::{Document, Read};
 use super::yaml::{self, Value};
-use crate::model::Relaxation;
+use crate::model::{NameLimits, Relaxation};
 use egress_common::Mode;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -63,6 +63,8 @@ pub struct DnsSettings {
     pub grace: Duration,
     /// Addresses taken from one answer.
     pub max_addresses: u16,
+    /// How much may be said in names.
+    pub limits: NameLimits,
 }
 
 impl Default for DnsSettings {
@@ -75,6 +77,7 @@ impl Default for DnsSettings {
             max_ttl: Duration::from_secs(3600),
             grace: Duration::from_secs(60),
             max_addresses: 32,
+            limits: NameLimits::default(),
         }
     }
 }

@@ -48,6 +48,9 @@ const DEVICES: &[&str] = &[
     "/dev/ppp",
 ];
 
+/// Memory that processes share by name: the sandbox gets its own.
+const SHARED_MEMORY: &str = "/dev/shm";
+
 /// The directory that becomes the sandbox's own.
 const RUN: &str = "/run";
 
@@ -262,7 +265,7 @@ fn hidden_directories(mounts: &[Mount]) -> BTreeSet<PathBuf> {
         .map(PathBuf::from);
     let wanted: BTreeSet<PathBuf> = control
         .chain(sockets)
-        .chain([PathBuf::from(RUN)])
+        .chain([PathBuf::from(RUN), PathBuf::from(SHARED_MEMORY)])
         .filter_map(|path| path.canonicalize().ok())
         .filter(|path| path.is_dir())
         .collect();

@@ -1,4 +1,4 @@
-//! Logs.
+//! Logs and metrics.
 //!
 //! Domain names and addresses do not appear in logs above `debug`: the audit
 //! store is where they belong. Levels: `error` for what somebody has to repair,
@@ -7,17 +7,24 @@
 
 #![forbid(unsafe_code)]
 
+pub mod ids;
+pub mod metrics;
+mod plain;
+
+use plain::Plain;
 use std::env::VarError;
 use std::io::IsTerminal;
+use std::os::unix::fs::MetadataExt;
 use std::str::FromStr;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The environment variable that overrides the level, in the syntax of
 /// `tracing_subscriber::EnvFilter`: `debug`, `info,egress_agent::dns=trace`.
 pub const VARIABLE: &str = "EGRESS_LOG";
 
-/// How a log line looks. Both go to standard error: standard output is the
+/// How a log line looks. Lines go to standard error: standard output is the
 /// answer of a command, or belongs to the command that runs in a sandbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogFormat {
@@ -26,17 +33,31 @@ pub enum LogFormat {
     Human,
     /// One JSON object per line.
     Json,
+    /// Entries of journald with fields, which go to its socket.
+    Journal,
 }
 
 impl LogFormat {
     /// All formats.
-    pub const ALL: [Self; 2] = [Self::Human, Self::Json];
+    pub const ALL: [Self; 3] = [Self::Human, Self::Json, Self::Journal];
 
     /// The name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Human => "human",
             Self::Json => "json",
+            Self::Journal => "journal",
+        }
+    }
+
+    /// What suits where standard error goes: systemd says by `JOURNAL_STREAM`
+    /// which file its journal's is (systemd.exec(5)).
+    pub fn suitable() -> Self {
+        let journal = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let own = std::fs::metadata("/proc/self/fd/2");
+        match own {
+            Ok(own) if journal == format!("{}:{}", own.dev(), own.ino()) => Self::Journal,
+            Ok(_) | Err(_) => Self::Human,
         }
     }
 }
@@ -66,8 +87,11 @@ pub enum TelemetryError {
         reason: String,
     },
     /// No such format.
-    #[error("`{0}` is no log format; write `human` or `json`")]
+    #[error("`{0}` is no log format; write `human`, `json` or `journal`")]
     Format(String),
+    /// There is no journald.
+    #[error("journald cannot be written to: {0}; use another log format")]
+    Journal(std::io::Error),
     /// Logging was started before.
     #[error("logging was already started in this process")]
     Started,
@@ -81,15 +105,31 @@ pub fn init(format: LogFormat, level: &str) -> Result<(), TelemetryError> {
         Ok(_) | Err(VarError::NotPresent) => filter(level)?,
         Err(VarError::NotUnicode(text)) => filter(&text.to_string_lossy())?,
     };
-    let lines = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(filter);
+    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr);
     let started = match format {
         LogFormat::Human => lines
             .with_ansi(std::io::stderr().is_terminal())
+            .fmt_fields(Plain)
+            .with_env_filter(filter)
             .finish()
             .try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).finish().try_init(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_env_filter(filter)
+            .finish()
+            .try_init(),
+        LogFormat::Journal => {
+            // Without a prefix, since `message_id` is a field that journald knows.
+            let journal = tracing_journald::layer()
+                .map_err(TelemetryError::Journal)?
+                .with_field_prefix(None)
+                .with_syslog_identifier("egress-agent".into());
+            tracing_subscriber::registry()
+                .with(filter)
+                .with(journal)
+                .try_init()
+        }
     };
     started.map_err(|_| TelemetryError::Started)
 }
@@ -125,7 +165,10 @@ mod tests {
             assert_eq!(format.name().parse::<LogFormat>().ok(), Some(format));
         }
         let error = "xml".parse::<LogFormat>().expect_err("no format");
-        assert!(error.to_string().contains("`human` or `json`"), "{error}");
+        assert!(
+            error.to_string().contains("`human`, `json` or `journal`"),
+            "{error}"
+        );
     }
 
     #[test]

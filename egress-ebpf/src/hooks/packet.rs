@@ -6,10 +6,10 @@ use crate::emit::{Seen, count};
 use crate::lookups::{self, AtPacket};
 use crate::maps;
 use egress_common::flow::ASKER_LIFETIME;
-use egress_common::sandbox::{QUERIES_PER_PERIOD, QUERY_PERIOD};
+use egress_common::sandbox::QUERY_PERIOD;
 use egress_common::{
-    Asker, AskerKey, Because, CgroupId, Counter, Neighbour, Peer, Protocol, Reason, Sandbox,
-    Standing, decide,
+    Asker, AskerKey, AskerWord, Because, CgroupId, Counter, Neighbour, Peer, Protocol, Reason,
+    Sandbox, Standing, asker_word, decide,
 };
 
 /// `cgroup_skb/egress`.
@@ -186,13 +186,20 @@ fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
         protocol: packet.to.protocol.number(),
         reserved: [0; 5],
     };
-    let asker = Asker {
-        cgroup: sender.cgroup,
-        expires: lookups::now() + ASKER_LIFETIME,
-        sandbox: sender.sandbox.id,
-        reserved: 0,
+    let expires = lookups::now() + ASKER_LIFETIME;
+    let is_proven = match loopback_word(&key) {
+        Some(index) => lookups::prove_asker(index, AskerWord::new(sender.sandbox.id, expires)),
+        None => {
+            let asker = Asker {
+                cgroup: sender.cgroup,
+                expires,
+                sandbox: sender.sandbox.id,
+                reserved: 0,
+            };
+            maps::ASKERS.insert(key, asker, 0).is_ok()
+        }
     };
-    if maps::ASKERS.insert(key, asker, 0).is_err() {
+    if !is_proven {
         count(Counter::AskerFailed);
         return Err(Reason::HelperFailed);
     }
@@ -205,6 +212,16 @@ fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
         origin.asker = key;
     }
     Ok(())
+}
+
+/// The place of the word that proves who sends from there.
+#[inline(always)]
+pub(super) fn loopback_word(key: &AskerKey) -> Option<u32> {
+    if key.protocol == Protocol::Udp.number() {
+        asker_word(&key.ip, key.port)
+    } else {
+        None
+    }
 }
 
 /// Takes one query from the sandbox's budget. As for events, two CPUs that race
@@ -220,7 +237,7 @@ fn may_ask(cgroup: CgroupId) -> bool {
             return false;
         }
         meter.queries_refilled = now;
-        meter.queries = QUERIES_PER_PERIOD;
+        meter.queries = lookups::settings().queries_per_period;
     }
     meter.queries = meter.queries.saturating_sub(1);
     true

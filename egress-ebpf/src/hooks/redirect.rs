@@ -1,12 +1,12 @@
 //! DNS to any address is brought to the agent's resolver, and the client keeps
 //! seeing the address that it asked.
 
-use super::{Judged, Passed};
+use super::{Judged, Passed, packet};
 use crate::context::{Address, Family};
 use crate::emit::count;
 use crate::{lookups, maps};
 use aya_ebpf::bindings::bpf_sock;
-use egress_common::{AskerKey, Counter, Destination, Reason};
+use egress_common::{AskerKey, AskerWord, Counter, Destination, Reason};
 
 /// Rewrites the destination of a DNS query and remembers the original.
 ///
@@ -46,7 +46,14 @@ pub fn forget(sk: *mut bpf_sock) {
     if let Some(origin) = lookups::remembered(&maps::ORIGINS, sk, false)
         && origin.asker != AskerKey::default()
     {
-        // Absent is as good as removed.
-        let _ = maps::ASKERS.remove(origin.asker);
+        match packet::loopback_word(&origin.asker) {
+            Some(index) => {
+                lookups::prove_asker(index, AskerWord::NONE);
+            }
+            None => {
+                // Absent is as good as removed.
+                let _ = maps::ASKERS.remove(origin.asker);
+            }
+        }
     }
 }

@@ -99,9 +99,11 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
                 | 20 | 21 // group membership: the kernel sends MLD reports
                 | 22    // IPV6_ROUTER_ALERT
                 | 27 | 28 // anycast membership
+                | 32    // IPV6_FLOWLABEL_MGR: a label can carry a routing header
                 | 34 | 35 // IPsec and XFRM policy
                 | 36    // IPV6_HDRINCL
                 | 42..=48 // group membership by protocol-independent calls
+                | 50    // IPV6_PKTINFO: another device for an allowed address
                 | 54 | 55 | 57 | 59 // hop-by-hop, routing and destination headers
                 | 75    // IPV6_TRANSPARENT
                 | 76    // IPV6_UNICAST_IF

@@ -1,8 +1,8 @@
 //! The DNS message path between hostile clients and hostile upstreams.
 
 use crate::dns::wire::Message;
-use egress_agent::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, offline};
-use egress_agent::model::{DomainName, Record};
+use egress_agent::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing, offline};
+use egress_agent::model::{DomainName, NameLimits, Record};
 use egress_common::{Ip, Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -23,9 +23,30 @@ impl Small {
     }
 }
 
+/// Made by [`Small::open`] only.
+struct Receipt;
+
+impl Standing for Receipt {
+    fn covers(&self, _: u64, _: Duration) -> bool {
+        true
+    }
+}
+
 impl Gate for Small {
-    type Receipt = ();
+    type Receipt = Receipt;
     type Permit = ();
+
+    fn now(&self) -> u64 {
+        1
+    }
+
+    fn generation(&self) -> u64 {
+        1
+    }
+
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        self.asker(from, protocol)
+    }
 
     fn asker(&self, _: SocketAddr, _: Protocol) -> Option<SandboxId> {
         Some(SANDBOX)
@@ -45,6 +66,7 @@ impl Gate for Small {
             Judgement::Allow {
                 permit: (),
                 rule: None,
+                below: None,
             }
         } else {
             refuse(Reason::NameNotAllowed)
@@ -69,16 +91,17 @@ impl Gate for Small {
             cache_ttl: Duration::from_secs(300),
             negative_cache_ttl: Duration::from_secs(60),
             max_addresses: 8,
+            names: NameLimits::default(),
         }
     }
 
-    fn open(&self, _: SandboxId, (): &(), opening: Opening<'_>) -> Result<(), OpenError> {
+    fn open(&self, _: SandboxId, (): &(), opening: Opening<'_>) -> Result<Receipt, OpenError> {
         assert!(Self::within(opening.name, "test"), "{}", opening.name);
         assert!(opening.answer_ttl <= opening.ttl);
         assert!(opening.addresses.len() <= 8);
         let mut opened = self.opened.lock().expect("nobody panicked");
         opened.extend(opening.addresses);
-        Ok(())
+        Ok(Receipt)
     }
 
     fn record(&self, _: Record) {}
@@ -103,17 +126,39 @@ pub fn dns_message(data: &[u8]) {
         .enable_time()
         .build()
         .expect("a runtime");
-    let Some(answer) = runtime.block_on(answer) else {
+    let Some(answers) = runtime.block_on(answer) else {
         return;
     };
+    let opened = gate.opened.lock().expect("nobody panicked");
+    check(&answers.first, query, protocol, &opened);
+    if let Some(again) = answers.again {
+        check(&again, query, protocol, &opened);
+        let alike = |bytes: &[u8]| {
+            Message::decode(bytes).map(|message| {
+                let mut addresses: Vec<IpAddr> = message.addresses().collect();
+                addresses.sort();
+                addresses
+            })
+        };
+        assert_eq!(
+            alike(&again),
+            alike(&answers.first),
+            "the short way says the same"
+        );
+        // The code is in the lower half of the fourth byte.
+        let code = |bytes: &[u8]| bytes.get(3).map(|byte| byte & 0x0f);
+        assert_eq!(code(&again), code(&answers.first));
+    }
+}
+
+fn check(answer: &[u8], query: &[u8], protocol: Protocol, opened: &[IpAddr]) {
     let limit = match protocol {
         Protocol::Udp => 1232,
         Protocol::Tcp => usize::from(u16::MAX),
     };
     assert!(answer.len() <= limit);
     assert_eq!(answer.get(..2), query.get(..2), "the id is repeated");
-    let opened = gate.opened.lock().expect("nobody panicked");
-    if let Some(message) = Message::decode(&answer) {
+    if let Some(message) = Message::decode(answer) {
         for address in message.addresses() {
             let address = address.to_canonical();
             // Loopback names are answered without opening anything.

@@ -55,6 +55,41 @@ fn an_internet_socket_as_a_standard_stream_starts_nothing() {
 }
 
 #[test]
+fn a_device_node_that_appears_later_is_not_opened_not_even_by_root() {
+    let Some(world) = world("bypass: device nodes") else {
+        return;
+    };
+    // TUN, vhost-net, PPP, the first disk; null, to see that nodes can be opened
+    // there. They stand in a directory that nobody hides.
+    const NODES: [(&str, &str, u32, u32); 5] = [
+        ("null", "c", 1, 3),
+        ("tun", "c", 10, 200),
+        ("vhost-net", "c", 10, 238),
+        ("ppp", "c", 108, 0),
+        ("disk", "b", 8, 0),
+    ];
+    let directory = world.fresh_directory();
+    for (name, kind, major, minor) in NODES {
+        let made = std::process::Command::new("mknod")
+            .args(["-m", "666"])
+            .arg(directory.join(name))
+            .args([kind, &major.to_string(), &minor.to_string()])
+            .status();
+        assert!(made.expect("mknod runs").success(), "{name}");
+    }
+    let steps = NODES.map(|(name, ..)| format!("write {}", directory.join(name).display()));
+    let steps = steps.each_ref().map(String::as_str);
+    for user in ["nobody", "root"] {
+        let policy = format!("{ONE_NAME}\nsandbox:\n  user: {user}\n");
+        let outcome = attempt(&world, &policy, &steps);
+        outcome[0].succeeded();
+        for step in 1..steps.len() {
+            outcome[step].refused();
+        }
+    }
+}
+
+#[test]
 fn devices_that_make_packets_are_hidden() {
     let Some(world) = world("bypass: devices") else {
         return;

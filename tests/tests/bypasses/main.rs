@@ -6,8 +6,11 @@ mod behalf;
 mod calls;
 mod identity;
 mod loopback;
+mod names;
 #[path = "../policy/mod.rs"]
 mod policy;
 mod relaxed;
 mod scene;
 mod sockets;
+mod wall;
+mod ways;

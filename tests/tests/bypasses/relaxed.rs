@@ -2,10 +2,10 @@
 //! it shows.
 
 use crate::policy::ONE_NAME;
-use crate::scene::{attempt, until_pause, world};
+use crate::scene::{answer, attempt, until_pause, world};
 use egress_tests::address::{FORBIDDEN_V4, FORBIDDEN_V6};
 use egress_tests::product::Agent;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// [`ONE_NAME`] with these points open.
 fn relaxed(points: &str) -> String {
@@ -106,12 +106,6 @@ fn what_is_relaxed_stands_in_every_record_of_the_sandbox() {
             .iter()
             .all(|record| record["relaxations"] == json!([]))
     );
-}
-
-fn answer(agent: &Agent<'_>, arguments: &[&str]) -> Value {
-    let run = agent.egressctl(arguments).expect("egressctl starts");
-    let (_, lines, errors) = run.finish();
-    serde_json::from_str(&lines.join("\n")).unwrap_or_else(|_| panic!("{lines:?} {errors}"))
 }
 
 #[test]

@@ -4,7 +4,8 @@ use egress_tests::World;
 use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6};
 use egress_tests::probe::Attempt;
 use egress_tests::process::Running;
-use egress_tests::product::Outcome;
+use egress_tests::product::{Agent, Outcome};
+use serde_json::Value;
 
 /// A world in which the allowed and a forbidden name exist.
 pub fn world(test: &str) -> Option<World> {
@@ -85,4 +86,11 @@ pub fn through_v6(device: u32) -> String {
     let mut bytes = vec![0; 16];
     bytes.extend(device.to_ne_bytes());
     hexadecimal(&bytes)
+}
+
+/// What `egressctl` answers in JSON.
+pub fn answer(agent: &Agent<'_>, arguments: &[&str]) -> Value {
+    let run = agent.egressctl(arguments).expect("egressctl starts");
+    let (_, lines, errors) = run.finish();
+    serde_json::from_str(&lines.join("\n")).unwrap_or_else(|_| panic!("{lines:?} {errors}"))
 }

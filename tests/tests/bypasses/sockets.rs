@@ -15,12 +15,16 @@ fn internet_sockets_of_other_kinds_cannot_be_made_even_where_the_kernel_would_le
         .near
         .set("ipv4/ping_group_range", "0 2147483647")
         .expect("the namespace is the test's own");
-    const KINDS: [(&str, &str); 8] = [
+    const KINDS: [(&str, &str); 12] = [
         ("ping", "2 2 1"),
         ("ping over IPv6", "10 2 58"),
         ("MPTCP", "2 1 262"),
         ("MPTCP over IPv6", "10 1 262"),
         ("UDP-Lite", "2 2 136"),
+        ("SMC as a transport (Linux 6.11)", "2 1 256"),
+        ("SMC as a transport over IPv6", "10 1 256"),
+        ("QUIC in the kernel", "2 1 261"),
+        ("Homa", "2 2 146"),
         ("raw", "2 3 255"),
         ("raw IPv6", "10 3 255"),
         ("raw UDP", "2 3 17"),
@@ -91,7 +95,7 @@ fn options_that_send_or_steer_are_refused_on_every_kind_of_socket() {
         return;
     };
     #[rustfmt::skip]
-    const OPTIONS: [(&str, &str); 22] = [
+    const OPTIONS: [(&str, &str); 24] = [
         ("SO_MARK", "1 36 01000000"),
         ("SO_BINDTODEVICE", "1 25 6e65617200"),
         ("SO_BINDTOIFINDEX", "1 62 02000000"),
@@ -109,6 +113,8 @@ fn options_that_send_or_steer_are_refused_on_every_kind_of_socket() {
         ("TCP_REPAIR", "6 19 01000000"),
         ("IPV6_JOIN_GROUP", "41 20 ff0500000000000000004b585345435202000000"),
         ("IPV6_JOIN_ANYCAST", "41 27 20010db800010000000000000000000202000000"),
+        ("IPV6_FLOWLABEL_MGR", "41 32 0000000000000000000000000000000000000000000000000000000000000000"),
+        ("IPV6_PKTINFO", "41 50 0000000000000000000000000000000002000000"),
         ("IPV6_HOPOPTS", "41 54 0000000000000000"),
         ("IPV6_RTHDR", "41 57 0002040000000000"),
         ("IPV6_DSTOPTS", "41 59 0000000000000000"),

@@ -4,6 +4,7 @@
 //! The measuring is done by `tests/benches/connect`, a program that needs the
 //! agent's library; here its samples become medians, ratios and verdicts.
 
+mod dns;
 mod samples;
 mod summary;
 mod table;
@@ -27,6 +28,9 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// How many names a second the resolver answers and refuses, and what it adds to
+    /// a cold one, beside unbound, dnsmasq and dnsdist.
+    Dns(dns::Options),
 }
 
 /// What can be chosen about [`What::Connect`].
@@ -57,7 +61,13 @@ enum Format {
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let What::Connect(options) = &options.what;
+    match &options.what {
+        What::Connect(options) => connect(options),
+        What::Dns(options) => dns::run(options),
+    }
+}
+
+fn connect(options: &Connect) -> Result<(), Failure> {
     setup::run_first()?;
     let summary = Summary::of(measure(options)?);
     match options.output {

@@ -2,7 +2,7 @@
 
 use super::Finding;
 use super::source::{code_of, words};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How a row begins its last column that cannot be tested.
 const NO_TEST: &str = "not tested: ";
@@ -55,6 +55,37 @@ pub fn check(path: &str, text: &str, tests: &BTreeSet<String>) -> Vec<Finding> {
     findings
 }
 
+/// Checks the numbers of a ledger whose rows begin with one (`B-07`): of each
+/// letter every number from 1 on stands there, once. A row that is lost would
+/// otherwise be missed by nobody.
+pub fn check_numbers(path: &str, text: &str) -> Vec<Finding> {
+    let mut seen: BTreeMap<(&str, u32), usize> = BTreeMap::new();
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        let id = line
+            .strip_prefix("| ")
+            .and_then(|rest| rest.split(' ').next()?.split_once('-'));
+        let Some((letter, digits)) = id else { continue };
+        let Ok(own) = digits.parse::<u32>() else {
+            continue;
+        };
+        if seen.insert((letter, own), number).is_some() {
+            let message = format!("{letter}-{digits} stands there twice");
+            findings.push(Finding::new(path, number, message));
+        }
+    }
+    let mut next: BTreeMap<&str, u32> = BTreeMap::new();
+    for ((letter, own), line) in seen {
+        let expected = next.entry(letter).or_insert(1);
+        if own != *expected {
+            let message = format!("{letter}-{expected:02} is missing before this row's number");
+            findings.push(Finding::new(path, line, message));
+        }
+        *expected = own + 1;
+    }
+    findings
+}
+
 fn check_row(row: &str, tests: &BTreeSet<String>, may_have_none: bool) -> Option<String> {
     let column = row.trim_end_matches('|').rsplit('|').next()?;
     let named: Vec<&str> = column.split('`').skip(1).step_by(2).collect();
@@ -83,6 +114,23 @@ mod tests {
 
     const SOURCE: &str = "#[test]\nfn one() {}\nfn no_test() {}\n\
                           #[tokio::test(flavor = \"x\")]\nasync fn two() {}\n// #[test]\nfn neither() {}";
+
+    #[test]
+    fn a_number_that_is_missing_or_stands_twice_is_found() {
+        let messages = |text: &str| -> Vec<String> {
+            let found = check_numbers("l.md", text).into_iter();
+            found.map(|finding| finding.message).collect()
+        };
+        assert_eq!(
+            messages("| B-02 | x |\n| B-01 | y |\n| A-01 | z |\n"),
+            [""; 0]
+        );
+        let missing = messages("| B-01 | x |\n| B-03 | y |\n");
+        assert_eq!(missing, ["B-02 is missing before this row's number"]);
+        let twice = messages("| B-01 | x |\n| B-01 | y |\n");
+        assert_eq!(twice, ["B-01 stands there twice"]);
+        assert_eq!(messages("| a row of another kind | y |\n"), [""; 0]);
+    }
 
     #[test]
     fn functions_behind_a_test_attribute_are_tests() {

@@ -68,6 +68,7 @@ fn check(workspace: &Path) -> io::Result<Vec<Finding>> {
         // A ledger that is not written yet promises nothing.
         if let Ok(text) = fs::read_to_string(workspace.join(path)) {
             findings.extend(ledger::check(path, &text, &tests));
+            findings.extend(ledger::check_numbers(path, &text));
         }
     }
     findings.sort();

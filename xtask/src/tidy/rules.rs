@@ -17,6 +17,8 @@ pub const MODULES: &[(&str, Row)] = &[
     ("model", Row::Numbered(0)),
     // Text to meaning to answer; pure.
     ("policy", Row::Numbered(1)),
+    // Files of policies that are believed by their signature; pure.
+    ("bundle", Row::Numbered(1)),
     // Permissions earned at run time; pure.
     ("grants", Row::Numbered(2)),
     // What the kernel maps should contain; pure.
@@ -32,6 +34,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("gateway", Row::Numbered(5)),
     // What others can ask.
     ("api", Row::Numbered(6)),
+    ("export", Row::Numbered(6)),
     // Joins the parts.
     ("daemon", Row::Numbered(7)),
     // What a person types.
@@ -49,17 +52,26 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("hickory_resolver", "dns"),
     ("sqlx", "audit"),
     ("axum", "api"),
+    ("ssh_key", "bundle"),
+    ("minisign_verify", "bundle"),
+    ("tar", "bundle"),
+    ("notify", "daemon"),
+    ("sd_notify", "daemon"),
+    ("tracing_journald", "telemetry"),
 ];
 
 /// Where `unsafe` may be written: everywhere else it is an error.
 pub const UNSAFE_ROOMS: &[&str] = &[
     // bpf(2) calls that aya does not have.
     "egress-agent/src/enforcer/",
+    // Many datagrams per system call.
+    "egress-agent/src/dns/batch.rs",
     // Between fork and exec.
     "egress-agent/src/sandbox/spawn",
     // Raw memory of the kernel.
     "egress-ebpf/src/context",
     "egress-ebpf/src/lookups",
+    "egress-ebpf/src/lsm/kernel.rs",
     // The promise to aya that shared types are plain data.
     "egress-common/src/layout.rs",
     "egress-common/src/destination.rs",

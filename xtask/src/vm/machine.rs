@@ -75,10 +75,19 @@ impl Streams {
     }
 }
 
+/// A root disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Disk<'p> {
+    /// What a boot writes to it goes with that boot.
+    Fresh(&'p Path),
+    /// What a boot writes to it the next one finds.
+    Kept(&'p Path),
+}
+
 /// Boots and waits for the end of the work; shows its output meanwhile.
 pub fn boot(
     kernel: &Bootable,
-    root: &Path,
+    root: Disk<'_>,
     share: &Path,
     streams: &Streams,
     limit: Duration,
@@ -122,7 +131,7 @@ fn wait(machine: &mut Child, limit: Duration, mut meanwhile: impl FnMut()) -> bo
 
 /// The command that boots. KVM is never asked for: where the device opens and
 /// is not usable, guests die in it.
-fn command(kernel: &Bootable, root: &Path, share: &Path, streams: &Streams) -> Command {
+fn command(kernel: &Bootable, root: Disk<'_>, share: &Path, streams: &Streams) -> Command {
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off"])
         .args(["-machine", "q35", "-smp", "2", "-m", MEMORY])
@@ -138,9 +147,12 @@ fn command(kernel: &Bootable, root: &Path, share: &Path, streams: &Streams) -> C
         ])
         .arg("-serial")
         .arg(format!("file:{}", streams.console.display()));
-    // The root disk is never modified: what a boot writes goes with it.
+    let root = match root {
+        Disk::Fresh(path) => (path, "snapshot=on"),
+        Disk::Kept(path) => (path, "snapshot=off"),
+    };
     let disks = [
-        (root, "snapshot=on"),
+        root,
         (&kernel.modules, "readonly=on"),
         (share, "snapshot=on"),
     ];
@@ -236,7 +248,12 @@ mod tests {
             initrd: "initrd".into(),
             modules: "modules".into(),
         };
-        let command = command(&kernel, Path::new("root"), Path::new("share"), &streams);
+        let command = command(
+            &kernel,
+            Disk::Fresh(Path::new("root")),
+            Path::new("share"),
+            &streams,
+        );
         let line = shell::line(&command);
         assert!(line.contains("-accel tcg"), "{line}");
         assert!(!line.contains("kvm"), "{line}");

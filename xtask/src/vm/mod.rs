@@ -7,15 +7,16 @@
 mod guest;
 mod kernel;
 mod machine;
+mod package;
 mod suite;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, unwritable};
 
 use crate::test::Tally;
 use crate::{Failure, setup, shell};
 use guest::Share;
-use kernel::{Bootable, unwritable};
-use machine::{Ending, Streams};
+use kernel::Bootable;
+use machine::{Disk, Ending, Streams};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -70,6 +71,8 @@ enum Action {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Installs the package and does with it what operators do, over two boots.
+    Package,
     /// Runs a shell command, with the product's programs in /share.
     Exec {
         /// The command.
@@ -109,6 +112,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Some(Action::Exec { command }) => return exec(&ground, kernels, command, limit),
         Some(Action::Test { suites, arguments }) => {
             test(&ground, kernels, suites, arguments, limit)?
+        }
+        Some(Action::Package) => {
+            let mut cells = Vec::new();
+            for &kernel in kernels {
+                cells.extend(package::test(&ground, kernel, limit)?);
+            }
+            cells
         }
         None if options.all => test(&ground, kernels, &[], &[], limit)?,
         None => {
@@ -265,12 +275,31 @@ impl Ground {
         name: &str,
         limit: Duration,
     ) -> Result<(Ending, Streams), Failure> {
+        self.boot_from(
+            Disk::Fresh(&self.root),
+            kernel,
+            bootable,
+            share,
+            name,
+            limit,
+        )
+    }
+
+    fn boot_from(
+        &self,
+        root: Disk<'_>,
+        kernel: Kernel,
+        bootable: &Bootable,
+        share: &Share,
+        name: &str,
+        limit: Duration,
+    ) -> Result<(Ending, Streams), Failure> {
         eprintln!("vm: {name} on {}", bootable.release);
         let disk = self.cache.join("share.img");
         share.make_disk(&disk)?;
         let last: &Path = &self.cache.join("last").join(format!("{kernel}-{name}"));
         let streams = Streams::new(last)?;
-        let ending = machine::boot(bootable, &self.root, &disk, &streams, limit)?;
+        let ending = machine::boot(bootable, root, &disk, &streams, limit)?;
         Ok((ending, streams))
     }
 }

@@ -58,12 +58,13 @@ impl Built {
     pub fn build() -> Result<Self, Failure> {
         // As `cargo xtask test` does it, so that nothing is built twice.
         shell::run(shell::cargo().arg("build"))?;
+        // All members at once: what is selected by itself has other features, and
+        // everything below it would be built twice.
         let mut cargo = shell::cargo();
-        // All of them: a selection of packages selects other features of their
-        // dependencies, which would be built once more.
         cargo.args(["test", "--no-run", "--message-format=json"]);
+        let programs = programs_of(&shell::output(&mut cargo)?);
         Ok(Self {
-            programs: programs_of(&shell::output(&mut cargo)?),
+            programs,
             product: shell::workspace().join("target/debug"),
         })
     }

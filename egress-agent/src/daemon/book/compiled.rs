@@ -55,6 +55,11 @@ impl Compiled {
         Ok(compiled)
     }
 
+    /// When the next rule expires.
+    pub const fn next_expiry(&self) -> Option<Timestamp> {
+        self.next_expiry
+    }
+
     /// A sandbox under this version, as the kernel knows it.
     pub(super) fn sandbox(&self, id: SandboxId) -> Sandbox {
         Sandbox {

@@ -3,8 +3,12 @@
 //! book and the maps tell the same.
 
 mod compiled;
+mod error;
+mod generation;
 
 pub use compiled::Compiled;
+pub use error::BookError;
+pub use generation::Generation;
 
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
@@ -67,25 +71,6 @@ impl Newcomer {
     }
 }
 
-/// Why the book refuses.
-#[derive(Debug, thiserror::Error)]
-pub enum BookError {
-    /// The name is in use.
-    #[error("a sandbox `{0}` exists already; choose another `--name`, or stop it first")]
-    NameTaken(SandboxName),
-    /// There is none of this name.
-    #[error("there is no sandbox `{0}`")]
-    NoSuchSandbox(String),
-    /// It would not fit into the kernel's maps.
-    #[error(transparent)]
-    Budget(#[from] image::BudgetError),
-    /// A policy has more services on one network than the kernel can hold.
-    #[error(
-        "policy `{0}` opens more services on one network than fit; see `egressctl policy check`"
-    )]
-    TooManyServices(String),
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Book {
@@ -102,6 +87,7 @@ pub struct Book {
     image: Image,
     /// A change stopped half way: the kernel holds other things than it should.
     ahead: bool,
+    generation: Generation,
     next_policy: u32,
     next_rule: u32,
     next_sandbox: u32,
@@ -149,11 +135,17 @@ impl Book {
                 ..Bounds::default()
             }),
             ahead: false,
+            generation: Generation::default(),
             next_policy: policies_in_use.max().unwrap_or(0) + 1,
             next_rule: rules_in_use.max().unwrap_or(0) + 1,
             next_sandbox: sandboxes_in_use.max().unwrap_or(0) + 1,
             image,
         }
+    }
+
+    /// Tells, without the book's lock, whether the book may have changed its mind.
+    pub fn generation(&self) -> Generation {
+        self.generation.clone()
     }
 
     /// The sandboxes in the order of their ids.
@@ -200,6 +192,11 @@ impl Book {
     /// The grants, to change. The caller brings the kernel map in step.
     pub const fn ledger_mut(&mut self) -> &mut Ledger {
         &mut self.ledger
+    }
+
+    /// How many networks the kernel holds.
+    pub fn networks(&self) -> usize {
+        self.image.networks.len()
     }
 
     /// What the kernel is to hold, grants included.
@@ -289,6 +286,7 @@ impl Book {
 
     /// Ends a sandbox: its grants go with it.
     pub fn end(&mut self, id: SandboxId) -> Result<Vec<Change>, BookError> {
+        self.generation.advance();
         let member = self
             .members
             .remove(&id)
@@ -310,6 +308,7 @@ impl Book {
     /// Brings another set of policies into force, or the same one at a later
     /// time. Nothing is changed when it does not fit.
     pub fn load(&mut self, policies: PolicySet, now: Timestamp) -> Result<Vec<Change>, BookError> {
+        self.generation.advance();
         let before = (
             std::mem::replace(&mut self.policies, policies),
             self.compiled.clone(),
@@ -456,6 +455,7 @@ impl Book {
 
     /// Sets the book to what the kernel holds, after a change stopped half way.
     pub fn resynchronise(&mut self, in_force: &Image) {
+        self.generation.advance();
         self.ahead = true;
         self.image = Image {
             grants: BTreeMap::new(),

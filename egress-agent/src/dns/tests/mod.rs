@@ -2,8 +2,10 @@
 //! the gate is a recording one.
 
 mod answers;
+mod budget;
 mod failure;
 mod policy;
+mod quick;
 mod robustness;
 mod transport;
 mod upstream;

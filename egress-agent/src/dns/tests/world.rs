@@ -2,9 +2,10 @@
 
 use super::upstream::Upstream;
 use crate::dns::{
-    Config, Gate, Judgement, Limits, OpenError, Opening, Ports, Refusal, Running, Server,
+    Below, Config, Gate, Judgement, Limits, OpenError, Opening, Ports, Refusal, Running, Server,
+    Standing,
 };
-use crate::model::{DomainName, Record, RuleOrigin};
+use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use hickory_proto::op::{Edns, Message, OpCode, Query};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
@@ -13,7 +14,7 @@ use rustix::net::RecvFlags;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
@@ -30,8 +31,14 @@ pub(super) struct Granted {
     pub(super) answer_ttl: u64,
 }
 
-/// Made by [`FakeGate::open`] only.
-pub(super) struct Receipt(());
+/// Made by [`FakeGate::open`] only; says for how many more answers it is good.
+pub(super) struct Receipt(bool);
+
+impl Standing for Receipt {
+    fn covers(&self, _: u64, _: Duration) -> bool {
+        self.0
+    }
+}
 
 /// A policy made of sets.
 pub(super) struct Policy {
@@ -41,9 +48,15 @@ pub(super) struct Policy {
     pub(super) types: BTreeSet<u16>,
     pub(super) limits: Limits,
     pub(super) map_full: bool,
+    /// Whether a grant covers further answers.
+    pub(super) grants_last: bool,
+    pub(super) generation: u64,
+    /// What is chosen by the client in every allowed name.
+    pub(super) below: Option<Below>,
 }
 
 pub(super) struct FakeGate {
+    began: Instant,
     pub(super) policy: Mutex<Policy>,
     /// Source port → sandbox; who is not listed is nobody.
     askers: Mutex<HashMap<u16, SandboxId>>,
@@ -65,6 +78,18 @@ impl Gate for FakeGate {
     type Receipt = Receipt;
     type Permit = DomainName;
 
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_nanos()).expect("a short test")
+    }
+
+    fn generation(&self) -> u64 {
+        self.policy.lock().expect("lock").generation
+    }
+
+    fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
+        self.asker(from, protocol)
+    }
+
     fn asker(&self, from: SocketAddr, _: Protocol) -> Option<SandboxId> {
         self.askers.lock().expect("lock").get(&from.port()).copied()
     }
@@ -83,6 +108,7 @@ impl Gate for FakeGate {
             return Judgement::Allow {
                 permit: name.clone(),
                 rule,
+                below: policy.below,
             };
         } else {
             let help = Some(format!("add `- domain: {name}`"));
@@ -151,7 +177,7 @@ impl Gate for FakeGate {
             ttl: opening.ttl.as_secs(),
             answer_ttl: opening.answer_ttl.as_secs(),
         });
-        Ok(Receipt(()))
+        Ok(Receipt(self.policy.lock().expect("lock").grants_last))
     }
 
     fn record(&self, record: Record) {
@@ -187,6 +213,7 @@ impl World {
                 .collect()
         };
         let gate = Arc::new(FakeGate {
+            began: Instant::now(),
             policy: Mutex::new(Policy {
                 allowed: names(&["ok.test", "in-addr.arpa"]),
                 blocked: names(&["bad.test", "bad.ok.test"]),
@@ -203,8 +230,12 @@ impl World {
                     cache_ttl: Duration::from_secs(300),
                     negative_cache_ttl: Duration::from_secs(60),
                     max_addresses: 4,
+                    names: NameLimits::default(),
                 },
                 map_full: false,
+                grants_last: false,
+                generation: 1,
+                below: None,
             }),
             askers: Mutex::default(),
             watched: Mutex::default(),

@@ -1,13 +1,13 @@
 //! Everything of a policy that is not a rule.
 
 use super::checks::has_private_inside;
-use crate::model::{PortRange, Relaxation};
+use crate::model::{AtBound, NameBudget, NameLimits, PortRange, Relaxation};
 use crate::policy::Glob;
 use crate::policy::diagnostic::Report;
 use crate::policy::meaning::{DnsSettings, Policy, UserSetting};
 use crate::policy::rule::Subject;
 use crate::policy::special::{Class, around};
-use crate::policy::wire::{Document, Field, Seconds, User};
+use crate::policy::wire::{Amount, Document, Field, NameLimitsBlock, Seconds, User};
 use egress_common::Mode;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -123,6 +123,10 @@ pub fn dns(document: &Document, report: &mut Report) -> DnsSettings {
             .max_addresses
             .as_ref()
             .map_or(standard.max_addresses, |n| n.value.0),
+        limits: block
+            .limits
+            .as_ref()
+            .map_or(standard.limits, |field| name_limits(&field.value, report)),
     };
     if settings.min_ttl > settings.max_ttl
         && let Some(field) = block.max_ttl.as_ref().or(block.min_ttl.as_ref())
@@ -141,6 +145,74 @@ pub fn dns(document: &Document, report: &mut Report) -> DnsSettings {
     settings
 }
 
+/// How much may be said in names, with the defaults for what is not written.
+fn name_limits(block: &NameLimitsBlock, report: &mut Report) -> NameLimits {
+    let standard = NameLimits::default();
+    let amount = |field: &Option<Field<Amount>>, otherwise: u32| {
+        field.as_ref().map_or(otherwise, |field| field.value.0)
+    };
+    let limits = NameLimits {
+        sandbox: NameBudget {
+            names: amount(&block.names, standard.sandbox.names),
+            bytes: amount(&block.bytes, standard.sandbox.bytes),
+            entropy: amount(&block.entropy, standard.sandbox.entropy),
+        },
+        wildcard: NameBudget {
+            names: amount(&block.names_per_wildcard, standard.wildcard.names),
+            bytes: amount(&block.bytes_per_wildcard, standard.wildcard.bytes),
+            entropy: amount(&block.entropy_per_wildcard, standard.wildcard.entropy),
+        },
+        label_length: block
+            .label_length
+            .as_ref()
+            .map_or(standard.label_length, |field| field.value.0),
+        queries_per_second: block.queries_per_second.as_ref().map(|field| field.value.0),
+        at_bound: block
+            .at_bound
+            .as_ref()
+            .map_or(standard.at_bound, |field| field.value.into()),
+        record: block
+            .record
+            .as_ref()
+            .map_or(standard.record, |field| field.value.into()),
+    };
+    for (field, of_one, of_all, key) in [
+        (
+            &block.names_per_wildcard,
+            limits.wildcard.names,
+            limits.sandbox.names,
+            "names",
+        ),
+        (
+            &block.bytes_per_wildcard,
+            limits.wildcard.bytes,
+            limits.sandbox.bytes,
+            "bytes",
+        ),
+        (
+            &block.entropy_per_wildcard,
+            limits.wildcard.entropy,
+            limits.sandbox.entropy,
+            "entropy",
+        ),
+    ] {
+        // A bound that another one keeps from ever being met says nothing.
+        if let Some(field) = field
+            && of_one > of_all
+        {
+            report.error(
+                "invalid-value",
+                field.span,
+                format!(
+                    "`{key}_per_wildcard` ({of_one}) is more than `{key}` of the sandbox ({of_all})"
+                ),
+                format!("write both, or lower `{key}_per_wildcard`"),
+            );
+        }
+    }
+    limits
+}
+
 /// What a reviewer must have seen before such a policy goes into force.
 pub fn relaxations(policy: &Policy) -> Vec<String> {
     let mut words = Vec::new();
@@ -154,6 +226,20 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
         words.push(format!(
             "DNS record types that can carry data are answered: {}",
             policy.dns.query_types.join(", ")
+        ));
+    }
+    let (limits, standard) = (policy.dns.limits, NameLimits::default());
+    if limits.at_bound != AtBound::Refuse {
+        words.push(
+            "data in names is not stopped at the bounds of `dns.limits`, only recorded".to_owned(),
+        );
+    } else if limits.sandbox.bytes > standard.sandbox.bytes
+        || limits.sandbox.entropy > standard.sandbox.entropy
+        || limits.sandbox.names > standard.sandbox.names
+    {
+        words.push(format!(
+            "names below wildcards may carry {} bytes a minute out",
+            limits.sandbox.bytes
         ));
     }
     for rule in &policy.rules {

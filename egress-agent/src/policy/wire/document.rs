@@ -3,10 +3,12 @@
 use super::block;
 use super::lists::{Groups, Items};
 use super::values::{
-    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Relax, Seconds, Text, User,
+    Amount, Cidr, Count, Domain, Expiry, LabelLength, PolicyName, PortItem, RecordType, Relax,
+    Seconds, Text, User,
 };
 use super::words::{
-    Action, AlwaysTrue, ApiVersion, Enabled, Internal, Logging, ModeWord, ProtocolWord,
+    Action, AlwaysTrue, ApiVersion, AtBoundWord, Enabled, Internal, Logging, ModeWord,
+    ProtocolWord, RecordWord,
 };
 
 block! {
@@ -138,8 +140,40 @@ block! {
         grace: Seconds,
         /// Addresses taken from one answer. Default 32.
         max_addresses: Count,
+        /// How much a sandbox may say in the names that it asks for.
+        limits: NameLimitsBlock,
     }
     later { "upstreams", "upstream", "dnssec", "rate_limit", "max_queries", "entropy", "search" }
+}
+
+block! {
+    /// How much a sandbox may say in the names that it asks for: what stands below a
+    /// wildcard is chosen by the client, and read by whoever serves the domain.
+    /// Names that the cache answers leave nobody, and cost nothing.
+    NameLimitsBlock {
+        /// Names below wildcards that may leave the host per minute. Default 600.
+        names: Amount,
+        /// The same below each wildcard rule. Default 240.
+        names_per_wildcard: Amount,
+        /// Bytes of labels below wildcards per minute. Default 12288.
+        bytes: Amount,
+        /// The same below each wildcard rule. Default 4096.
+        bytes_per_wildcard: Amount,
+        /// Bits of entropy of labels below wildcards per minute. Default 49152.
+        entropy: Amount,
+        /// The same below each wildcard rule. Default 16384.
+        entropy_per_wildcard: Amount,
+        /// The longest label below a wildcard. Default 63, which DNS allows.
+        label_length: LabelLength,
+        /// Queries of any kind per second. Default: what the host allows every sandbox.
+        queries_per_second: Amount,
+        /// What happens beyond: `refuse`, `alert` (answer, and record the reason) or
+        /// `shadow` (answer, and record what would have been refused). Default `refuse`.
+        at_bound: AtBoundWord,
+        /// Whether names beyond are recorded as `name` or as `hash`. Default `name`.
+        record: RecordWord,
+    }
+    later { "window", "burst" }
 }
 
 block! {

@@ -10,9 +10,9 @@ mod similar;
 mod values;
 mod words;
 
-pub use document::{Allow, Block, Document};
+pub use document::{Allow, Block, Document, NameLimitsBlock};
 pub use lists::Items;
-pub use values::{Cidr, Domain, PolicyName, PortItem, Seconds, User};
+pub use values::{Amount, Cidr, Domain, PolicyName, PortItem, Seconds, User};
 
 use super::diagnostic::{Report, Span};
 use super::yaml::{Node, Value};

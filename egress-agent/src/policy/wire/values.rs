@@ -286,37 +286,48 @@ impl Read for Seconds {
 
 schema!(Seconds, { "type": "string", "pattern": "^[0-9]+(s|m|min|h|d)$", "examples": ["300s", "5m"] });
 
-/// A small number of things.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Count(pub u16);
+/// Declares a whole number between two bounds.
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident($inner:ty), $min:literal..=$max:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub struct $name(pub $inner);
 
-impl Count {
-    /// The largest.
-    pub const MAX: u16 = 256;
-}
-
-impl Read for Count {
-    fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
-        let read = match node.value {
-            Value::Integer(number) => u16::try_from(number).ok(),
-            _ => None,
-        };
-        let read = read.filter(|count| (1..=Self::MAX).contains(count));
-        if read.is_none() {
-            let written = report.source().under(node.point()).to_owned();
-            let help = "write a whole number from 1 to 256";
-            refuse(
-                node,
-                report,
-                format!("`{key}: {written}` is out of bounds"),
-                help,
-            );
+        impl Read for $name {
+            fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
+                let read = match node.value {
+                    Value::Integer(number) => <$inner>::try_from(number).ok(),
+                    _ => None,
+                };
+                let read = read.filter(|number| ($min..=$max).contains(number));
+                if read.is_none() {
+                    let written = report.source().under(node.point()).to_owned();
+                    let message = format!("`{key}: {written}` is out of bounds");
+                    let help = concat!("write a whole number from ", $min, " to ", $max);
+                    refuse(node, report, message, help);
+                }
+                read.map(Self)
+            }
         }
-        read.map(Self)
-    }
+
+        schema!($name, { "type": "integer", "minimum": $min, "maximum": $max });
+    };
 }
 
-schema!(Count, { "type": "integer", "minimum": 1, "maximum": 256 });
+number! {
+    /// A small number of things.
+    Count(u16), 1..=256
+}
+
+number! {
+    /// A number of things.
+    Amount(u32), 1..=1000000
+}
+
+number! {
+    /// Bytes of a label.
+    LabelLength(u8), 1..=63
+}
 
 /// The moment from which a rule does not apply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

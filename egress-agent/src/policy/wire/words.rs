@@ -2,6 +2,7 @@
 
 use super::Read;
 use super::values::{refuse, schema, text};
+use crate::model::{AtBound, RecordAs};
 use crate::policy::diagnostic::Report;
 use crate::policy::yaml::Node;
 use egress_common::{Mode, Protocol};
@@ -126,6 +127,47 @@ impl ProtocolWord {
             Self::Https => Some(443),
             Self::Http => Some(80),
             Self::Tcp | Self::Udp => None,
+        }
+    }
+}
+
+words! {
+    /// What happens to a query beyond the bounds on names.
+    AtBoundWord {
+        /// It is refused.
+        "refuse" => Refuse,
+        /// It is answered, and recorded with the reason.
+        "alert" => Alert,
+        /// It is answered, and recorded as what would have been refused.
+        "shadow" => Shadow,
+    }
+}
+
+impl From<AtBoundWord> for AtBound {
+    fn from(word: AtBoundWord) -> Self {
+        match word {
+            AtBoundWord::Refuse => Self::Refuse,
+            AtBoundWord::Alert => Self::Alert,
+            AtBoundWord::Shadow => Self::Shadow,
+        }
+    }
+}
+
+words! {
+    /// How a name beyond the bounds is recorded.
+    RecordWord {
+        /// In full.
+        "name" => Name,
+        /// As a hash.
+        "hash" => Hash,
+    }
+}
+
+impl From<RecordWord> for RecordAs {
+    fn from(word: RecordWord) -> Self {
+        match word {
+            RecordWord::Name => Self::Name,
+            RecordWord::Hash => Self::Hash,
         }
     }
 }

@@ -127,6 +127,7 @@ pub static PROFILE: &[RefusedCall] = &[
     refused!("fsconfig", SYS_fsconfig, When::Always, Some(Relaxation::UserNamespaces), "as mount(2)"),
     refused!("fsmount", SYS_fsmount, When::Always, Some(Relaxation::UserNamespaces), "as mount(2)"),
     refused!("fspick", SYS_fspick, When::Always, Some(Relaxation::UserNamespaces), "as mount(2)"),
+    refused!("open_by_handle_at", SYS_open_by_handle_at, When::Always, None, "opens files without their path, past what is hidden"),
     refused!("ioctl", SYS_ioctl, When::Request(libc::TIOCSTI), None, "types into the terminal; the caller's shell runs it after the sandbox has ended"),
     refused!("ioctl", SYS_ioctl, When::Request(libc::TIOCLINUX), None, "pastes into a text console, as TIOCSTI"),
     refused!("clone3", SYS_clone3, When::Always, None, Refusal::Unknown, "its flags lie in memory, where no filter looks"),

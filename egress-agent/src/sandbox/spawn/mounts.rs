@@ -9,8 +9,9 @@ use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeF
 use std::ffi::CStr;
 use std::os::fd::OwnedFd;
 
-/// The one hidden directory that the sandbox can write.
+/// The hidden directories that the sandbox can write.
 const RUN: &CStr = c"/run";
+const SHARED_MEMORY: &CStr = c"/dev/shm";
 
 /// Makes the file system look as planned.
 pub(super) fn see(view: &View) -> Result<(), Failure> {
@@ -58,11 +59,14 @@ const TIGHT: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-/// An empty file system; `/run`'s can be written, others' if something is to be
-/// put into them yet.
+/// An empty file system; those of `/run` and `/dev/shm` can be written, others'
+/// if something is to be put into them yet.
 fn hide_directory(path: &CStr, finished: bool) -> Result<(), Errno> {
     let (flags, options) = if path == RUN {
         (TIGHT, c"mode=0755,size=1m")
+    } else if path == SHARED_MEMORY {
+        // What lies there counts as the sandbox's memory.
+        (TIGHT, c"mode=1777")
     } else if finished {
         (TIGHT | MountFlags::RDONLY, c"mode=0555,size=4k")
     } else {
@@ -110,7 +114,7 @@ fn show_host_sockets(
         return Ok(());
     }
     for (index, path) in view.hidden_directories.iter().enumerate() {
-        if path.as_c_str() != RUN {
+        if path.as_c_str() != RUN && path.as_c_str() != SHARED_MEMORY {
             let read_only = TIGHT | MountFlags::RDONLY;
             rustix::mount::mount_remount(path.as_c_str(), read_only, c"mode=0555,size=4k")
                 .map_err(nth(Step::HideDirectory, index))?;

@@ -5,7 +5,7 @@ use socket2::{SockAddr, Socket};
 use std::ffi::CString;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -20,7 +20,7 @@ fn checked(returned: i64) -> Result {
 
 /// Any system call. An argument is a number, or `text:…` for a pointer to text,
 /// or `bytes:HEX` for a pointer to bytes that the kernel may also write.
-pub fn system_call(number: &str, arguments: &[&str]) -> Result {
+pub fn system_call(number: &str, arguments: &[String]) -> Result<i64> {
     let mut texts = Vec::new();
     let mut buffers: Vec<Vec<u8>> = Vec::new();
     let mut values = [0_i64; 6];
@@ -46,7 +46,15 @@ pub fn system_call(number: &str, arguments: &[&str]) -> Result {
     // SAFETY: pointers among the arguments lead to buffers that live until the
     // call has returned. Which call it is, the test says; none that the tests
     // make writes more than it is given, or unmaps what this process runs on.
-    checked(unsafe { libc::syscall(parse(number)?, a, b, c, d, e, f) })
+    let returned = unsafe { libc::syscall(parse(number)?, a, b, c, d, e, f) };
+    checked(returned).map(|_| returned)
+}
+
+/// The descriptor that a call has just made.
+pub fn owned(returned: i64) -> Result<OwnedFd> {
+    let number = i32::try_from(returned).map_err(io::Error::other)?;
+    // SAFETY: the test says so of the call; nobody else has the number yet.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// `setsockopt(2)` with a value in hexadecimal.

@@ -17,7 +17,8 @@
 //! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
 //! | `siege OPEN CLOSED SERVER NAME` | until a line comes: uses the first, tries the second, asks the third for the fourth; counts |
 //! | `until-resolved SERVER NAME` | asks until there is an answer; how many milliseconds that took |
-//! | `dns-udp SERVER TYPE NAME` | asks with a datagram |
+//! | `wildcard FIRST COUNT SUFFIX` | asks for `nFIRST.SUFFIX` and the following names on one connection |
+//! | `dns-udp SERVER TYPE NAME` | asks with a datagram; `dns-udp-once` waits much longer for the answer |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
 //! | `socket FAMILY TYPE PROTOCOL` | makes a socket, all as numbers |
@@ -33,7 +34,8 @@
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
 //! | `send-raw AS HEX TEXT` | `sendto` with these bytes as the address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
-//! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX` |
+//! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX`, `fd:AS` |
+//! | `call-as AS NUMBER ARGUMENT…` | one whose result is a descriptor, kept as `AS` |
 //! | `connect-unix PATH` | connects to a Unix socket; `@NAME` for an abstract one |
 //! | `self-unix NAME` | listens at an abstract Unix socket, and connects to it |
 //! | `device NAME` | the index of a network device |
@@ -97,7 +99,13 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["rounds", first, count, at_once, port, suffix] => {
             rounds::run(first, count, at_once, port, suffix)
         }
-        ["dns-udp", server, kind, name] => resolve::by_datagram(server, kind, name),
+        ["wildcard", first, count, suffix] => resolve::wildcard(first, count, suffix),
+        ["dns-udp", server, kind, name] => {
+            resolve::by_datagram(server, kind, name, exchange::PATIENCE)
+        }
+        ["dns-udp-once", server, kind, name] => {
+            resolve::by_datagram(server, kind, name, 20 * exchange::PATIENCE)
+        }
         ["dns-tcp", server, kind, ref names @ ..] => resolve::by_stream(server, kind, names),
         ["socket", family, kind, protocol] => exchange::make_socket(family, kind, protocol),
         ["join", group] => exchange::join_group(group),
@@ -134,7 +142,14 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ] => sockets.named(name).and_then(|socket| {
             calls::send_with_control(socket, (flags, address), (level, kind, data), text)
         }),
-        ["call", number, ref arguments @ ..] => calls::system_call(number, arguments),
+        ["call", number, ref arguments @ ..] => sockets
+            .numbers(arguments)
+            .and_then(|arguments| calls::system_call(number, &arguments))
+            .map(|returned| returned.to_string()),
+        ["call-as", name, number, ref arguments @ ..] => sockets
+            .numbers(arguments)
+            .and_then(|arguments| calls::system_call(number, &arguments))
+            .and_then(|returned| sockets.keep_descriptor(name, calls::owned(returned)?)),
         ["connect-unix", name] => calls::connect_unix(name),
         ["self-unix", name] => calls::unix_with_self(name),
         ["device", name] => calls::device_index(name),

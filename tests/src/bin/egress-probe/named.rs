@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IoSlice, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -155,6 +155,23 @@ impl Sockets {
         });
         let taken = taken.ok_or_else(|| io::Error::other("no descriptor came"))?;
         self.keep(name, Socket::from(taken))
+    }
+
+    /// Keeps a descriptor of any kind under a name.
+    pub fn keep_descriptor(&mut self, name: &str, descriptor: OwnedFd) -> Result {
+        let number = descriptor.as_raw_fd().to_string();
+        self.by_name
+            .insert(name.to_owned(), Socket::from(descriptor));
+        Ok(number)
+    }
+
+    /// Arguments of a call with the number in place of each `fd:NAME`.
+    pub fn numbers(&self, arguments: &[&str]) -> Result<Vec<String>> {
+        let number = |argument: &&str| match argument.strip_prefix("fd:") {
+            Some(name) => Ok(self.named(name)?.as_raw_fd().to_string()),
+            None => Ok((*argument).to_owned()),
+        };
+        arguments.iter().map(number).collect()
     }
 
     fn keep(&mut self, name: &str, socket: Socket) -> Result {

@@ -22,8 +22,8 @@ pub fn then_exchange(name: &str, port: &str, text: &str) -> Result {
     exchange::tcp(&first.to_string(), text)
 }
 
-pub fn by_datagram(server: &str, kind: &str, name: &str) -> Result {
-    ask(parse(server)?, number(kind)?, name, PATIENCE)
+pub fn by_datagram(server: &str, kind: &str, name: &str, patience: Duration) -> Result {
+    ask(parse(server)?, number(kind)?, name, patience)
 }
 
 /// Asks for an IPv4 address once, and waits so long.
@@ -84,6 +84,40 @@ pub fn by_stream(server: &str, kind: &str, names: &[&str]) -> Result {
         *place.ok_or_else(|| io::Error::other("an answer to no query"))? = describe(&bytes, id)?;
     }
     Ok(answers.join(" / "))
+}
+
+/// Asks for `nFIRST.SUFFIX` and the names that follow, many at a time on one
+/// connection; says how many were answered with an address.
+pub fn wildcard(first: &str, count: &str, suffix: &str) -> Result {
+    const AT_ONCE: usize = 100;
+    let first: usize = parse(first)?;
+    let names: Vec<usize> = (first..first + parse::<usize>(count)?).collect();
+    let mut stream = TcpStream::connect_timeout(&parse("127.0.0.1:53")?, PATIENCE)?;
+    stream.set_read_timeout(Some(10 * PATIENCE))?;
+    let mut answered = 0_usize;
+    for names in names.chunks(AT_ONCE) {
+        let mut batch = Vec::new();
+        for number in names {
+            let query = Query {
+                id: (number % usize::from(u16::MAX)) as u16,
+                name: format!("n{number}.{suffix}"),
+                kind: kind::A,
+            }
+            .encode();
+            batch.extend(u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes());
+            batch.extend(query);
+        }
+        stream.write_all(&batch)?;
+        for _ in names {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut bytes = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut bytes)?;
+            let message = Message::decode(&bytes);
+            answered += usize::from(message.is_some_and(|m| m.code == 0 && !m.answers.is_empty()));
+        }
+    }
+    Ok(answered.to_string())
 }
 
 fn number(kind: &str) -> Result<u16> {

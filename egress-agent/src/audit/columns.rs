@@ -1,0 +1,22 @@
+//! Where each field of a record stands in the table, in SQL: once. What has no
+//! column of its own is read from the body.
+
+pub const SANDBOX: &str = "sandbox";
+pub const TASK: &str = "task";
+pub const PROJECT: &str = "project";
+pub const KIND: &str = "kind";
+pub const OUTCOME: &str = "outcome";
+pub const REASON: &str = "reason";
+pub const POLICY: &str = "body ->> '$.policy'";
+pub const SESSION: &str = "body ->> '$.session'";
+pub const NAME: &str = "body ->> '$.name'";
+pub const ADDRESS: &str = "body ->> '$.address'";
+pub const PORT: &str = "body ->> '$.port'";
+pub const PROTOCOL: &str = "body ->> '$.protocol'";
+pub const RULE_FILE: &str = "body ->> '$.rule.file'";
+pub const RULE_LINE: &str = "body ->> '$.rule.line'";
+pub const RULE_TEXT: &str = "body ->> '$.rule.text'";
+pub const PROCESS: &str = "body ->> '$.process'";
+pub const COMMAND: &str = "body ->> '$.command'";
+pub const HOOK: &str = "body ->> '$.hook'";
+pub const COUNT: &str = "body ->> '$.count'";

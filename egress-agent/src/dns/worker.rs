@@ -1,0 +1,149 @@
+//! The threads that read datagrams.
+//!
+//! Several threads read one socket, each as many datagrams per system call as
+//! wait there. What can be answered without waiting is answered on the spot
+//! ([`quick`]); the rest becomes a task of the runtime. One socket and not one per thread
+//! (`SO_REUSEPORT`): a group of sockets can be joined by others of the same user,
+//! and it ties each client to one thread, so that a busy client holds up those
+//! who share its thread.
+
+use super::admission::Pass;
+use super::batch::Batch;
+use super::counters::count;
+use super::gate::{Gate, Judgement};
+use super::name::is_localhost;
+use super::query::{Plain, QuestionKey};
+use super::server::{PAUSE_AFTER_ERROR, Shared, reap};
+use super::trace::{self, Asked};
+use super::{denial, resolver::Resolver};
+use egress_common::{Outcome, Protocol, SandboxId};
+use rustix::net::SendFlags;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
+use tokio::task::JoinSet;
+
+/// One thread's part.
+pub(super) struct Worker<G: Gate> {
+    pub(super) shared: Arc<Shared<G>>,
+    pub(super) socket: Arc<UdpSocket>,
+    pub(super) stop: Arc<AtomicBool>,
+    pub(super) runtime: Handle,
+}
+
+impl<G: Gate> Worker<G> {
+    /// Reads until told to stop; returns what is still under way.
+    pub(super) fn run(self) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let mut batch = Batch::new();
+        let mut key = QuestionKey::new();
+        let resolver = &self.shared.resolver;
+        while !self.stop.load(Ordering::Acquire) {
+            let received = match batch.receive(self.socket.as_fd()) {
+                Ok(received) => received,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::warn!(%error, "the resolver cannot receive");
+                    std::thread::sleep(PAUSE_AFTER_ERROR);
+                    continue;
+                }
+            };
+            let moment = (resolver.gate.now(), resolver.gate.generation());
+            for place in 0..received {
+                let Some((bytes, from, room)) = batch.at(place) else {
+                    continue;
+                };
+                match quick(resolver, (from, bytes), &mut key, moment, room) {
+                    Some(length) => batch.queue(place, length),
+                    None => self.take_up(from, bytes, &mut tasks),
+                }
+            }
+            batch.send(self.socket.as_fd());
+            reap(&mut tasks);
+        }
+        tasks
+    }
+
+    /// Answers in a task.
+    fn take_up(&self, from: SocketAddr, bytes: &[u8], tasks: &mut JoinSet<()>) {
+        let shared = Arc::clone(&self.shared);
+        let asked = Asked {
+            from,
+            protocol: Protocol::Udp,
+            sandbox: shared.resolver.gate.asker(from, Protocol::Udp),
+        };
+        // Who is in no sandbox is refused without asking anybody, under a bound
+        // that all of them share.
+        let Some(pass) = shared.queries.enter(asked.sandbox.unwrap_or(STRANGERS)) else {
+            count(&shared.resolver.counters.overloaded);
+            return;
+        };
+        let (socket, bytes) = (Arc::clone(&self.socket), bytes.to_vec());
+        let answer = answer(shared, socket, asked, bytes, pass);
+        tasks.spawn_on(answer, &self.runtime);
+    }
+}
+
+/// No sandbox has this id.
+pub(super) const STRANGERS: SandboxId = SandboxId(0);
+
+async fn answer<G: Gate>(
+    shared: Arc<Shared<G>>,
+    socket: Arc<UdpSocket>,
+    asked: Asked,
+    bytes: Vec<u8>,
+    pass: Pass,
+) {
+    let reply = shared.resolver.answer(asked, &bytes).await;
+    drop(pass);
+    if let Some(reply) = reply
+        && let Err(error) = rustix::net::sendto(&socket, &reply, SendFlags::DONTWAIT, &asked.from)
+    {
+        // The client has gone, or its socket is full: it will ask again.
+        tracing::debug!(%error, "an answer could not be sent");
+    }
+}
+
+/// Answers what needs no waiting: an answer that is at hand, or a refusal. The
+/// length of what was written to `room`; `None` sends the query the long way.
+pub(super) fn quick<G: Gate>(
+    resolver: &Resolver<G>,
+    (from, bytes): (SocketAddr, &[u8]),
+    key: &mut QuestionKey,
+    (now, generation): (u64, u64),
+    room: &mut [u8],
+) -> Option<usize> {
+    let sandbox = resolver.gate.sender(from, Protocol::Udp)?;
+    let query = Plain::read(bytes, key)?;
+    let (desks, counters) = (&resolver.desks, &resolver.counters);
+    let asked = (key.as_bytes(), &query);
+    if let Some(length) = desks.answer(sandbox, asked, (now, generation), room) {
+        count(&counters.queries);
+        count(&counters.answered);
+        count(&counters.cache_hits);
+        return Some(length);
+    }
+    let name = key.name().filter(|name| !is_localhost(name))?;
+    let Judgement::Refuse(refusal) = resolver.gate.judge(sandbox, &name) else {
+        return None;
+    };
+    let limits = resolver.gate.limits(sandbox);
+    if limits.names.queries_per_second.is_some() {
+        return None;
+    }
+    let ttl = limits.negative_cache_ttl.as_secs();
+    let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
+    let why = (refusal.reason, refusal.help.as_deref());
+    let length = denial::write(&query, why, ttl, room)?;
+    count(&counters.queries);
+    count(&counters.refused);
+    if desks.may_record(sandbox, now, Outcome::Denied, Some(refusal.reason)) {
+        let question = super::query::type_of(key.as_bytes());
+        resolver
+            .gate
+            .record(trace::refused(sandbox, name, question, refusal));
+    }
+    Some(length)
+}
