@@ -38,7 +38,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if let Some(seed) = options.seed {
         cargo.env("EGRESS_SEED", seed.to_string());
     }
-    cargo.args(["test", "--package", "egress-tests", "--test", "resilience"]);
+    cargo.args(["test", "--test", "resilience"]);
     cargo.args(["--", "--nocapture", "--test-threads=1"]);
     cargo.args(["killed::", "changes::", "upgrade::"]);
     shell::run(&mut cargo)

@@ -57,7 +57,7 @@ pub struct RestoreArguments {
 }
 
 /// An incident, for `status`.
-pub(super) fn in_words(incident: &wire::Incident) -> String {
+pub(in crate::cli) fn in_words(incident: &wire::Incident) -> String {
     let since = incident.since.as_deref().map(to_the_second);
     let since = since.map_or_else(String::new, |since| format!(" since {since}"));
     let by = incident.user.map(|user| format!(" by uid {user}"));

@@ -190,6 +190,10 @@ fn an_emergency_block_stops_what_lives_and_what_begins_until_it_is_restored() {
     ] {
         assert!(text.succeeded().contains(word), "{word}: {text:#?}");
     }
+    let configuration = agent.directory().join("agent.toml");
+    let configuration = configuration.to_str().expect("a path that is text");
+    let doctor = agent.ask(&["doctor", "--config", configuration]);
+    assert!(doctor.out.contains("credentials leaked"), "{doctor:#?}");
     assert!(agent.recorded(&[
         &id,
         "credentials leaked",

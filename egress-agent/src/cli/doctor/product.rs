@@ -1,9 +1,11 @@
 //! The product on this host: agent, policies, names, permissions.
 
+use super::super::emergency::in_words;
 use super::{Check, State};
 use crate::api::wire::Status;
 use crate::api::{Client, ClientError};
 use crate::daemon::Config;
+use crate::daemon::emergency::StateFile;
 use crate::daemon::source::Source;
 use crate::dns::host_upstreams;
 use jiff::Timestamp;
@@ -24,7 +26,28 @@ pub(super) fn checks(socket: &Path, config: &Config) -> Vec<Check> {
         .chain([("state", config.state_directory.as_path())]);
     checks.extend(places.filter_map(|(name, path)| permissions(name, path)));
     checks.extend(supervisor(config));
+    checks.extend(emergency(&config.state_directory));
     checks
+}
+
+/// The emergency block, from the file that an agent obeys: also without an agent.
+fn emergency(state: &Path) -> Option<Check> {
+    let incident = StateFile::within(state).read()?;
+    Some(if rustix::process::geteuid().is_root() {
+        Check::new(
+            "emergency",
+            State::Weak,
+            in_words(&incident.into()),
+            "no sandbox sends or receives anything, whatever policies say",
+        )
+    } else {
+        Check::new(
+            "emergency",
+            State::Unknown,
+            incident.reason,
+            "run this as root",
+        )
+    })
 }
 
 fn status(socket: &Path) -> Result<Status, ClientError> {
