@@ -115,11 +115,12 @@ impl Draft {
             }
         }
         match why {
-            Some(Reason::NameNotAllowed | Reason::RuleExpired) => {
-                if self.asked.len() < MOST_DESTINATIONS || self.asked.contains_key(&name) {
-                    self.asked.entry(name).or_default().add(record);
-                }
+            Some(Reason::NameNotAllowed | Reason::RuleExpired)
+                if self.asked.len() < MOST_DESTINATIONS || self.asked.contains_key(&name) =>
+            {
+                self.asked.entry(name).or_default().add(record);
             }
+            Some(Reason::NameNotAllowed | Reason::RuleExpired) => {}
             Some(other) => self.leave_out(other.name(), record.count),
             None => {}
         }

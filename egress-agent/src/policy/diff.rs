@@ -1,5 +1,6 @@
 //! What differs between two policies in meaning: order, comments and notes do not.
 
+use super::limits::{Bytes, Limits};
 use super::meaning::Policy;
 use super::rule::{BlockEntry, Rule, Subject};
 use std::collections::BTreeSet;
@@ -112,10 +113,14 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         digest: _,
         mode,
         applies_to,
+        adopts,
+        unmet_contract,
         rules: _,
         blocks: _,
         dns,
         user,
+        limits,
+        seccomp,
         relaxed,
         relaxations: _,
         allowed_names: _,
@@ -123,6 +128,13 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         blocked_networks: _,
     } = policy;
     let mut applies: Vec<String> = applies_to.iter().map(ToString::to_string).collect();
+    applies.extend(adopts.iter().map(|adoption| {
+        format!(
+            "{}:{}",
+            format!("{:?}", adoption.kind).to_lowercase(),
+            adoption.glob
+        )
+    }));
     applies.sort();
     let relaxed: Vec<String> = relaxed.iter().map(ToString::to_string).collect();
     vec![
@@ -139,9 +151,57 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("dns.max_ttl", format!("{:?}", dns.max_ttl)),
         ("dns.grace", format!("{:?}", dns.grace)),
         ("dns.max_addresses", dns.max_addresses.to_string()),
+        ("dns.limits", format!("{:?}", dns.limits)),
         ("user", format!("{user:?}")),
+        (
+            "unmet_contract",
+            format!("{unmet_contract:?}").to_lowercase(),
+        ),
+        ("sandbox", limits_in_words(limits)),
+        ("seccomp", format!("{seccomp:?}").to_lowercase()),
         ("relax", relaxed.join(" ")),
     ]
+}
+
+/// The limits that are set, each with its key.
+fn limits_in_words(limits: &Limits) -> String {
+    let Limits {
+        cpu,
+        cpu_weight,
+        memory,
+        memory_high,
+        memory_swap,
+        pids,
+        io,
+        timeout,
+        disk,
+        max_connections,
+        max_pending_bytes,
+        best_effort,
+    } = limits;
+    let bytes = |value: &Option<u64>| value.map(|bytes| Bytes(bytes).to_string());
+    let number = |value: &Option<u32>| value.map(|number| number.to_string());
+    let set = [
+        (
+            "cpu_limit",
+            cpu.map(|thousandths| format!("{thousandths}m")),
+        ),
+        ("cpu_weight", cpu_weight.map(|weight| weight.to_string())),
+        ("memory_limit", bytes(memory)),
+        ("memory_high", bytes(memory_high)),
+        ("memory_swap", bytes(memory_swap)),
+        ("pids_limit", number(pids)),
+        ("timeout", timeout.map(|time| format!("{time:?}"))),
+        ("disk", bytes(disk)),
+        ("max_connections", number(max_connections)),
+        ("max_pending_bytes", bytes(max_pending_bytes)),
+        ("best_effort", best_effort.then(|| "true".to_owned())),
+    ];
+    let io = io.iter().map(|limit| format!("io_limit {limit:?}"));
+    let set = set
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|value| format!("{key} {value}")));
+    set.chain(io).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
