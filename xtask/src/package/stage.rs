@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Files of the repository, and where they are installed.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 12] = [
     ("packaging/systemd/egress.slice", "usr/lib/systemd/system"),
     (
         "packaging/systemd/egress-arm.service",
@@ -17,7 +17,6 @@ const FILES: [(&str, &str); 13] = [
         "packaging/systemd/egress-agent.service",
         "usr/lib/systemd/system",
     ),
-    ("packaging/sysusers/egress.conf", "usr/lib/sysusers.d"),
     ("packaging/tmpfiles/egress.conf", "usr/lib/tmpfiles.d"),
     (
         "packaging/journal/egress.catalog",
