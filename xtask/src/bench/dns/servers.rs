@@ -65,12 +65,15 @@ pub fn hot_name(number: u32) -> String {
     format!("h{number}.{ZONE}")
 }
 
-/// The policy under which every client runs, whichever server it asks.
+/// The policy under which every client runs, whichever server it asks. Two
+/// thousand names at once are what the limits on names are there to stop.
 pub fn policy() -> String {
     format!(
         "apiVersion: egress/v1\nname: bench\nallowlist:\n  bench:\n    \
          - {{ domain: \"*.{ZONE}\", protocols: [https] }}\n    \
-         - {{ domain: localhost, ports: [5301-5303], protocols: [udp] }}\n"
+         - {{ domain: localhost, ports: [5301-5303], protocols: [udp] }}\n\
+         dns:\n  limits: {{ names: 1000000, bytes: 1000000, entropy: 1000000, \
+         names_per_wildcard: 1000000, bytes_per_wildcard: 1000000, entropy_per_wildcard: 1000000 }}\n"
     )
 }
 
