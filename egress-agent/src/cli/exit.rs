@@ -68,12 +68,6 @@ impl From<Exit> for ExitCode {
     }
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.message.trim_end())
-    }
-}
-
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub struct Problem {

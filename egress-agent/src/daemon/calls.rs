@@ -7,6 +7,7 @@ use crate::api::wire::{
     Adopt, Adopted, Created, Done, Ended, Failure, Incident, NewSandbox, Progress, Reloaded,
     Sandbox, Status, Stop,
 };
+use std::sync::Arc;
 
 impl Control for Agent {
     async fn create(&self, wanted: NewSandbox) -> Result<Created, Failure> {

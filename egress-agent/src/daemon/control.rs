@@ -4,7 +4,8 @@ use super::agent::{Agent, KILL_DEADLINE};
 use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::wire::{
-    Created, Ended, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Created, Ended, Failure, FailureKind, Incident, NewSandbox, PolicyInForce, Reloaded, Sandbox,
+    Status,
 };
 use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
@@ -93,6 +94,7 @@ impl Agent {
                     left_out,
                     attribution,
                     limits: policy.limits.clone(),
+                    foreign: None,
                 },
                 &policy,
                 now,
