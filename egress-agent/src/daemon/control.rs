@@ -95,6 +95,7 @@ impl Agent {
                     attribution,
                     foreign: None,
                     limits: policy.limits.clone(),
+                    foreign: None,
                 },
                 &policy,
                 now,

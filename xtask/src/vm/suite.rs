@@ -19,7 +19,7 @@ const UNIT: &str = "egress_agent";
 /// Groups of test programs: the unit tests that need a kernel, and the product
 /// exercised from outside. Every other program of `tests/` is a suite by
 /// itself.
-const GROUPS: [(&str, &[&str]); 6] = [
+const GROUPS: [(&str, &[&str]); 7] = [
     ("unit", &[UNIT]),
     (
         "enforcement",
@@ -35,7 +35,7 @@ const GROUPS: [(&str, &[&str]); 6] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "unit",
     "enforcement",
     "bypasses",

@@ -1,6 +1,7 @@
 //! The book: what changes, and what does not.
 
 use super::*;
+use crate::model::SandboxName;
 use egress_common::{NameId, Reason};
 use egress_common::{Port, Protocol};
 use std::net::IpAddr;
