@@ -95,7 +95,6 @@ impl Agent {
                     attribution,
                     foreign: None,
                     limits: policy.limits.clone(),
-                    foreign: None,
                 },
                 &policy,
                 now,

@@ -42,12 +42,12 @@ fn decision(n: u32, rule: &RuleOrigin) -> Record {
         protocol: Some("tcp".to_owned()),
         name: Some(format!("api{}.example.com", n % 2_000)),
         rule: Some(rule.clone()),
-        outcome: Some(if n % 10 == 0 {
+        outcome: Some(if n.is_multiple_of(10) {
             Outcome::Denied
         } else {
             Outcome::Allowed
         }),
-        reason: (n % 10 == 0).then_some(Reason::NoRule),
+        reason: n.is_multiple_of(10).then_some(Reason::NoRule),
         ..Record::new(Timestamp::now(), RecordKind::Flow)
     }
 }

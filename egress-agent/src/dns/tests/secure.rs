@@ -47,7 +47,10 @@ enum Kind {
 
 fn reply(query: &[u8]) -> Vec<u8> {
     let query = Message::from_vec(query).expect("a query");
-    assert!(query.to_vec().expect("encodes").len() % 128 == 0, "padded");
+    assert!(
+        query.to_vec().expect("encodes").len().is_multiple_of(128),
+        "padded"
+    );
     bytes(&answer(&query, vec![address("ok.test", 0, "203.0.113.7")]))
 }
 
