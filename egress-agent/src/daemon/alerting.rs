@@ -4,6 +4,7 @@ use super::agent::{Agent, KILL_DEADLINE};
 use crate::alerts::{Action, Alert, Delivery, Engine, Undelivered};
 use crate::model::{Record, RecordKind};
 use crate::sandbox::SandboxCgroup;
+use crate::telemetry::ids;
 use egress_common::SandboxId;
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -97,7 +98,7 @@ impl Agent {
                 Ok(()) => format!("terminated: {why}"),
                 Err(error) => format!("could not be terminated ({error}): {why}"),
             };
-            self.tell_of_sandbox(&member, detail);
+            self.tell_of_sandbox(ids::SANDBOX_TERMINATED, &member, detail);
         }
     }
 }

@@ -4,6 +4,7 @@ use super::agent::Agent;
 use super::book::{BookError, Member};
 use crate::api::wire::{Failure, FailureKind};
 use crate::image::Change;
+use crate::telemetry::ids;
 
 impl Agent {
     /// Refuses a sandbox everything from now on, live connections included,
@@ -46,7 +47,7 @@ impl Agent {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "connections of a blocked sandbox were not ended at once");
         }
-        self.tell_of_sandbox(&member, detail);
+        self.tell_of_sandbox(ids::SANDBOX_BLOCKING, &member, detail);
         Ok(())
     }
 }

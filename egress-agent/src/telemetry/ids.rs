@@ -19,9 +19,13 @@ pub const SANDBOX_BEGAN: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a07";
 pub const SANDBOX_ENDED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a08";
 /// Everything below the governed root is denied until an agent is up.
 pub const ARMED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a09";
+/// A sandbox was refused everything, or that was taken back.
+pub const SANDBOX_BLOCKING: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0a";
+/// An alert ended a sandbox.
+pub const SANDBOX_TERMINATED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0b";
 
 /// All of them.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 11] = [
     READY,
     STOPS,
     POLICIES_IN_FORCE,
@@ -31,6 +35,8 @@ pub const ALL: [&str; 9] = [
     SANDBOX_BEGAN,
     SANDBOX_ENDED,
     ARMED,
+    SANDBOX_BLOCKING,
+    SANDBOX_TERMINATED,
 ];
 
 #[cfg(test)]
