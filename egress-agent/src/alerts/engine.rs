@@ -240,9 +240,12 @@ impl Engine {
             (Condition::EnforcementDisturbed, key, record.count),
             record,
             now,
-            |_, count| match record.kind {
-                RecordKind::Loss => format!("evidence was lost, {count} decisions: {detail}"),
-                _ => detail.to_owned(),
+            |_, count| {
+                if record.kind == RecordKind::Loss {
+                    format!("evidence was lost, {count} decisions: {detail}")
+                } else {
+                    detail.to_owned()
+                }
             },
         )
     }

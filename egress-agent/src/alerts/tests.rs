@@ -212,7 +212,7 @@ fn disturbed_enforcement_and_lost_evidence_are_told_and_ordinary_words_are_not()
 #[test]
 fn every_state_is_bounded_whatever_sandboxes_do() {
     let mut engine = Engine::new(Rules::default());
-    for n in 0..20_000_u32 {
+    for n in 0..9_000_u32 {
         let _ = engine.take(&denial(n, &format!("{n}.example"), 1), at(0));
     }
     for size in engine.sizes() {

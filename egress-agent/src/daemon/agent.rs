@@ -175,6 +175,8 @@ impl Agent {
                 runtime.forget(&member.name)?;
             }
         }
+        // Numbers of sandboxes that are gone may be given again.
+        runtime.remember_blocked(book.blocked())?;
         let adopted = image.grants.iter().map(|(key, grant)| Adopted {
             key: *key,
             grant: *grant,

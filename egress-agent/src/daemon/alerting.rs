@@ -98,7 +98,7 @@ impl Agent {
                 Ok(()) => format!("terminated: {why}"),
                 Err(error) => format!("could not be terminated ({error}): {why}"),
             };
-            self.tell_of_sandbox(ids::SANDBOX_CHANGED, &member, detail);
+            self.tell_of_sandbox(ids::SANDBOX_TERMINATED, &member, detail);
         }
     }
 }

@@ -47,7 +47,7 @@ impl Agent {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "connections of a blocked sandbox were not ended at once");
         }
-        self.tell_of_sandbox(ids::SANDBOX_CHANGED, &member, detail);
+        self.tell_of_sandbox(ids::SANDBOX_BLOCKING, &member, detail);
         Ok(())
     }
 }

@@ -96,11 +96,14 @@ impl Draft {
             return;
         };
         let why = reason(record);
-        if why == Some(Reason::Rebinding) || carries_data(name.as_str()) {
-            self.leave_out(
-                why.map_or("a name that carries data", Reason::name),
-                record.count,
-            );
+        let rebinds = why == Some(Reason::Rebinding);
+        if rebinds || carries_data(name.as_str()) {
+            let what = if rebinds {
+                Reason::Rebinding.name()
+            } else {
+                "a name that carries data"
+            };
+            self.leave_out(what, record.count);
             if self.tainted.len() < MOST_DESTINATIONS {
                 self.tainted.insert(name);
             }

@@ -1,7 +1,7 @@
 //! What differs between two policies in meaning: order, comments and notes do not.
 
 use super::limits::{Bytes, Limits};
-use super::meaning::Policy;
+use super::meaning::{DnsSettings, Policy};
 use super::rule::{BlockEntry, Rule, Subject};
 use std::collections::BTreeSet;
 
@@ -127,6 +127,16 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         blocked_names: _,
         blocked_networks: _,
     } = policy;
+    let DnsSettings {
+        query_types,
+        cache_ttl,
+        negative_cache_ttl,
+        min_ttl,
+        max_ttl,
+        grace,
+        max_addresses,
+        limits: names,
+    } = dns;
     let mut applies: Vec<String> = applies_to.iter().map(ToString::to_string).collect();
     applies.extend(adopts.iter().map(|adoption| {
         format!(
@@ -141,17 +151,14 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("name", name.clone()),
         ("mode", format!("{mode:?}").to_lowercase()),
         ("applies_to", applies.join(" ")),
-        ("dns.query_types", dns.query_types.join(" ")),
-        ("dns.cache_ttl", format!("{:?}", dns.cache_ttl)),
-        (
-            "dns.negative_cache_ttl",
-            format!("{:?}", dns.negative_cache_ttl),
-        ),
-        ("dns.min_ttl", format!("{:?}", dns.min_ttl)),
-        ("dns.max_ttl", format!("{:?}", dns.max_ttl)),
-        ("dns.grace", format!("{:?}", dns.grace)),
-        ("dns.max_addresses", dns.max_addresses.to_string()),
-        ("dns.limits", format!("{:?}", dns.limits)),
+        ("dns.query_types", query_types.join(" ")),
+        ("dns.cache_ttl", format!("{cache_ttl:?}")),
+        ("dns.negative_cache_ttl", format!("{negative_cache_ttl:?}")),
+        ("dns.min_ttl", format!("{min_ttl:?}")),
+        ("dns.max_ttl", format!("{max_ttl:?}")),
+        ("dns.grace", format!("{grace:?}")),
+        ("dns.max_addresses", max_addresses.to_string()),
+        ("dns.limits", format!("{names:?}")),
         ("user", format!("{user:?}")),
         (
             "unmet_contract",

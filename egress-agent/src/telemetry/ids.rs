@@ -23,6 +23,10 @@ pub const ARMED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a09";
 pub const SANDBOX_CHANGED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0a";
 /// A sandbox met a limit.
 pub const SANDBOX_AT_LIMIT: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0b";
+/// A sandbox was refused everything, or that was taken back.
+pub const SANDBOX_BLOCKING: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0c";
+/// An alert ended a sandbox.
+pub const SANDBOX_TERMINATED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0d";
 
 /// All of them.
 pub const ALL: [&str; 11] = [
@@ -37,6 +41,8 @@ pub const ALL: [&str; 11] = [
     ARMED,
     SANDBOX_CHANGED,
     SANDBOX_AT_LIMIT,
+    SANDBOX_BLOCKING,
+    SANDBOX_TERMINATED,
 ];
 
 #[cfg(test)]

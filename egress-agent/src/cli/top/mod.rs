@@ -117,7 +117,7 @@ fn left(wait: Duration) -> std::io::Result<bool> {
             },
             // Drawn anew at once.
             Event::Resize(..) => return Ok(false),
-            Event::FocusGained | Event::FocusLost | Event::Mouse(_) | Event::Paste(_) => {}
+            _ => {}
         }
         if rest.is_zero() {
             return Ok(false);

@@ -16,7 +16,7 @@ pub fn draw(frame: &mut Frame<'_>, picture: &Picture) {
     // One row for the heading of the table.
     let table = u16::try_from(shown).unwrap_or(0) + 1;
     let warnings = u16::try_from(picture.warnings.len().min(3)).unwrap_or(0);
-    let [head, warned, sandboxes, more, gap, title, denials] = Layout::vertical([
+    let [head, warned, sandboxes, more, _gap, title, denials] = Layout::vertical([
         Constraint::Length(2),
         Constraint::Length(warnings),
         Constraint::Length(table),
@@ -26,7 +26,6 @@ pub fn draw(frame: &mut Frame<'_>, picture: &Picture) {
         Constraint::Min(0),
     ])
     .areas(frame.area());
-    let _ = gap;
     frame.render_widget(heading(picture), head);
     let lines: Vec<Line<'_>> = picture
         .warnings

@@ -2,6 +2,7 @@
 //! it, and every change of the kernel maps is made under that lock, so that the
 //! book and the maps tell the same.
 
+mod blocking;
 mod compiled;
 mod error;
 mod generation;
@@ -297,26 +298,6 @@ impl Book {
         Ok(changes)
     }
 
-    /// Sandboxes that are refused everything.
-    pub const fn blocked(&self) -> &BTreeSet<SandboxId> {
-        &self.blocked
-    }
-
-    /// Notes whether a sandbox is refused everything; says whether that is new.
-    pub fn set_blocked(&mut self, id: SandboxId, blocked: bool) -> bool {
-        if blocked {
-            self.blocked.insert(id)
-        } else {
-            self.blocked.remove(&id)
-        }
-    }
-
-    /// The changes that bring the kernel in step with who is blocked. A blocked
-    /// sandbox is left out like one whose policy is gone: unknown, so denied.
-    pub fn changes_of_blocking(&mut self) -> Result<Vec<Change>, BookError> {
-        self.replan()
-    }
-
     /// Brings another set of policies into force, or the same one at a later
     /// time. Nothing is changed when it does not fit.
     pub fn load(&mut self, policies: PolicySet, now: Timestamp) -> Result<Vec<Change>, BookError> {
@@ -404,7 +385,7 @@ impl Book {
 
     /// The changes from what the kernel holds to what it should, grants left
     /// out. A sandbox whose policy is gone is left out too: unknown, so denied.
-    fn replan(&mut self) -> Result<Vec<Change>, BookError> {
+    pub(super) fn replan(&mut self) -> Result<Vec<Change>, BookError> {
         let mut wanted = Image {
             settings: self.image.settings,
             ..Image::default()
