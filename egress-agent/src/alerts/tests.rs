@@ -1,3 +1,5 @@
+//! Which records make an alert, and what is done about it.
+
 use super::{Action, Alert, AlertsWire, Condition, Engine, Rules, Severity};
 use crate::model::{Record, RecordKind};
 use egress_common::{Outcome, Reason, SandboxId};

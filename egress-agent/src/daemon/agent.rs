@@ -12,15 +12,15 @@ use super::runtime::Runtime;
 use super::source::Source;
 use crate::alerts::Delivery;
 use crate::audit::Store;
-use crate::dns::{self, BindError, Endpoint, Hosts, OpenError, Ports, Running, Server};
-use crate::enforcer::{Enforcer, EnforcerError, Place, Receipt, Started};
-use crate::grants::{Adopted, Changes};
-use crate::image::{Change, Image};
+use crate::dns::{self, BindError, Endpoint, Hosts, Ports, Running, Server};
+use crate::enforcer::{Enforcer, Place, Started};
+use crate::grants::Adopted;
+use crate::image::Image;
 use crate::policy::PolicySet;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::sandbox::{GovernedRoot, Hierarchy};
 use crate::telemetry::metrics::Metrics;
-use egress_common::{Reason, Sandbox};
+use egress_common::Sandbox;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -420,65 +420,6 @@ impl Agent {
         let mut stop = self.stop.subscribe();
         // The sender lives in the agent, which the caller holds.
         let _ = stop.wait_for(|stop| *stop).await;
-    }
-
-    /// Changes the kernel. Where that fails half way the kernel is as strict as
-    /// both ends, and the book is set to what the kernel holds.
-    pub(super) fn carry_out(
-        &self,
-        book: &mut MutexGuard<'_, Book>,
-        changes: &[Change],
-    ) -> Result<(), EnforcerError> {
-        let result = self.enforcer.apply(changes);
-        if result.is_ok() {
-            book.note_carried_out();
-            return result;
-        }
-        match self.enforcer.image() {
-            Ok(image) => book.resynchronise(&image),
-            Err(error) => tracing::error!(%error, "the kernel maps cannot be read back"),
-        }
-        result
-    }
-
-    /// Brings grants into the kernel map: names first into the runtime
-    /// directory, so that the next agent knows what it finds.
-    pub(super) fn grant(
-        &self,
-        book: &mut MutexGuard<'_, Book>,
-        changes: Vec<Changes>,
-    ) -> Result<Receipt, OpenError> {
-        let failed = |detail: String| OpenError {
-            reason: Reason::GrantFailed,
-            detail,
-        };
-        let mut writes = Vec::new();
-        let mut removals = Vec::new();
-        {
-            let mut runtime = self.runtime();
-            if runtime.names_overflow(book.ledger().names()) {
-                runtime
-                    .rewrite_names(book.ledger().known_names())
-                    .map_err(|error| failed(error.to_string()))?;
-            }
-            for change in changes {
-                for (_, grant) in &change.write {
-                    if let Some(name) = book.ledger().name(grant.name) {
-                        runtime
-                            .remember_name(grant.name, name)
-                            .map_err(|error| failed(error.to_string()))?;
-                    }
-                }
-                removals.extend(change.remove.into_iter().map(Change::RemoveGrant));
-                writes.extend(change.write);
-            }
-        }
-        self.enforcer
-            .apply(&removals)
-            .map_err(|error| failed(error.to_string()))?;
-        self.enforcer
-            .grant(&writes)
-            .map_err(|error| failed(error.to_string()))
     }
 
     /// Writes what waits and closes the audit store.

@@ -15,6 +15,7 @@ mod arm;
 mod blocking;
 pub mod book;
 mod calls;
+mod changes;
 mod config;
 mod control;
 pub mod emergency;

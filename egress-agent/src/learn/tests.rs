@@ -1,3 +1,5 @@
+//! What is learned from records, and what a policy would change.
+
 use super::{Draft, Replay};
 use crate::audit::StoredRecord;
 use crate::policy::{Policy, render};

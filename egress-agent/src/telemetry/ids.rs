@@ -29,7 +29,7 @@ pub const SANDBOX_BLOCKING: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0c";
 pub const SANDBOX_TERMINATED: &str = "5b7d0f0c6a0e4f7c9a3c1d0be2f10a0d";
 
 /// All of them.
-pub const ALL: [&str; 11] = [
+pub const ALL: [&str; 13] = [
     READY,
     STOPS,
     POLICIES_IN_FORCE,
