@@ -52,7 +52,17 @@ pub fn carries_data(name: &str) -> bool {
     total >= 100
         || carrying
             .iter()
-            .any(|label| label.len() >= 30 && entropy(label) >= 3.5)
+            .any(|label| label.len() >= 30 && entropy(label) >= encoded(label))
+}
+
+/// The variety from which on a long label is taken for encoded bytes. Hexadecimal
+/// digits have less of it than other encodings: four bits at most.
+fn encoded(label: &str) -> f64 {
+    if label.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        2.0
+    } else {
+        3.5
+    }
 }
 
 /// Bits per character of a text.

@@ -14,6 +14,7 @@ use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The schema, one file per step, never changed once released.
 static MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
@@ -352,7 +353,17 @@ fn lock(path: &Path) -> Result<File, AuditError> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path_of_lock)
         .map_err(io("create", &path_of_lock))?;
-    match file.try_lock() {
+    // A child that was forked a moment ago, and has not executed its program yet,
+    // holds a copy of the lock of whoever just closed the file.
+    let mut locked = file.try_lock();
+    for _ in 0..20 {
+        if !matches!(locked, Err(TryLockError::WouldBlock)) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        locked = file.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();

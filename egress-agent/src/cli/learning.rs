@@ -19,8 +19,8 @@ pub struct LearnArguments {
     #[command(flatten)]
     filter: Filter,
     /// The name of the policy that is drafted.
-    #[arg(long, value_name = "NAME", default_value = "learned")]
-    name: String,
+    #[arg(long = "as", value_name = "NAME", default_value = "learned")]
+    drafted: String,
     /// The sandboxes that it is to be for, as `applies_to` has them.
     #[arg(long, value_name = "PATTERN")]
     applies_to: Option<String>,
@@ -71,7 +71,7 @@ async fn each(filter: Filter, mut take: impl FnMut(&StoredRecord)) -> Result<(),
 pub fn learn(arguments: LearnArguments) -> Result<Exit, Problem> {
     let LearnArguments {
         filter,
-        name,
+        drafted,
         applies_to,
     } = arguments;
     let mut draft = Draft::default();
@@ -79,7 +79,7 @@ pub fn learn(arguments: LearnArguments) -> Result<Exit, Problem> {
         each(filter, |record| draft.take(record)).await?;
         Ok(Exit::Ok)
     })?;
-    let text = draft.policy(&name, applies_to.as_deref());
+    let text = draft.policy(&drafted, applies_to.as_deref());
     // What is handed out has to pass; only the name and the pattern can fail.
     match Policy::parse("learned.yaml", &text, Timestamp::now()) {
         Ok(_) => print(&text).map(|()| Exit::Ok),

@@ -110,17 +110,24 @@ async fn a_full_disk_is_counted_and_writing_resumes_when_there_is_space() {
         "{error}"
     );
 
+    // On a slow machine some were lost before, and that was told among these.
+    let (freed, told) = kept_and_lost(
+        &all(&path)
+            .await
+            .into_iter()
+            .filter(|record| record.sequence <= 200)
+            .collect::<Vec<_>>(),
+    );
     let mut stranger = stranger(&path).await;
-    let freed = sqlx::query("DELETE FROM records WHERE sequence <= 200")
+    sqlx::query("DELETE FROM records WHERE sequence <= 200")
         .execute(&mut stranger)
         .await
-        .expect("space")
-        .rows_affected();
+        .expect("space");
     stranger.close().await.expect("closed");
     recorder.flush(LONG).await.expect("resumed");
     assert_eq!(store.health().error, None);
     let (kept, lost) = kept_and_lost(&all(&path).await);
-    assert_eq!(freed + kept + lost, u64::from(fed));
+    assert_eq!(freed + told + kept + lost, u64::from(fed));
     assert!(lost > 0, "the queue of 50 cannot have held 100");
     store.close(LONG).await.expect("closed");
 }
