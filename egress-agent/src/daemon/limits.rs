@@ -305,14 +305,16 @@ impl Agent {
         // Before the kill: its launcher asks why it died as soon as it has.
         self.note_over(member.id, &over);
         let begun = Instant::now();
+        let mut processes = 0;
         let killed = self.cgroup_of(member).and_then(|cgroup| {
-            let processes = cgroup.processes()?.len();
-            cgroup.kill(KILL_DEADLINE).map(|()| processes)
+            processes = cgroup.processes()?.len();
+            cgroup.kill(KILL_DEADLINE)
         });
         let happened = match killed {
-            Ok(processes) => format!("{processes} processes were killed in {:?}", begun.elapsed()),
-            // Its launcher has ended it in the meantime.
-            Err(CgroupError::Missing(_)) => format!("all was killed in {:?}", begun.elapsed()),
+            // Missing: its launcher has ended it in the meantime.
+            Ok(()) | Err(CgroupError::Missing(_)) => {
+                format!("{processes} processes were killed in {:?}", begun.elapsed())
+            }
             Err(error) => {
                 tracing::error!(sandbox = %member.name, %error, "cannot be stopped; trying again");
                 if let Some(met) = self.upkeep().watch.state().met.get_mut(&member.id) {

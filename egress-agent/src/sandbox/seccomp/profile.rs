@@ -172,7 +172,6 @@ pub static PROFILE: &[RefusedCall] = &[
     strict!("process_mrelease", SYS_process_mrelease, When::Always, "acts on another process's memory"),
     strict!("pidfd_send_signal", SYS_pidfd_send_signal, When::Always, "acts on a process through a descriptor that may have been made outside"),
     strict!("name_to_handle_at", SYS_name_to_handle_at, When::Always, "makes handles that open_by_handle_at takes past what is hidden"),
-    strict!("open_by_handle_at", SYS_open_by_handle_at, When::Always, "opens files past what is hidden"),
     strict!("fanotify_init", SYS_fanotify_init, When::Always, "watches files for everybody"),
     strict!("personality", SYS_personality, When::Always, "switches address randomisation off"),
     strict!("syslog", SYS_syslog, When::Always, "reads the kernel's log, in which addresses stand"),
