@@ -300,37 +300,39 @@ impl Agent {
     /// Kills everything in a sandbox whose time is up. Its launcher ends it.
     fn end_overdue(&self, member: &Member) {
         let ran = Duration::from_nanos(boot_now().saturating_sub(member.began_boot));
-        let begun = Instant::now();
-        let killed = self.cgroup_of(member).and_then(|cgroup| {
-            let processes = cgroup.processes()?.len();
-            cgroup.kill(KILL_DEADLINE).map(|()| processes)
-        });
         let limit = member.limits.timeout.unwrap_or_default();
-        let over = format!(
-            "over `timeout` of {}s after {:.3}s",
-            limit.as_secs(),
-            ran.as_secs_f64()
-        );
-        match killed {
-            Ok(processes) => self.tell_of_limit(
-                member,
-                &over,
-                &format!("{processes} processes were killed in {:?}", begun.elapsed()),
-                true,
-            ),
-            Err(CgroupError::Missing(_)) => {}
+        let over = format!("over `timeout` of {}s", limit.as_secs());
+        // Before the kill: its launcher asks why it died as soon as it has.
+        self.note_over(member.id, &over);
+        let begun = Instant::now();
+        let mut processes = 0;
+        let killed = self.cgroup_of(member).and_then(|cgroup| {
+            processes = cgroup.processes()?.len();
+            cgroup.kill(KILL_DEADLINE)
+        });
+        let happened = match killed {
+            // Missing: its launcher has ended it in the meantime.
+            Ok(()) | Err(CgroupError::Missing(_)) => {
+                format!("{processes} processes were killed in {:?}", begun.elapsed())
+            }
             Err(error) => {
                 tracing::error!(sandbox = %member.name, %error, "cannot be stopped; trying again");
-                self.tell_of_limit(
-                    member,
-                    &over,
-                    &format!("it could not be stopped: {error}"),
-                    false,
-                );
                 if let Some(met) = self.upkeep().watch.state().met.get_mut(&member.id) {
                     met.overdue = false;
                 }
+                format!("it could not be stopped: {error}")
             }
+        };
+        let measured = format!("{over} after {:.3}s", ran.as_secs_f64());
+        self.tell_of_limit(member, &measured, &happened);
+    }
+
+    /// Notes why a sandbox ends, for its launcher.
+    fn note_over(&self, id: SandboxId, over: &str) {
+        let mut state = self.upkeep().watch.state();
+        let known = &mut state.met.entry(id).or_default().over;
+        if known.iter().all(|known| known != over) {
+            known.push(over.to_owned());
         }
     }
 
@@ -362,11 +364,11 @@ impl Agent {
                 || "its peak is not known on this kernel".to_owned(),
                 |peak| format!("its peak was {}", Bytes(peak)),
             );
+            self.note_over(member.id, &limit);
             self.tell_of_limit(
                 member,
                 &limit,
                 &format!("{peak}; the kernel killed {kills} of its processes"),
-                true,
             );
         }
         if forks && let Some(limit) = limits.pids {
@@ -374,22 +376,12 @@ impl Agent {
                 member,
                 &format!("at `pids_limit` of {limit}"),
                 "further processes are refused",
-                false,
             );
         }
     }
 
-    /// The record of a limit that was met. `ended`: it is why the sandbox ends.
-    fn tell_of_limit(&self, member: &Member, limit: &str, happened: &str, ended: bool) {
-        if ended {
-            let mut state = self.upkeep().watch.state();
-            state
-                .met
-                .entry(member.id)
-                .or_default()
-                .over
-                .push(limit.to_owned());
-        }
+    /// The record of a limit that was met.
+    fn tell_of_limit(&self, member: &Member, limit: &str, happened: &str) {
         let mut record = Record::new(Timestamp::now(), RecordKind::Sandbox);
         record.sandbox_id = Some(member.id);
         record.sandbox = Some(member.name.to_string());

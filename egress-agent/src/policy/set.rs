@@ -139,8 +139,9 @@ fn rank(glob: &Glob) -> (bool, usize) {
 /// Pairs of policies that could apply to one sandbox with the same right.
 fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
     // Only matchers of one rank can tie.
-    type Rivals<'a> = Vec<(&'a Glob, &'a Policy)>;
-    let mut ranks: HashMap<(&str, bool, usize), Rivals<'_>> = HashMap::new();
+    type Rank<'p> = (&'p str, bool, usize);
+    type Rival<'p> = (&'p Glob, &'p Policy);
+    let mut ranks: HashMap<Rank<'_>, Vec<Rival<'_>>> = HashMap::new();
     let mut problems = Vec::new();
     for policy in policies {
         let sandboxes = policy.applies_to.iter().map(|glob| ("sandbox", glob));

@@ -31,7 +31,7 @@ pub(super) fn see(view: &View) -> Result<(), Failure> {
             .map_err(at(Step::Tmp))?;
     }
     for (index, path) in view.hidden_directories.iter().enumerate() {
-        hide_directory(path, view.host_sockets.is_empty())
+        hide_directory(path, view.host_sockets.is_empty(), view.tmp.as_deref())
             .map_err(nth(Step::HideDirectory, index))?;
     }
     for (index, path) in view.hidden_files.iter().enumerate() {
@@ -69,12 +69,13 @@ const TIGHT: MountFlags = MountFlags::NOSUID
 
 /// An empty file system; those of `/run` and `/dev/shm` can be written, others'
 /// if something is to be put into them yet.
-fn hide_directory(path: &CStr, finished: bool) -> Result<(), Errno> {
+fn hide_directory(path: &CStr, finished: bool, tmp: Option<&CStr>) -> Result<(), Errno> {
     let (flags, options) = if path == RUN {
         (TIGHT, c"mode=0755,size=1m")
     } else if path == SHARED_MEMORY {
-        // What lies there counts as the sandbox's memory.
-        (TIGHT, c"mode=1777")
+        // What lies there counts as the sandbox's memory; where `/tmp` is bounded
+        // it is bounded alike.
+        (TIGHT, tmp.unwrap_or(c"mode=1777"))
     } else if finished {
         (TIGHT | MountFlags::RDONLY, c"mode=0555,size=4k")
     } else {
