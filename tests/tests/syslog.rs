@@ -235,7 +235,9 @@ fn only_the_collector_that_the_authority_vouches_for_is_fed_over_tls() {
                 "-subj",
                 "/CN=collector",
             ])
-            .args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"])
+            .args(["-addext", "subjectAltName=IP:127.0.0.1"])
+            // An authority's certificate is no server's.
+            .args(["-addext", "basicConstraints=critical,CA:FALSE", "-keyout"])
             .arg(place.join(format!("{name}key.pem")))
             .arg("-out")
             .arg(place.join(format!("{name}cert.pem")))

@@ -125,7 +125,8 @@ impl Writer {
             let settled = batch.len();
             let lost = self.shared.take_lost();
             batch.extend(lost.as_ref().map(Lost::record));
-            batch.append(&mut self.own);
+            // First: the chain of a new file begins with what it says of the old one.
+            batch.splice(0..0, self.own.drain(..));
             if !batch.is_empty() {
                 let written = batch.len();
                 batch = self.write_until_done(batch).await;

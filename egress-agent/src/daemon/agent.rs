@@ -166,8 +166,9 @@ impl Agent {
         let names = runtime.names()?;
         let blocked = runtime.blocked();
         for member in runtime.sandboxes()? {
-            if self.is_alive(&member, &image.sandboxes) {
-                if blocked.contains(&member.id) {
+            let is_blocked = blocked.contains(&member.id);
+            if self.is_alive(&member, &image.sandboxes, is_blocked) {
+                if is_blocked {
                     book.set_blocked(member.id, true);
                 }
                 book.adopt(member);
@@ -202,15 +203,17 @@ impl Agent {
     }
 
     /// Whether a sandbox of an earlier agent is the one that the kernel knows:
-    /// a cgroup that was removed and made again under its name is not.
+    /// a cgroup that was removed and made again under its name is not. A blocked
+    /// one is unknown to the kernel; then the cgroup alone tells.
     fn is_alive(
         &self,
         member: &Member,
         in_force: &std::collections::BTreeMap<egress_common::CgroupId, Sandbox>,
+        is_blocked: bool,
     ) -> bool {
         in_force
             .get(&member.cgroup)
-            .is_some_and(|sandbox| sandbox.id == member.id)
+            .map_or(is_blocked, |sandbox| sandbox.id == member.id)
             && self
                 .cgroup_of(member)
                 .is_ok_and(|cgroup| cgroup.id() == member.cgroup)
