@@ -184,6 +184,9 @@ pub struct Agent<'w> {
     running: Option<Running>,
 }
 
+/// The kernel programs that an agent attaches at its root.
+pub const PROGRAMS: usize = 16;
+
 impl<'w> Agent<'w> {
     /// Starts an agent with these policies (name and text) and waits until it
     /// answers.

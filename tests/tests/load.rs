@@ -21,6 +21,9 @@ allowlist:
     - domain: "*.load.example"
       ports: [8443]
       protocols: [tcp]
+dns:
+  # More names than a client asks for: this is a test of load.
+  limits: { names: 1000000, names_per_wildcard: 1000000, bytes: 1000000, bytes_per_wildcard: 1000000, entropy: 1000000, entropy_per_wildcard: 1000000 }
 "#;
 
 /// A world in which `nNUMBER.load.example` has one of 254 addresses, all of

@@ -60,7 +60,7 @@ fields! {
     /// The name where there is one, else the address.
     Destination = "destination", ["coalesce(", NAME, ", ", ADDRESS, ")"];
     /// File and line of the rule.
-    Rule = "rule", [RULE_FILE, " || ':' || ", RULE_LINE];
+    Rule = "rule", ["(", RULE_FILE, ") || ':' || (", RULE_LINE, ")"];
     /// The process's command name.
     Command = "command", [COMMAND];
     /// Which hook judged.

@@ -232,6 +232,7 @@ impl Enforcer {
         if let Err(why) = &wall {
             tracing::info!("LSM programs are not usable here: {why}");
         }
+        sys::give_back_memory();
         Ok(Self {
             place,
             directory,

@@ -19,6 +19,17 @@ mod command {
     pub const PROG_QUERY: i32 = 16;
 }
 
+/// Gives the memory back that was needed once: parsing the kernel's type
+/// information takes some 30 MiB, which the C library would keep for later.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: malloc_trim(3) takes a number and may be called at any time, from
+    // any thread; memory that is in use stays as it is.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 const ALLOW_MULTI: u32 = 1 << 1;
 const REPLACE: u32 = 1 << 2;
 /// Also what ancestors contribute.

@@ -162,7 +162,7 @@ fn csv_holds_nothing_that_a_spreadsheet_would_run() {
         let fields = csv_fields(&written(Format::Csv, &record));
         let cell = fields
             .iter()
-            .find(|field| field.ends_with(nasty))
+            .find(|field| field.trim_start_matches('\'') == nasty)
             .expect("the cell");
         assert_eq!(*cell, format!("'{nasty}"));
     }

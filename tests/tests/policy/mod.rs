@@ -69,6 +69,11 @@ allowlist:
       protocols: [https]
 "#;
 
+/// What a policy says that lets a sandbox ask for more names than clients do:
+/// for tests of other bounds.
+pub const MANY_NAMES: &str = "dns:\n  limits: { names: 1000000, names_per_wildcard: 1000000, bytes: 1000000, \
+     bytes_per_wildcard: 1000000, entropy: 1000000, entropy_per_wildcard: 1000000 }\n";
+
 /// A policy `changing` that opens these names for HTTPS, with more text behind.
 pub fn changing(names: &[&str], more: &str) -> String {
     let rules: String = names

@@ -1,6 +1,6 @@
 //! Policies change under load, again and again.
 
-use crate::policy;
+use crate::policy::{self, MANY_NAMES};
 use crate::scene::{Siege, closed_stayed_closed, times, world};
 use egress_tests::address::ALLOWED_V4;
 use egress_tests::packet::Packet;
@@ -16,7 +16,7 @@ fn both_allow(other: &str) -> String {
     format!(
         "apiVersion: egress/v1\nname: load\negress:\n  default_action: deny\n  mode: enforce\n\
          allowlist:\n  many:\n    - domain: \"*.load.example\"\n      ports: [8443]\n      \
-         protocols: [tcp]\n    - domain: \"{other}\"\n      protocols: [https]\n"
+         protocols: [tcp]\n    - domain: \"{other}\"\n      protocols: [https]\n{MANY_NAMES}"
     )
 }
 

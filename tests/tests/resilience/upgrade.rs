@@ -11,40 +11,37 @@ const BPF: u16 = 247;
 /// A second in nanoseconds: the programs refill event budgets by it.
 const SECOND: u32 = 1_000_000_000;
 
-/// Where the kernel object lies in an agent's program.
-fn object(program: &[u8]) -> std::ops::Range<usize> {
+/// Where the kernel objects lie in an agent's program.
+fn objects(program: &[u8]) -> Vec<std::ops::Range<usize>> {
     let number = |at: usize, bytes: usize| {
         let mut word = [0; 8];
         word[..bytes].copy_from_slice(&program[at..at + bytes]);
         u64::from_le_bytes(word) as usize
     };
-    let begin = (64..program.len() - 64)
-        .find(|&at| {
-            program[at..].starts_with(b"\x7fELF\x02\x01\x01")
-                && number(at + 18, 2) == usize::from(BPF)
-        })
-        .expect("an agent carries its kernel object");
+    let begins = (64..program.len() - 64).filter(|&at| {
+        program[at..].starts_with(b"\x7fELF\x02\x01\x01") && number(at + 18, 2) == usize::from(BPF)
+    });
     // The table of sections is the last thing in the file.
-    let end = number(begin + 40, 8) + number(begin + 58, 2) * number(begin + 60, 2);
-    begin..begin + end
+    begins
+        .map(|at| at..at + number(at + 40, 8) + number(at + 58, 2) * number(at + 60, 2))
+        .collect()
 }
 
 /// An agent of the same build whose kernel programs differ: their second is a
 /// nanosecond longer, so the kernel gives them other tags.
 fn other_build(directory: &Path) -> PathBuf {
     let mut program = std::fs::read(binary("egress-agent")).expect("it was built");
-    let object = object(&program);
     let mut changed = 0;
-    for constant in [SECOND, SECOND - 1] {
-        let bytes = constant.to_le_bytes();
-        let mut at = object.start;
-        while at + 8 <= object.end {
-            // Instructions have 8 bytes; their constant is the last four.
-            if program[at + 4..at + 8] == bytes {
-                program[at + 4..at + 8].copy_from_slice(&(constant + 1).to_le_bytes());
-                changed += 1;
+    for object in objects(&program) {
+        // Instructions have 8 bytes; their constant is the last four.
+        for at in object.step_by(8) {
+            for constant in [SECOND - 1, SECOND] {
+                if program[at + 4..at + 8] == constant.to_le_bytes() {
+                    program[at + 4..at + 8].copy_from_slice(&(constant + 1).to_le_bytes());
+                    changed += 1;
+                    break;
+                }
             }
-            at += 8;
         }
     }
     assert!(
