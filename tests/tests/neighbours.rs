@@ -194,15 +194,6 @@ fn a_damaged_audit_file_is_set_aside_as_it_is_and_told_by_the_next() {
     // first page, which says what tables there are, does not.
     bytes[100..4000].fill(0x5a);
     fs::write(&file, &bytes).expect("written");
-<<<<<<< HEAD
-=======
-    let root = agent.root_directory();
-    let said = Said::by(agent.begin());
-    said.failed_with(1, &["audit.db", "damaged", "move"]);
-    assert_eq!(fs::read(&file).expect("the store"), bytes);
-    // What was in force stays in force.
-    assert_eq!(attached(&root).len(), PROGRAMS);
->>>>>>> main
     agent
         .ask(&["audit", "query", "--file", file.to_str().expect("text")])
         .failed_with(1, &["audit.db", "damaged"]);

@@ -125,7 +125,8 @@ impl Writer {
             let settled = batch.len();
             let lost = self.shared.take_lost();
             batch.extend(lost.as_ref().map(Lost::record));
-            batch.append(&mut self.own);
+            // What is said about an earlier file comes before what this one holds.
+            batch.splice(0..0, self.own.drain(..));
             if !batch.is_empty() {
                 let written = batch.len();
                 batch = self.write_until_done(batch).await;
