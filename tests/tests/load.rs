@@ -8,6 +8,7 @@ use egress_tests::product::Agent;
 use egress_tests::servers::{Threads, closing};
 use serde_json::Value;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Every name below `load.example`, on the port of the server that closes.
 const POLICY: &str = r#"
@@ -26,9 +27,16 @@ dns:
   limits: { names: 1000000, names_per_wildcard: 1000000, bytes: 1000000, bytes_per_wildcard: 1000000, entropy: 1000000, entropy_per_wildcard: 1000000 }
 "#;
 
+/// Each of these tests needs the whole machine: one at a time.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// What has to live as long as a test.
+type Held = (Threads, MutexGuard<'static, ()>);
+
 /// A world in which `nNUMBER.load.example` has one of 254 addresses, all of
 /// them served.
-fn world(test: &str) -> Option<(World, Threads)> {
+fn world(test: &str) -> Option<(World, Held)> {
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let world = World::or_skip(test)?;
     let addresses: Vec<IpAddr> = (1..255)
         .map(|host| Ipv4Addr::new(198, 51, 100, host).into())
@@ -39,7 +47,7 @@ fn world(test: &str) -> Option<(World, Threads)> {
         .configure("route add local 198.51.100.0/24 dev lo\n")
         .expect("the far side is the test's own");
     let server = closing(&world.far, (Ipv4Addr::UNSPECIFIED, 8443).into());
-    Some((world, server.expect("the port is free")))
+    Some((world, (server.expect("the port is free"), alone)))
 }
 
 /// Waits for the end of a probe; every report but those of pauses.
