@@ -30,6 +30,14 @@ maps! {
     ORIGINS;
     /// Bound socket → [`crate::CgroupId`] of its sandbox.
     HOMES;
+    /// Interface index → [`crate::Link`].
+    INTERFACES;
+    /// Interface index → [`crate::LinkUse`].
+    INTERFACE_USE;
+    /// [`crate::ConnectionKey`] → [`crate::Connection`].
+    CONNECTIONS;
+    /// [`crate::AskerKey`] → [`crate::Asked`].
+    ASKED;
     /// Ring of [`crate::Event`].
     EVENTS;
     /// [`crate::Counter`] → count, per CPU.
@@ -68,6 +76,10 @@ pub mod programs {
     pub const BOUND6: &str = "bound6";
     /// `cgroup/setsockopt`.
     pub const SET_OPTION: &str = "set_option";
+    /// `tcx/ingress` (or `clsact`) of the host's side of an interface: what the sandbox sends.
+    pub const LINK_LEAVES: &str = "link_leaves";
+    /// `tcx/egress` (or `clsact`): what reaches it.
+    pub const LINK_REACHES: &str = "link_reaches";
 }
 
 /// The symbol that holds the depth of a sandbox below the cgroup2 root, set
