@@ -4,7 +4,7 @@
 use crate::reference::text::{self, Written};
 use crate::reference::{self, Destination, Fate, Model, Transport};
 use crate::scenario::{History, Packet, Step};
-use egress_agent::daemon::book::Book;
+use egress_agent::daemon::book::{Book, Newcomer};
 use egress_agent::dns::{Judgement, Opening};
 use egress_agent::image::{Change, Image, View};
 use egress_agent::model::{DomainName, SandboxName};
@@ -249,10 +249,8 @@ impl World {
         };
         let name = SandboxName::parse(&format!("sandbox-{sandbox}"));
         let name = name.map_err(|e| Stop::Disagreement(e.to_string()))?;
-        let cgroup = self.cgroups[sandbox];
-        let begun = self
-            .book
-            .begin(name, cgroup, &policy, 1, Vec::new(), self.now());
+        let newcomer = Newcomer::new(name, self.cgroups[sandbox], 1);
+        let begun = self.book.begin(newcomer, &policy, self.now());
         let (member, changes) = begun.map_err(|e| Stop::Disagreement(e.to_string()))?;
         self.apply(changes);
         Ok(Some(member.id))

@@ -1,6 +1,7 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
+use crate::model::Attribution;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -14,6 +15,9 @@ pub struct NewSandbox {
     pub policy: Option<String>,
     /// The process whose end ends the sandbox.
     pub owner: u32,
+    /// On whose behalf it runs.
+    #[serde(default)]
+    pub attribution: Attribution,
 }
 
 /// A sandbox that was made.
@@ -56,6 +60,8 @@ pub struct Sandbox {
     pub reports_lost: u64,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// On whose behalf it runs.
+    pub attribution: Attribution,
 }
 
 /// A policy in force.

@@ -2,14 +2,14 @@
 
 use crate::audit::StoredRecord;
 use crate::audit::stored::StoredRule;
-use crate::model::Record;
+use crate::model::{Attribution, Record};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
 use std::net::{IpAddr, Ipv6Addr};
 
 /// The columns in the order in which they are bound; `sequence` is SQLite's to give.
-const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, process, \
-    command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
+const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, task, \
+    session, project, on_behalf_of, labels, process, command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
     rule_file, rule_line, rule_text, outcome, reason, count, detail) ";
 
 /// Rows per statement. SQLite compiles each length once; 64 rows already cost
@@ -18,7 +18,7 @@ const ROWS_PER_STATEMENT: usize = 64;
 
 /// What a query selects, for [`read`].
 pub(super) const SELECT: &str = "SELECT sequence, time, kind, sandbox_id, sandbox, policy, \
-    process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
+    task, session, project, on_behalf_of, labels, process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
     rule_line, rule_text, outcome, reason, count, detail FROM records";
 
 /// Writes records in their order, inside the caller's transaction.
@@ -30,11 +30,17 @@ pub(super) async fn insert(
         let mut statement = QueryBuilder::<Sqlite>::new(INSERT);
         statement.push_values(chunk, |mut row, record| {
             let rule = record.rule.as_ref();
+            let attribution = record.attribution.as_deref();
             row.push_bind(record.time.as_microsecond())
                 .push_bind(record.kind.name())
                 .push_bind(record.sandbox_id.map(|id| i64::from(id.0)))
                 .push_bind(record.sandbox.as_deref())
                 .push_bind(record.policy.as_deref())
+                .push_bind(attribution.and_then(|a| a.task.as_deref()))
+                .push_bind(attribution.and_then(|a| a.session.as_deref()))
+                .push_bind(attribution.and_then(|a| a.project.as_deref()))
+                .push_bind(attribution.and_then(|a| a.on_behalf_of.as_deref()))
+                .push_bind(attribution.and_then(labels_text))
                 .push_bind(record.process.map(i64::from))
                 .push_bind(record.command.as_deref())
                 .push_bind(record.user.map(i64::from))
@@ -78,6 +84,11 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         .map_err(|error| invalid("address", error))?;
     let time = jiff::Timestamp::from_microsecond(row.try_get("time")?)
         .map_err(|error| invalid("time", error))?;
+    let labels: Option<String> = row.try_get("labels")?;
+    let labels = labels
+        .map(|text| serde_json::from_str(&text))
+        .transpose()
+        .map_err(|error| invalid("labels", error))?;
     let count: i64 = row.try_get("count")?;
     Ok(StoredRecord {
         sequence: row.try_get("sequence")?,
@@ -86,6 +97,11 @@ pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
         sandbox_id: row.try_get("sandbox_id")?,
         sandbox: row.try_get("sandbox")?,
         policy: row.try_get("policy")?,
+        task: row.try_get("task")?,
+        session: row.try_get("session")?,
+        project: row.try_get("project")?,
+        on_behalf_of: row.try_get("on_behalf_of")?,
+        labels: labels.unwrap_or_default(),
         process: row.try_get("process")?,
         command: row.try_get("command")?,
         user: row.try_get("user")?,
@@ -108,6 +124,12 @@ fn invalid(column: &str, source: impl std::error::Error + Send + Sync + 'static)
         index: column.to_owned(),
         source: Box::new(source),
     }
+}
+
+/// The labels as a JSON object, which SQLite's `labels ->> '$.key'` looks into;
+/// none where there are none.
+fn labels_text(attribution: &Attribution) -> Option<String> {
+    (!attribution.labels.is_empty()).then(|| serde_json::json!(attribution.labels).to_string())
 }
 
 /// An address as bytes whose order is the order of addresses.

@@ -1,12 +1,14 @@
 //! Records as they leave the store.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// A record read from the store: the shape of `-o json` and of the API.
 ///
 /// Field names and the words in them are stable; `docs/audit.md` describes them.
-/// Every field is always there, `null` where unknown or not applicable.
+/// Every field is always there, `null` where unknown or not applicable; only
+/// `labels` is empty then.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRecord {
     /// The place in the store, from 1 without gaps, as long as nothing is removed.
@@ -21,6 +23,16 @@ pub struct StoredRecord {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The task, as whoever started the sandbox said; so are the next four.
+    pub task: Option<String>,
+    /// The session.
+    pub session: Option<String>,
+    /// The project.
+    pub project: Option<String>,
+    /// The person or account.
+    pub on_behalf_of: Option<String>,
+    /// Labels by key.
+    pub labels: BTreeMap<String, String>,
     /// Process (thread group) id.
     pub process: Option<u32>,
     /// The process's command name.
@@ -75,6 +87,11 @@ pub(super) mod tests {
             sandbox_id: Some(3),
             sandbox: Some("build".to_owned()),
             policy: Some("ci".to_owned()),
+            task: Some("T-17".to_owned()),
+            session: None,
+            project: None,
+            on_behalf_of: None,
+            labels: BTreeMap::new(),
             process: Some(4242),
             command: Some("curl".to_owned()),
             user: Some(1000),
@@ -100,6 +117,7 @@ pub(super) mod tests {
     fn every_field_of_the_shape_is_always_there() {
         let empty = StoredRecord {
             sandbox_id: None,
+            task: None,
             rule: None,
             detail: None,
             ..sample()

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod agent;
+mod attribution;
 mod audit;
 mod exit;
 mod generate;

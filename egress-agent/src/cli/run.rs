@@ -1,5 +1,6 @@
 //! `egressctl run`: a command in a sandbox, as a child of this process.
 
+use super::attribution::AttributionArguments;
 use super::exit::{Exit, Problem};
 use super::interruption::Interruption;
 use crate::api::Client;
@@ -39,6 +40,8 @@ pub struct RunArguments {
     /// Give the command a variable: NAME, with the caller's value, or NAME=VALUE.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    #[command(flatten)]
+    attribution: AttributionArguments,
     /// Do not tell at the end where the records are.
     #[arg(short, long)]
     quiet: bool,
@@ -81,6 +84,7 @@ async fn ephemeral(
         name: arguments.name.clone(),
         policy: agent.only_policy(),
         owner: std::process::id(),
+        attribution: arguments.attribution.clone().into(),
     };
     let result = match tokio::task::block_in_place(|| agent.create_sandbox(&wanted)) {
         Ok(created) => {
@@ -125,6 +129,7 @@ async fn under_an_agent(
         name: arguments.name.clone(),
         policy: arguments.policy.clone(),
         owner: std::process::id(),
+        attribution: arguments.attribution.clone().into(),
     };
     let created = client.create(&wanted).await?;
     let result = match interruption.exit_code().await {

@@ -1,19 +1,20 @@
 //! What the control socket offers, carried out.
 
 use super::agent::{Agent, KILL_DEADLINE};
-use super::book::BookError;
+use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
     Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
-use crate::model::SandboxName;
+use crate::model::{Attribution, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
 pub(super) const fn mode_name(mode: Mode) -> &'static str {
@@ -53,6 +54,7 @@ impl Agent {
     /// runs in it before all of that is done.
     pub fn create_sandbox(&self, wanted: &NewSandbox) -> Result<Created, Failure> {
         let usage = |error: &dyn std::fmt::Display| Failure::new(FailureKind::Usage, error);
+        let attribution = attribution(wanted)?;
         let now = Timestamp::now();
         let mut book = self.book();
         let name = match &wanted.name {
@@ -80,11 +82,14 @@ impl Agent {
         };
         let (member, changes) = book
             .begin(
-                name,
-                cgroup.id(),
+                Newcomer {
+                    name,
+                    cgroup: cgroup.id(),
+                    owner: wanted.owner,
+                    relaxations: policy.relaxations.clone(),
+                    attribution,
+                },
                 &policy,
-                wanted.owner,
-                policy.relaxations.clone(),
                 now,
             )
             .map_err(|error| undo(error.into()))?;
@@ -228,6 +233,7 @@ impl Agent {
                 grants: book.ledger().grants(member.id).count(),
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
+                attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
         sandboxes.sort_by(|a: &Sandbox, b| a.name.cmp(&b.name));
@@ -318,6 +324,14 @@ impl Agent {
         self.stop();
         Ok(programs)
     }
+}
+
+/// What is said about the sandbox, if anything is.
+fn attribution(wanted: &NewSandbox) -> Result<Option<Arc<Attribution>>, Failure> {
+    let said = &wanted.attribution;
+    said.check()
+        .map_err(|error| Failure::new(FailureKind::Usage, error))?;
+    Ok((!said.is_empty()).then(|| Arc::new(said.clone())))
 }
 
 /// A name that is not in use: short, and new for every run of a machine.

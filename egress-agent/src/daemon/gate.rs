@@ -72,6 +72,7 @@ impl Gate for Agent {
         {
             record.sandbox = Some(member.name.to_string());
             record.policy = Some(member.policy.clone());
+            record.attribution.clone_from(&member.attribution);
         }
         self.recorder().record(record);
     }

@@ -3,7 +3,7 @@
 //! machine restarts.
 
 use super::book::Member;
-use crate::model::{DomainName, SandboxName};
+use crate::model::{Attribution, DomainName, SandboxName};
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -13,6 +13,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// One sandbox, as its file holds it.
 #[derive(Serialize, Deserialize, Debug)]
@@ -24,6 +25,8 @@ struct Wire {
     began: Timestamp,
     owner: u32,
     relaxations: Vec<String>,
+    #[serde(default)]
+    attribution: Option<Arc<Attribution>>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -118,6 +121,7 @@ impl Runtime {
             began: member.began,
             owner: member.owner,
             relaxations: member.relaxations.clone(),
+            attribution: member.attribution.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -277,6 +281,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         began: wire.began,
         owner: wire.owner,
         relaxations: wire.relaxations,
+        attribution: wire.attribution,
     })
 }
 
@@ -293,6 +298,10 @@ mod tests {
             began: Timestamp::UNIX_EPOCH,
             owner: 1,
             relaxations: vec!["root".into()],
+            attribution: Some(Arc::new(Attribution {
+                labels: [("team".to_owned(), "blue".to_owned())].into(),
+                ..Attribution::default()
+            })),
         }
     }
 
@@ -310,6 +319,7 @@ mod tests {
         let runtime = Runtime::open(directory.path()).expect("a runtime");
         let found = runtime.sandboxes().expect("sandboxes");
         assert_eq!(found.len(), 1);
+        assert_eq!(found[0].attribution, member("one").attribution);
         assert_eq!(
             (found[0].name.as_str(), found[0].id, found[0].cgroup),
             ("one", SandboxId(3), CgroupId(99))

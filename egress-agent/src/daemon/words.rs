@@ -12,6 +12,7 @@ impl Context for Agent {
         self.book().member(id).map(|member| SandboxFacts {
             name: member.name.to_string(),
             policy: member.policy.clone(),
+            attribution: member.attribution.clone(),
         })
     }
 

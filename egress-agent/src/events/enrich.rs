@@ -14,6 +14,7 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
     let event = &report.event;
     let known = (event.sandbox != SandboxId(0)).then_some(event.sandbox);
     let facts = known.and_then(|id| context.sandbox(id));
+    let attribution = facts.as_ref().and_then(|facts| facts.attribution.clone());
     let (sandbox, policy) = facts.map(|facts| (facts.name, facts.policy)).unzip();
     let refused = report.outcome != Outcome::Allowed;
     let hint = known
@@ -26,6 +27,7 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
         sandbox_id: known,
         sandbox,
         policy,
+        attribution,
         process,
         command,
         user,
@@ -111,7 +113,7 @@ pub(super) mod tests {
     use super::*;
     use crate::events::SandboxFacts;
     use crate::events::report::tests::denial;
-    use crate::model::{DomainName, RuleOrigin};
+    use crate::model::{Attribution, DomainName, RuleOrigin};
     use egress_common::{CgroupId, NameId, Reason, RuleId};
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -124,6 +126,10 @@ pub(super) mod tests {
             (id == SandboxId(3)).then(|| SandboxFacts {
                 name: "build".to_owned(),
                 policy: "ci".to_owned(),
+                attribution: Some(Arc::new(Attribution {
+                    task: Some("T-17".to_owned()),
+                    ..Attribution::default()
+                })),
             })
         }
 
@@ -155,6 +161,8 @@ pub(super) mod tests {
         assert_eq!(record.kind, RecordKind::Flow);
         assert_eq!(record.sandbox.as_deref(), Some("build"));
         assert_eq!(record.policy.as_deref(), Some("ci"));
+        let attribution = record.attribution.expect("an attribution");
+        assert_eq!(attribution.task.as_deref(), Some("T-17"));
         assert_eq!(record.process, Some(4242));
         assert_eq!(record.command.as_deref(), Some("curl"));
         assert_eq!(record.user, Some(1000));

@@ -66,8 +66,11 @@ impl Losses {
         let mut record = Record::new(now.wall, RecordKind::Loss);
         if let Source::Sandbox(id) = source {
             record.sandbox_id = Some(id);
-            let facts = context.sandbox(id);
-            (record.sandbox, record.policy) = facts.map(|facts| (facts.name, facts.policy)).unzip();
+            if let Some(facts) = context.sandbox(id) {
+                record.sandbox = Some(facts.name);
+                record.policy = Some(facts.policy);
+                record.attribution = facts.attribution;
+            }
         }
         record.count = lost;
         record.detail = Some(format!("{}; {total} in all", source.sentence()));

@@ -24,7 +24,7 @@ pub use loss::Source;
 pub use pipeline::Pipeline;
 pub use report::{Malformed, Report};
 
-use crate::model::{DomainName, RuleOrigin};
+use crate::model::{Attribution, DomainName, RuleOrigin};
 use egress_common::{Event, NameId, RuleId, SandboxId};
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct SandboxFacts {
     pub name: String,
     /// The name of its policy.
     pub policy: String,
+    /// On whose behalf it runs, if anybody said.
+    pub attribution: Option<Arc<Attribution>>,
 }
 
 /// Where reports get the words for their numbers from.

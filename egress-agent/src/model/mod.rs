@@ -5,11 +5,13 @@
 
 #![forbid(unsafe_code)]
 
+pub mod attribution;
 pub mod name;
 pub mod record;
 pub mod rule;
 pub mod sandbox;
 
+pub use attribution::{Attribution, AttributionError};
 pub use name::{DomainName, DomainPattern, NameError};
 pub use record::{Record, RecordKind};
 pub use rule::{PortRange, RuleOrigin, Transport};

@@ -1,8 +1,10 @@
 //! What the audit store keeps: one decision, with everything that explains it.
 
+use crate::model::attribution::Attribution;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What a record is about.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -58,6 +60,8 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// On whose behalf the sandbox runs, if anybody said.
+    pub attribution: Option<Arc<Attribution>>,
     /// Process (thread group) id.
     pub process: Option<u32>,
     /// The process's command name, at most 15 bytes.
@@ -98,6 +102,7 @@ impl Record {
             sandbox_id: None,
             sandbox: None,
             policy: None,
+            attribution: None,
             process: None,
             command: None,
             user: None,

@@ -2,15 +2,27 @@
 
 use super::*;
 use crate::audit::StoredRule;
-use crate::model::RuleOrigin;
+use crate::model::{Attribution, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+fn attribution() -> Attribution {
+    Attribution {
+        task: Some("T-17".to_owned()),
+        session: Some("s 1".to_owned()),
+        project: Some("whale".to_owned()),
+        on_behalf_of: Some("ada@example.com".to_owned()),
+        labels: [("team/x".to_owned(), "\"blue\"".to_owned())].into(),
+    }
+}
 
 fn full() -> Record {
     Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        attribution: Some(Arc::new(attribution())),
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
         user: Some(u32::MAX - 1),
@@ -54,6 +66,11 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: None,
         sandbox: None,
         policy: None,
+        task: None,
+        session: None,
+        project: None,
+        on_behalf_of: None,
+        labels: BTreeMap::new(),
         process: None,
         command: None,
         user: None,
@@ -76,6 +93,11 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         sandbox_id: Some(u32::MAX),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        task: attribution().task,
+        session: attribution().session,
+        project: attribution().project,
+        on_behalf_of: attribution().on_behalf_of,
+        labels: attribution().labels,
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
         user: Some(u32::MAX - 1),

@@ -9,7 +9,7 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{DomainName, RuleOrigin, SandboxName};
+use crate::model::{Attribution, DomainName, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
@@ -36,6 +36,36 @@ pub struct Member {
     pub owner: u32,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// On whose behalf it runs, if anybody said.
+    pub attribution: Option<Arc<Attribution>>,
+}
+
+/// A sandbox that is about to begin.
+#[derive(Clone, Debug)]
+pub struct Newcomer {
+    /// Its name.
+    pub name: SandboxName,
+    /// Its cgroup, with nothing in it yet.
+    pub cgroup: CgroupId,
+    /// See [`Member::owner`].
+    pub owner: u32,
+    /// See [`Member::relaxations`].
+    pub relaxations: Vec<String>,
+    /// See [`Member::attribution`].
+    pub attribution: Option<Arc<Attribution>>,
+}
+
+impl Newcomer {
+    /// A sandbox of which nothing more is known.
+    pub const fn new(name: SandboxName, cgroup: CgroupId, owner: u32) -> Self {
+        Self {
+            name,
+            cgroup,
+            owner,
+            relaxations: Vec::new(),
+            attribution: None,
+        }
+    }
 }
 
 /// Why the book refuses.
@@ -198,24 +228,22 @@ impl Book {
     /// kernel, is in the book already.
     pub fn begin(
         &mut self,
-        name: SandboxName,
-        cgroup: CgroupId,
+        newcomer: Newcomer,
         policy: &Policy,
-        owner: u32,
-        relaxations: Vec<String>,
         now: Timestamp,
     ) -> Result<(Member, Vec<Change>), BookError> {
-        if self.by_name(name.as_str()).is_some() {
-            return Err(BookError::NameTaken(name));
+        if self.by_name(newcomer.name.as_str()).is_some() {
+            return Err(BookError::NameTaken(newcomer.name));
         }
         let member = Member {
             id: SandboxId(self.next_sandbox),
-            name,
-            cgroup,
+            name: newcomer.name,
+            cgroup: newcomer.cgroup,
             policy: policy.name.clone(),
             began: now,
-            owner,
-            relaxations,
+            owner: newcomer.owner,
+            relaxations: newcomer.relaxations,
+            attribution: newcomer.attribution,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;

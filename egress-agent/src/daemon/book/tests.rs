@@ -23,8 +23,8 @@ const NETWORK: &str = "    - { cidr: 198.51.100.0/24, ports: [80], protocols: [t
 fn begin(book: &mut Book, name: &str, cgroup: u64, policy: &str) -> (Member, Vec<Change>) {
     let policy = Arc::clone(book.policies().get(policy).expect("a policy"));
     let name = SandboxName::parse(name).expect("a name");
-    book.begin(name, CgroupId(cgroup), &policy, 1, Vec::new(), NOW)
-        .expect("begun")
+    let newcomer = Newcomer::new(name, CgroupId(cgroup), 1);
+    book.begin(newcomer, &policy, NOW).expect("begun")
 }
 
 fn to(address: &str, port: u16) -> Destination {
@@ -80,7 +80,8 @@ fn the_second_sandbox_of_a_policy_costs_two_writes_and_one_name_is_one_sandbox()
         [Change::PutMeter(_), Change::PutSandbox(CgroupId(11), _)]
     ));
     let policy = Arc::clone(book.policies().get("p").expect("a policy"));
-    let again = book.begin(second.name, CgroupId(12), &policy, 1, Vec::new(), NOW);
+    let newcomer = Newcomer::new(second.name, CgroupId(12), 1);
+    let again = book.begin(newcomer, &policy, NOW);
     assert!(matches!(again, Err(BookError::NameTaken(_))));
 }
 
