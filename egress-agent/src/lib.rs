@@ -9,7 +9,7 @@
 //! | 1 | [`policy`] |
 //! | 2 | [`grants`] |
 //! | 3 | [`image`] |
-//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`] |
+//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`], [`link`] |
 //! | 5 | [`audit`] |
 //! | 6 | [`api`] |
 //! | 7 | [`daemon`] |
@@ -27,6 +27,7 @@ pub mod enforcer;
 pub mod events;
 pub mod grants;
 pub mod image;
+pub mod link;
 pub mod model;
 pub mod policy;
 pub mod sandbox;

@@ -102,6 +102,13 @@ impl Assigned {
         }
     }
 
+    /// Whether an address is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        *self != Self::NONE
+            && *other != Self::NONE
+            && (self.holds(&other.address) || other.holds(&self.address))
+    }
+
     #[inline(always)]
     const fn holds(&self, ip: &Ip) -> bool {
         let ([a, b, c, d], [w, x, y, z]) = (ip.0, self.mask.0);
@@ -149,9 +156,9 @@ impl Link {
 
     /// Whether the sandbox may send from there.
     #[inline(always)]
-    pub const fn owns(&self, ip: &Ip) -> bool {
+    pub fn owns(&self, ip: &Ip) -> bool {
         let [a, b, c, d] = &self.assigned;
-        a.holds(ip) || b.holds(ip) || c.holds(ip) || d.holds(ip)
+        (a.holds(ip) || b.holds(ip) || c.holds(ip) || d.holds(ip)) && !self.is_gateway(ip)
     }
 
     /// Whether that is the host on this link.

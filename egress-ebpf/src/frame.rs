@@ -2,14 +2,12 @@
 //! interface, read strictly, and rewritten where DNS is brought to the resolver.
 
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::{BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR},
     helpers::generated::{
-        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_store_bytes,
+        bpf_l3_csum_replace, bpf_l4_csum_replace, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use core::mem::MaybeUninit;
 use egress_common::{Destination, Ip, Mac, Port, Protocol, Reason};
 
 /// The Ethernet header.
@@ -244,8 +242,8 @@ pub struct Packet {
 /// An IP packet that is neither TCP nor UDP.
 #[derive(Clone, Copy)]
 pub enum Other {
-    /// ICMP for IPv4, between these.
-    Icmp(Ip, Ip),
+    /// ICMP for IPv4, to this address.
+    Icmp(Ip),
     /// ICMPv6, between these, and whether it never left the link (hop limit 255).
     Icmp6(Ip, Ip, bool),
     /// Multicast membership and other hop-by-hop messages of IPv6.
@@ -270,9 +268,22 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// Takes the hook's context.
+    /// Takes the hook's context, and has the kernel lay the headers out in one
+    /// piece where they are not.
     #[inline(always)]
-    pub const fn new(context: &'a TcContext) -> Self {
+    pub fn new(context: &'a TcContext) -> Self {
+        /// Everything that is read at all: an ICMPv6 error with the headers
+        /// that it complains of, or DHCP's Ethernet address.
+        const HEADERS: u32 = 128;
+        let skb = context.skb.skb;
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        // Where it has no memory for it, the frame is too short to be read.
+        unsafe {
+            let wanted = (*skb).len.min(HEADERS);
+            if (*skb).data_end - (*skb).data < wanted {
+                bpf_skb_pull_data(skb, wanted);
+            }
+        }
         Self { context }
     }
 
@@ -283,8 +294,8 @@ impl<'a> Frame<'a> {
         unsafe { (*self.context.skb.skb).ifindex }
     }
 
-    /// What lies `at` bytes from the start of the frame, wherever the kernel
-    /// holds it; `None` if the frame is shorter.
+    /// What lies `at` bytes from the start of the frame; `None` if the frame is
+    /// shorter.
     #[inline(always)]
     fn at<T: Copy>(&self, at: u32) -> Option<T> {
         // SAFETY: the kernel passes a valid context for the time of the call.
@@ -299,21 +310,7 @@ impl<'a> Frame<'a> {
             // any alignment that the kernel lays packets out for.
             return Some(unsafe { *(place as *const T) });
         }
-        let mut copy = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper writes exactly that many bytes to the place, or fails.
-        unsafe {
-            let failed = bpf_skb_load_bytes(
-                self.context.as_ptr(),
-                at,
-                copy.as_mut_ptr().cast(),
-                size_of::<T>() as u32,
-            );
-            if failed == 0 {
-                Some(copy.assume_init())
-            } else {
-                None
-            }
-        }
+        None
     }
 
     /// The Ethernet header of a frame without any tag. A tag that the device
@@ -352,7 +349,7 @@ impl<'a> Frame<'a> {
             return Err(Reason::Unparsable);
         }
         if header.protocol == ICMP {
-            return Ok(Content::Other(Other::Icmp(from, to)));
+            return Ok(Content::Other(Other::Icmp(to)));
         }
         let protocol = Protocol::from_number(header.protocol).ok_or(Reason::Unparsable)?;
         self.packet(

@@ -1,6 +1,6 @@
 //! The client side of the control socket.
 
-use super::wire::{Created, Disarm, Disarmed, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use super::wire::{Created, Disarm, Disarmed, Failure, NewInterface, NewSandbox, Reloaded, Sandbox, Status};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -60,6 +60,11 @@ impl Client {
     /// Makes a sandbox.
     pub async fn create(&self, wanted: &NewSandbox) -> Result<Created, ClientError> {
         self.call(Method::POST, "/v1/sandboxes", Some(wanted)).await
+    }
+
+    /// Attaches an interface.
+    pub async fn attach(&self, wanted: &NewInterface) -> Result<Created, ClientError> {
+        self.call(Method::POST, "/v1/interfaces", Some(wanted)).await
     }
 
     /// Ends a sandbox.

@@ -14,13 +14,16 @@ pub use client::{Client, ClientError};
 pub use server::{Listening, ServeError, serve};
 
 use std::future::Future;
-use wire::{Created, Failure, NewSandbox, Reloaded, Sandbox, Status};
+use wire::{Created, Failure, NewInterface, NewSandbox, Reloaded, Sandbox, Status};
 
 /// What the control socket offers. Every call answers when it has taken effect
 /// in the kernel.
 pub trait Control: Send + Sync + 'static {
     /// Makes a sandbox: when it returns, its cgroup exists and is enforced.
     fn create(&self, wanted: NewSandbox) -> impl Future<Output = Result<Created, Failure>> + Send;
+    /// Attaches an interface: when it returns, what is behind it is enforced.
+    fn attach(&self, wanted: NewInterface)
+    -> impl Future<Output = Result<Created, Failure>> + Send;
     /// Ends a sandbox: kills what is left in it and removes it.
     fn remove(&self, name: &str) -> impl Future<Output = Result<(), Failure>> + Send;
     /// The sandboxes.

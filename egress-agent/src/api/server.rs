@@ -2,7 +2,7 @@
 
 use super::Control;
 use super::wire::{
-    Created, Disarm, Disarmed, Failure, FailureKind, NewSandbox, Reloaded, Sandbox, Status,
+    Created, Disarm, Disarmed, Failure, FailureKind, NewInterface, NewSandbox, Reloaded, Sandbox, Status,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -85,6 +85,7 @@ pub async fn serve<C: Control>(
     let router = Router::new()
         .route("/v1/status", get(status::<C>))
         .route("/v1/sandboxes", get(sandboxes::<C>).post(create::<C>))
+        .route("/v1/interfaces", post(attach::<C>))
         .route("/v1/sandboxes/{name}", delete(remove::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/disarm", post(disarm::<C>))
@@ -152,6 +153,13 @@ async fn create<C: Control>(
     Json(wanted): Json<NewSandbox>,
 ) -> Response {
     answer::<Created>(control.create(wanted).await)
+}
+
+async fn attach<C: Control>(
+    State(control): State<Arc<C>>,
+    Json(wanted): Json<NewInterface>,
+) -> Response {
+    answer::<Created>(control.attach(wanted).await)
 }
 
 async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {

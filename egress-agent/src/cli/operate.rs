@@ -2,7 +2,7 @@
 
 use super::exit::{Exit, Problem};
 use super::output::{Output, counted, print, print_json, table, to_the_second};
-use crate::api::wire::Status;
+use crate::api::wire::{NewInterface, Status};
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::enforcer::disarm_at;
@@ -17,6 +17,36 @@ use std::time::Duration;
 pub enum SandboxCommand {
     /// List the sandboxes that run.
     List(ListArguments),
+    /// Make a sandbox of what is behind an interface: a container or a microVM.
+    Attach(AttachArguments),
+    /// End the sandbox behind an interface, and let everything pass there.
+    Detach(DetachArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct AttachArguments {
+    /// The host's side of it: a veth, a tap or a bridge port.
+    #[arg(long, value_name = "NAME")]
+    interface: String,
+    /// The policy by name; the one that applies to the interface or the sandbox if absent.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// The sandbox's name; the interface's if absent.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What the sandbox may send from, again for each; the networks that the host
+    /// has on the interface if absent.
+    #[arg(long = "address", visible_alias = "addresses", value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
+    addresses: Vec<String>,
+    /// The sandbox's Ethernet address; that of its first good frame if absent.
+    #[arg(long, value_name = "MAC")]
+    mac: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct DetachArguments {
+    /// The sandbox's name.
+    name: String,
 }
 
 #[derive(Args, Debug)]
@@ -70,7 +100,14 @@ fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Pr
 }
 
 pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> {
-    let SandboxCommand::List(arguments) = command;
+    let arguments = match command {
+        SandboxCommand::List(arguments) => arguments,
+        SandboxCommand::Attach(arguments) => return attach(socket, arguments),
+        SandboxCommand::Detach(arguments) => {
+            ask(Client::new(socket).remove(&arguments.name))?;
+            return Ok(Exit::Ok);
+        }
+    };
     let sandboxes = ask(Client::new(socket).sandboxes())?;
     match arguments.output {
         Output::Json => print_json(&sandboxes)?,
@@ -110,6 +147,22 @@ pub fn sandbox(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> 
             print(&table(&header, rows))?;
         }
     }
+    Ok(Exit::Ok)
+}
+
+fn attach(socket: &Path, arguments: AttachArguments) -> Result<Exit, Problem> {
+    let wanted = NewInterface {
+        interface: arguments.interface,
+        name: arguments.name,
+        policy: arguments.policy,
+        addresses: arguments.addresses,
+        mac: arguments.mac,
+    };
+    let created = ask(Client::new(socket).attach(&wanted))?;
+    for relaxation in &created.relaxations {
+        eprintln!("egressctl: relaxed: {relaxation}");
+    }
+    print(&format!("{}\n", created.name))?;
     Ok(Exit::Ok)
 }
 

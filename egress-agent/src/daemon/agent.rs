@@ -40,6 +40,8 @@ pub struct Agent {
     /// Whether the off switch was used. Held while programs are put back or
     /// taken out, so that the one never undoes the other.
     disarmed: Mutex<bool>,
+    links: super::links::Links,
+    revoked: super::connections::Revoked,
 }
 
 /// What is told of the running resolver.
@@ -48,6 +50,7 @@ struct ResolverState {
     /// Why it is not where the last one was.
     moved: Option<String>,
     counters: Arc<dns::Counters>,
+    places: dns::Places,
 }
 
 /// The resolver of a started agent; it stops when this is dropped.
@@ -104,6 +107,8 @@ impl Agent {
             findings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
             disarmed: Mutex::new(false),
+            links: super::links::Links::default(),
+            revoked: super::connections::Revoked::default(),
         });
         agent.take_over(&image, policies, now)?;
         // Policies may have changed while no agent ran.
@@ -111,6 +116,7 @@ impl Agent {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
         let services = agent.open_resolver().await?;
+        tokio::task::block_in_place(|| agent.adopt_interfaces());
         agent.tell(format!(
             "agent {} started: {}",
             env!("CARGO_PKG_VERSION"),
@@ -130,7 +136,7 @@ impl Agent {
         let mut runtime = self.runtime();
         let names = runtime.names()?;
         for member in runtime.sandboxes()? {
-            if self.is_alive(&member, &image.sandboxes) {
+            if member.link.is_some() || self.is_alive(&member, &image.sandboxes) {
                 book.adopt(member);
             } else {
                 runtime.forget(&member.name)?;
@@ -215,6 +221,7 @@ impl Agent {
             ports,
             moved,
             counters,
+            places: resolver.places(),
         });
         Ok(Services { resolver })
     }
@@ -261,6 +268,19 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    /// Where the running resolver can answer besides.
+    pub(super) fn places(&self) -> Option<&dns::Places> {
+        self.resolver.get().map(|state| &state.places)
+    }
+
+    pub(super) const fn revoked(&self) -> &super::connections::Revoked {
+        &self.revoked
+    }
+
+    pub(super) const fn links(&self) -> &super::links::Links {
+        &self.links
     }
 
     pub(super) fn started_in_words(&self) -> String {
@@ -400,7 +420,7 @@ impl Agent {
                 ended += 1;
             }
         }
-        Ok(ended)
+        Ok(ended + self.end_revoked_at_interfaces(&image)?)
     }
 
     /// Every cgroup at or below a sandbox, with the sandbox's own.

@@ -5,7 +5,7 @@ use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
-    Created, Failure, FailureKind, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Created, Failure, FailureKind, NewInterface, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
 };
 use crate::model::{Attribution, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
@@ -45,7 +45,7 @@ impl From<BookError> for Failure {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Failed, error)
 }
 
@@ -88,6 +88,7 @@ impl Agent {
                     owner: wanted.owner,
                     relaxations: policy.relaxations.clone(),
                     attribution,
+                    link: None,
                 },
                 &policy,
                 now,
@@ -137,6 +138,9 @@ impl Agent {
             .by_name(name)
             .cloned()
             .ok_or_else(|| Failure::from(BookError::NoSuchSandbox(name.to_owned())))?;
+        if member.link.is_some() {
+            return self.detach_interface(&member);
+        }
         match SandboxCgroup::open(self.root(), &member.name) {
             Ok(cgroup) => {
                 cgroup.kill(KILL_DEADLINE).map_err(failed)?;
@@ -177,6 +181,7 @@ impl Agent {
             let changes = book.load(policies, now)?;
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
+        self.look_at_interfaces();
         let connections_ended = self.end_revoked().unwrap_or_else(|error| {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "revoked connections were not ended at once");
@@ -233,6 +238,7 @@ impl Agent {
                 grants: book.ledger().grants(member.id).count(),
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
+                interface: member.link.as_ref().map(|link| link.interface.clone()),
                 attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
@@ -315,6 +321,7 @@ impl Agent {
             let mut disarmed = self.disarmed();
             let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
             *disarmed = true;
+            self.disarm_interfaces();
             programs
         };
         self.tell(format!(
@@ -335,7 +342,7 @@ fn attribution(wanted: &NewSandbox) -> Result<Option<Arc<Attribution>>, Failure>
 }
 
 /// A name that is not in use: short, and new for every run of a machine.
-fn unused_name(
+pub(super) fn unused_name(
     taken: impl Fn(&str) -> bool,
 ) -> Result<SandboxName, crate::model::SandboxNameError> {
     loop {
@@ -351,6 +358,10 @@ fn unused_name(
 impl Control for Agent {
     async fn create(&self, wanted: NewSandbox) -> Result<Created, Failure> {
         tokio::task::block_in_place(|| self.create_sandbox(&wanted))
+    }
+
+    async fn attach(&self, wanted: NewInterface) -> Result<Created, Failure> {
+        tokio::task::block_in_place(|| self.attach_interface(&wanted))
     }
 
     async fn remove(&self, name: &str) -> Result<(), Failure> {

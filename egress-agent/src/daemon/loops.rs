@@ -31,6 +31,13 @@ impl Agent {
         let mut batch = Vec::with_capacity(BATCH);
         let stopped = self.stopped();
         tokio::pin!(stopped);
+        let mut interfaces = match crate::link::Changes::listen() {
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                tracing::warn!(%error, "new interfaces are found once a second only");
+                None
+            }
+        };
         loop {
             tokio::select! {
                 () = &mut stopped => break,
@@ -40,6 +47,9 @@ impl Agent {
                         tokio::time::sleep(TICK).await;
                     }
                     self.take(&mut pipeline, &mut batch);
+                }
+                () = next_change(&mut interfaces) => {
+                    self.look_soon();
                 }
                 _ = tick.tick() => {
                     ticks += 1;
@@ -85,6 +95,7 @@ impl Agent {
         self.read_losses(pipeline);
         self.check_enforcement();
         self.close_expired_rules();
+        self.look_soon();
         if ticks.is_multiple_of(RARELY) {
             self.sweep_grants();
         }
@@ -181,7 +192,7 @@ impl Agent {
         let orphans: Vec<String> = self
             .book()
             .members()
-            .filter(|member| !is_alive(member.owner))
+            .filter(|member| member.link.is_none() && !is_alive(member.owner))
             .filter(|member| {
                 SandboxCgroup::open(self.root(), &member.name)
                     .and_then(|cgroup| cgroup.populated())
@@ -199,6 +210,13 @@ impl Agent {
                 ),
             }
         }
+    }
+}
+
+async fn next_change(changes: &mut Option<crate::link::Changes>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -10,11 +10,13 @@
 mod agent;
 pub mod book;
 mod config;
+mod connections;
 mod control;
 mod ephemeral;
 mod error;
 mod gate;
 mod loops;
+mod links;
 mod losses;
 mod permit;
 mod records;

@@ -3,7 +3,7 @@
 //! machine restarts.
 
 use super::book::Member;
-use crate::model::{Attribution, DomainName, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, SandboxName};
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -27,6 +27,8 @@ struct Wire {
     relaxations: Vec<String>,
     #[serde(default)]
     attribution: Option<Arc<Attribution>>,
+    #[serde(default)]
+    link: Option<Arc<LinkSpec>>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -122,6 +124,7 @@ impl Runtime {
             owner: member.owner,
             relaxations: member.relaxations.clone(),
             attribution: member.attribution.clone(),
+            link: member.link.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -282,6 +285,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         owner: wire.owner,
         relaxations: wire.relaxations,
         attribution: wire.attribution,
+        link: wire.link,
     })
 }
 
@@ -302,6 +306,7 @@ mod tests {
                 labels: [("team".to_owned(), "blue".to_owned())].into(),
                 ..Attribution::default()
             })),
+            link: None,
         }
     }
 

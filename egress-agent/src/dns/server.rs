@@ -84,12 +84,15 @@ pub(super) struct Shared<G> {
 }
 
 /// A resolver that answers. Dropping it stops it at once.
-#[derive(Debug)]
 pub struct Running {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
     counters: Arc<Counters>,
+    serve: Serve,
 }
+
+/// Answers on further sockets until told to stop.
+pub(super) type Serve = Arc<dyn Fn(Sockets, watch::Receiver<bool>) + Send + Sync>;
 
 impl Server {
     /// Binds UDP and TCP on `127.0.0.1` and `::1`; a wanted port of 0 lets the
@@ -143,10 +146,15 @@ impl Server {
             tasks.spawn(datagrams(shared.clone(), Arc::new(udp), stopped.clone()));
             tasks.spawn(stream::connections(shared.clone(), tcp, stopped.clone()));
         }
+        let serve: Serve = Arc::new(move |Sockets { udp, tcp, port: _ }, stopped| {
+            tokio::spawn(datagrams(shared.clone(), Arc::new(udp), stopped.clone()));
+            tokio::spawn(stream::connections(shared.clone(), tcp, stopped));
+        });
         Running {
             stop,
             tasks,
             counters,
+            serve,
         }
     }
 }
@@ -155,6 +163,11 @@ impl Running {
     /// The running totals.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What opens further places where this resolver answers.
+    pub fn places(&self) -> super::Places {
+        super::Places::new(self.serve.clone())
     }
 
     /// Takes nothing new, lets what is under way end, and says whether all of it

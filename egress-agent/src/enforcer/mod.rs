@@ -8,12 +8,16 @@
 
 mod attach;
 mod clock;
+mod clsact;
 mod error;
 mod hooks;
+mod links;
 mod maps;
+mod netlink;
 mod object;
 mod predecessor;
 mod reports;
+mod resets;
 mod sockets;
 mod statistics;
 mod sys;
@@ -21,9 +25,11 @@ mod sys;
 mod tests;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
-pub use clock::boot_now;
+pub use clock::{boot_now, coarse_now};
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};
+pub use links::LinkAttachment;
+pub use resets::Resets;
 pub use reports::{Report, Reports};
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
@@ -74,6 +80,7 @@ pub struct Enforcer {
     maps: maps::Maps,
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
+    links: links::LinkPrograms,
     own: Mutex<Vec<(HookPoint, u32)>>,
     started: Started,
 }
@@ -154,6 +161,7 @@ impl Enforcer {
             };
             own.push((*hook, id));
         }
+        let links = links::LinkPrograms::take(&loaded, predecessor.as_ref())?;
         let of = |wanted| {
             changes
                 .iter()
@@ -172,6 +180,7 @@ impl Enforcer {
             directory,
             maps,
             loaded,
+            links,
             own: Mutex::new(own),
             started,
         })

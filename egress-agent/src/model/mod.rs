@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod attribution;
+pub mod link;
 pub mod name;
 pub mod record;
 pub mod rule;
 pub mod sandbox;
 
 pub use attribution::{Attribution, AttributionError};
+pub use link::{LinkSpec, MacAddress, MacAddressError};
 pub use name::{DomainName, DomainPattern, NameError};
 pub use record::{Record, RecordKind};
 pub use rule::{PortRange, RuleOrigin, Transport};

@@ -109,6 +109,15 @@ impl PolicySet {
             })
     }
 
+    /// The policy whose pattern fits an interface best.
+    pub fn for_interface(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.iter()
+            .flat_map(|policy| policy.interfaces.iter().map(move |glob| (glob, policy)))
+            .filter(|(glob, _)| glob.matches(name))
+            .max_by_key(|(glob, _)| rank(glob))
+            .map(|(_, policy)| policy)
+    }
+
     fn names(&self) -> String {
         if self.by_name.is_empty() {
             return "none".to_owned();
@@ -128,18 +137,28 @@ fn rank(glob: &Glob) -> (bool, usize) {
 
 /// Pairs of policies that could apply to one sandbox with the same right.
 fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
+    let mut problems = ties_among(policies, "sandbox", |policy| &policy.applies_to);
+    problems.extend(ties_among(policies, "interface", |policy| &policy.interfaces));
+    problems
+}
+
+fn ties_among(
+    policies: &[Policy],
+    what: &str,
+    globs: impl Fn(&Policy) -> &[Glob],
+) -> Vec<Diagnostic> {
     // Only matchers of one rank can tie.
     let mut ranks: HashMap<(bool, usize), Vec<(&Glob, &Policy)>> = HashMap::new();
     let mut problems = Vec::new();
     for policy in policies {
-        for glob in &policy.applies_to {
+        for glob in globs(policy) {
             let rivals = ranks.entry(rank(glob)).or_default();
             let rival = rivals
                 .iter()
                 .find(|(other, owner)| owner.file != policy.file && other.meets(glob));
             if let Some((other, owner)) = rival {
                 let message = format!(
-                    "`sandbox: {glob}` and `sandbox: {other}` of `{}` are equally specific and can match one sandbox",
+                    "`{what}: {glob}` and `{what}: {other}` of `{}` are equally specific and can match one {what}",
                     owner.file.display()
                 );
                 problems.push(

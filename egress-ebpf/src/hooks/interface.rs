@@ -97,12 +97,14 @@ fn packet_leaves(
         && let Some(live) = lookups::connection_mut(&key)
         && !has_lapsed(live, packet.to.protocol)
     {
+        // Also of one that is then refused: what it acknowledged last is what
+        // it can be reset with.
+        here_says(live, packet.segment.as_ref());
         let same_stations = live.mac == ethernet.from && live.gateway_mac == ethernet.to;
         if live.epoch == epoch && same_stations {
-            here_says(live, packet.segment.as_ref());
             return Ok(Passed::Quietly);
         }
-        known = Some(*live);
+        known = Some(live);
     }
 
     let behind = identify(interface, seen)?;
@@ -126,12 +128,14 @@ fn packet_leaves(
     if ethernet.to != behind.link.gateway_mac {
         return Err(Reason::LinkFrame);
     }
-    keep(&key, ethernet, packet, &behind, epoch, known)?;
-    Ok(if known.is_some() {
-        Passed::Quietly
-    } else {
-        Passed::Noted
-    })
+    if let Some(live) = known {
+        live.epoch = epoch;
+        live.mac = ethernet.from;
+        live.gateway_mac = ethernet.to;
+        return Ok(Passed::Quietly);
+    }
+    begin(&key, ethernet, packet, &behind, epoch)?;
+    Ok(Passed::Noted)
 }
 
 /// Asks the shared decision. Whose listener a loopback address would reach on
@@ -189,21 +193,20 @@ fn here_says(known: &mut Connection, segment: Option<&Segment>) {
     }
 }
 
-/// Puts a connection into the table, or one that was judged again back in force.
+/// Puts a connection into the table.
 #[inline(always)]
-fn keep(
+fn begin(
     key: &ConnectionKey,
     ethernet: &Ethernet,
     packet: &Packet,
     behind: &Behind,
     epoch: u32,
-    known: Option<Connection>,
 ) -> Result<(), Reason> {
     let mut connection = Connection {
         epoch,
         mac: ethernet.from,
         gateway_mac: ethernet.to,
-        ..known.unwrap_or_default()
+        ..Connection::default()
     };
     here_says(&mut connection, packet.segment.as_ref());
     // The same ports again, by a new SYN or after a silence, are the same entry.
@@ -359,11 +362,11 @@ fn packet_reaches(
         // What has not been judged under this policy yet is judged now; a reset
         // may always pass, since it can only close.
         let resets = packet.segment.is_some_and(|segment| segment.resets());
+        there_says(known, packet.segment.as_ref());
         if known.epoch != epoch && !resets {
             let behind = identify(interface, seen)?;
             judge(&behind.sandbox, &there, Standing::Live, seen)?;
         }
-        there_says(known, packet.segment.as_ref());
         return Ok(Passed::Quietly);
     }
 

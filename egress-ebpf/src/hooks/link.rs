@@ -116,7 +116,7 @@ pub fn other_leaves(
     let (from, to, on_link) = match other {
         // Membership reports tell nobody anything that is asked here.
         Other::Igmp | Other::HopByHop => return chatter(),
-        Other::Icmp(_, to) => {
+        Other::Icmp(to) => {
             seen.ip = to;
             seen.protocol = 1;
             return Some(Err(Reason::Unparsable));
@@ -188,7 +188,7 @@ pub fn other_reaches(
     }
     let good = match other {
         Other::Igmp | Other::HopByHop => false,
-        Other::Icmp(_, to) => {
+        Other::Icmp(to) => {
             /// Unreachable (and too big), time exceeded, parameter problem.
             const ERRORS: [u8; 3] = [3, 11, 12];
             frame.icmp().is_some_and(|icmp| ERRORS.contains(&icmp.kind))

@@ -26,6 +26,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("sandbox", Row::Numbered(4)),
     ("dns", Row::Numbered(4)),
     ("events", Row::Numbered(4)),
+    ("link", Row::Numbered(4)),
     // What is kept, and who is told.
     ("audit", Row::Numbered(5)),
     ("alerts", Row::Numbered(5)),
@@ -47,6 +48,7 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("aya_obj", "enforcer"),
     ("hickory_proto", "dns"),
     ("hickory_resolver", "dns"),
+    ("rtnetlink", "link"),
     ("sqlx", "audit"),
     ("axum", "api"),
 ];
@@ -59,12 +61,15 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "egress-agent/src/sandbox/spawn",
     // Raw memory of the kernel.
     "egress-ebpf/src/context",
+    "egress-ebpf/src/frame",
     "egress-ebpf/src/lookups",
     // The promise to aya that shared types are plain data.
     "egress-common/src/layout.rs",
     "egress-common/src/destination.rs",
     // bpf(2), to stand for other people's programs.
     "tests/src/bpf.rs",
+    // Packet sockets.
+    "tests/src/raw.rs",
     // unshare(2).
     "tests/src/namespace.rs",
     // bpf(2), for programs that do nothing.

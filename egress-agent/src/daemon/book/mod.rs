@@ -9,7 +9,7 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{Attribution, DomainName, RuleOrigin, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
@@ -38,6 +38,8 @@ pub struct Member {
     pub relaxations: Vec<String>,
     /// On whose behalf it runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
+    /// The interface that it is behind, if it is no cgroup.
+    pub link: Option<Arc<LinkSpec>>,
 }
 
 /// A sandbox that is about to begin.
@@ -53,6 +55,8 @@ pub struct Newcomer {
     pub relaxations: Vec<String>,
     /// See [`Member::attribution`].
     pub attribution: Option<Arc<Attribution>>,
+    /// See [`Member::link`].
+    pub link: Option<Arc<LinkSpec>>,
 }
 
 impl Newcomer {
@@ -64,6 +68,7 @@ impl Newcomer {
             owner,
             relaxations: Vec::new(),
             attribution: None,
+            link: None,
         }
     }
 }
@@ -244,6 +249,7 @@ impl Book {
             owner: newcomer.owner,
             relaxations: newcomer.relaxations,
             attribution: newcomer.attribution,
+            link: newcomer.link,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;

@@ -40,6 +40,7 @@ pub fn compile(
     // All of it is read before anything is missed, so that all problems show.
     let name = name(document, source, report);
     let applies_to = settings::applies_to(document, report);
+    let interfaces = settings::interfaces(document, report);
     let dns = settings::dns(document, report);
     let mut policy = Policy {
         name: name?,
@@ -47,6 +48,8 @@ pub fn compile(
         digest: String::new(),
         mode: settings::mode(document),
         applies_to,
+        interfaces,
+        link: settings::link(document),
         rules: read.rules,
         blocks: read.blocks,
         dns,

@@ -4,7 +4,7 @@ use super::checks::has_private_inside;
 use crate::model::PortRange;
 use crate::policy::Glob;
 use crate::policy::diagnostic::Report;
-use crate::policy::meaning::{DnsSettings, Policy, UserSetting};
+use crate::policy::meaning::{DnsSettings, LinkSettings, Policy, UserSetting};
 use crate::policy::rule::Subject;
 use crate::policy::special::{Class, around};
 use crate::policy::wire::{Document, Field, Seconds, User};
@@ -25,6 +25,9 @@ pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
     let mut globs = Vec::new();
     let items = document.applies_to.iter().flat_map(|field| &field.value.0);
     for item in items {
+        if item.value.interface.is_some() {
+            continue;
+        }
         let Some(sandbox) = &item.value.sandbox else {
             if item.value.written.lacks("sandbox") && !item.value.written.has_later() {
                 report.error(
@@ -47,6 +50,50 @@ pub fn applies_to(document: &Document, report: &mut Report) -> Vec<Glob> {
         }
     }
     globs
+}
+
+/// The interfaces that the policy is for.
+pub fn interfaces(document: &Document, report: &mut Report) -> Vec<Glob> {
+    let items = document.applies_to.iter().flat_map(|field| &field.value.0);
+    let mut globs = Vec::new();
+    for item in items {
+        let Some(interface) = &item.value.interface else {
+            continue;
+        };
+        if item.value.sandbox.is_some() {
+            report.error(
+                "invalid-value",
+                item.span,
+                "one matcher cannot name a sandbox and an interface",
+                "write two matchers; a policy applies where one of them matches",
+            );
+        }
+        match Glob::parse(&interface.value.0) {
+            Some(glob) => globs.push(glob),
+            None => report.error(
+                "invalid-value",
+                interface.span,
+                format!("no interface can be called `{}`", interface.value.0),
+                "use up to 15 of a-z, A-Z, 0-9, `-`, `_`, `.`, and `*` for any text",
+            ),
+        }
+    }
+    globs
+}
+
+/// What passes at an interface beside connections.
+pub fn link(document: &Document) -> LinkSettings {
+    let sandbox = document.sandbox.as_ref().map(|field| &field.value);
+    let network = sandbox
+        .and_then(|sandbox| sandbox.network.as_ref())
+        .map(|field| &field.value);
+    let is_on = |field: Option<&Field<bool>>| field.is_some_and(|field| field.value);
+    LinkSettings {
+        dhcp: is_on(network.and_then(|network| network.dhcp.as_ref())),
+        router_advertisements: is_on(
+            network.and_then(|network| network.router_advertisements.as_ref()),
+        ),
+    }
 }
 
 /// Who the command runs as, if the policy says.

@@ -44,8 +44,11 @@ block! {
     Applies {
         /// The sandbox's name; `*` stands for any text.
         sandbox: Text,
+        /// The name of an interface on the host, such as `tap-*`, instead of `sandbox`:
+        /// what is behind it is a sandbox, found when it appears.
+        interface: Text,
     }
-    later { "slice", "unit", "cgroup", "interface", "container", "image", "label", "namespace", "user" }
+    later { "slice", "unit", "cgroup", "container", "image", "label", "namespace", "user" }
 }
 
 block! {
@@ -163,6 +166,10 @@ block! {
         egress_only: AlwaysTrue,
         /// Only the agent's own resolver is reachable; `internal` says so.
         dns_resolver: Internal,
+        /// At an interface: whether DHCP with the host passes. Default `false`.
+        dhcp: bool,
+        /// At an interface: whether the host's IPv6 router advertisements pass. Default `false`.
+        router_advertisements: bool,
     }
     later { "mode", "interfaces", "bandwidth", "ingress" }
 }
