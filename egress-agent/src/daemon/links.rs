@@ -129,7 +129,7 @@ impl Agent {
         };
         let places = self
             .open_places(&mut link, gateway, 0)
-            .map_err(|failure| undo(failure))?;
+            .map_err(&undo)?;
         self.enforcer()
             .put_link(index, &link)
             .map_err(|error| undo(failed(error)))?;
@@ -225,7 +225,7 @@ impl Agent {
         let Some(index) = member.cgroup.interface() else {
             return Err(failed("the sandbox is no interface"));
         };
-        let name = member.link.as_ref().map_or("", |link| &link.interface);
+        let name = member.link.as_ref().map_or("", |link| link.interface.as_str());
         if let Some(policy) = self.book().policies().for_interface(name) {
             let text = format!(
                 "the policy `{}` applies to the interface `{name}`, so it would be attached again; \
@@ -329,6 +329,7 @@ impl Agent {
             Ok(Ok(all)) => all,
             Ok(Err(error)) | Err(error) => {
                 tracing::error!(%error, "interfaces cannot be looked after");
+                table.interfaces = None;
                 return;
             }
         };

@@ -118,7 +118,13 @@ pub(super) fn put_back(
 /// Takes everything of ours out: the off switch. Returns how many programs were
 /// detached.
 pub fn disarm(root: BorrowedFd<'_>, path: &Path) -> Result<usize, EnforcerError> {
-    let mut count = 0;
+    let links: Vec<u32> = Predecessor::look(root, path)?
+        .map(|found| found.link_programs().iter().map(|(_, a)| a.id).collect())
+        .unwrap_or_default();
+    let mut count = super::links::disarm(&links).map_err(|error| EnforcerError::Inspect {
+        path: path.to_owned(),
+        error: format!("interfaces: {error}"),
+    })?;
     // The gate last: until then nothing opens that the gate does not allow.
     for hook in HOOKS.iter().rev() {
         let inspect = |error: io::Error| EnforcerError::Inspect {

@@ -15,6 +15,7 @@ use super::Enforcer;
 use egress_common::{Connection, ConnectionKey, Link, LinkUse};
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How programs are attached to interfaces on this kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,6 +41,8 @@ struct LinkProgram {
 pub(super) struct LinkPrograms {
     programs: Vec<LinkProgram>,
     how: LinkAttachment,
+    /// Held while the count of what was swept is read and written.
+    counting: Mutex<()>,
 }
 
 impl LinkPrograms {
@@ -73,8 +76,53 @@ impl LinkPrograms {
         Ok(Self {
             programs,
             how: probe(),
+            counting: Mutex::new(()),
         })
     }
+}
+
+impl LinkPrograms {
+    fn counting(&self) -> MutexGuard<'_, ()> {
+        self.counting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The programs that this agent loaded, with their ids.
+    pub(super) fn loaded(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let first = |program: &LinkProgram| Some((program.name, *program.current.first()?));
+        self.programs.iter().filter_map(first)
+    }
+}
+
+/// Takes the programs of one agent off every interface of this network
+/// namespace; for an off switch without an agent.
+pub(super) fn disarm(ids: &[u32]) -> io::Result<usize> {
+    let how = probe();
+    let mut count = 0;
+    for entry in std::fs::read_dir("/sys/class/net")? {
+        // One that goes meanwhile takes its programs along.
+        let Ok(text) = std::fs::read_to_string(entry?.path().join("ifindex")) else {
+            continue;
+        };
+        let Ok(interface) = text.trim().parse() else {
+            continue;
+        };
+        for (_, side) in LINK_HOOKS {
+            for id in how.attached(interface, side).unwrap_or_default() {
+                if !ids.contains(&id) {
+                    continue;
+                }
+                match how {
+                    LinkAttachment::Clsact => clsact::detach(interface, side)?,
+                    LinkAttachment::Tcx => {
+                        let program = sys::program_by_id(id)?;
+                        sys::detach_from_link(interface, program.as_fd(), side)?;
+                    }
+                }
+                count += 1;
+            }
+        }
+    }
+    Ok(count)
 }
 
 /// Asks the loopback device, which every network namespace has.
@@ -118,7 +166,9 @@ impl Enforcer {
                 continue;
             }
             let loaded = self.loaded.program(program.name)?;
-            let fd = loaded.fd().map_err(|e| error(io::Error::other(e)))?;
+            let fd = loaded
+                .fd()
+                .map_err(|e| error(io::Error::other(e.to_string())))?;
             let of_ours = |id: &&u32| program.current.contains(id) || program.earlier.contains(id);
             let old = ids.iter().find(of_ours).copied();
             match self.links.how {
@@ -209,6 +259,7 @@ impl Enforcer {
     /// Writes down what is behind an interface. The count of what was swept
     /// goes on where it stood.
     pub fn put_link(&self, interface: u32, link: &Link) -> Result<(), EnforcerError> {
+        let _counting = self.links.counting();
         let swept = self.maps.links.get(&interface)?.map_or(0, |old| old.swept);
         if self.maps.link_use.get(&interface)?.is_none() {
             self.maps.link_use.put(&interface, &LinkUse::default())?;
@@ -246,6 +297,7 @@ impl Enforcer {
             self.maps.connections.remove(key)?;
             *swept.entry(key.interface).or_default() += 1;
         }
+        let _counting = self.links.counting();
         for (interface, count) in swept {
             if let Some(mut link) = self.maps.links.get(&interface)? {
                 link.swept = link.swept.wrapping_add(count);

@@ -23,6 +23,8 @@ mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_links;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::{boot_now, coarse_now};
@@ -342,6 +344,9 @@ impl Enforcer {
 
     /// Run time and count of each program, while statistics are switched on.
     pub fn statistics(&self) -> Vec<ProgramStatistics> {
-        statistics::read(&self.own())
+        let at_cgroup = self.own();
+        let at_cgroup = at_cgroup.iter().map(|(hook, id)| (hook.program, *id));
+        let all: Vec<_> = at_cgroup.chain(self.links.loaded()).collect();
+        statistics::read(&all)
     }
 }

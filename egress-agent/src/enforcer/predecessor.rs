@@ -34,6 +34,15 @@ impl Predecessor {
     /// Refuses where the maps differ from what this agent would make: the
     /// programs in force then stay in force, untouched.
     pub(super) fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<Self>, EnforcerError> {
+        let Some(found) = Self::look(root, path)? else {
+            return Ok(None);
+        };
+        found.compare(path)?;
+        Ok(Some(found))
+    }
+
+    /// Looks for one of whatever version.
+    pub(super) fn look(root: BorrowedFd<'_>, path: &Path) -> Result<Option<Self>, EnforcerError> {
         let inspect = |error: String| EnforcerError::Inspect {
             path: path.to_owned(),
             error,
@@ -78,7 +87,6 @@ impl Predecessor {
             return Ok(None);
         }
         found.find_link_programs().map_err(inspect)?;
-        found.compare(path)?;
         Ok(Some(found))
     }
 
@@ -99,7 +107,7 @@ impl Predecessor {
             let maps = info.map_ids().map_err(|error| chain(&error))?;
             if maps.is_some_and(|maps| maps.contains(&settings)) {
                 self.link_programs.push((
-                    program,
+                    *program,
                     Attached {
                         id: info.id(),
                         tag: info.tag(),

@@ -7,6 +7,7 @@ mod read;
 pub use error::LinkError;
 
 use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use ipnet::IpNet;
 use rtnetlink::{Handle, MulticastGroup};
 use std::collections::BTreeMap;
@@ -68,7 +69,7 @@ impl Interfaces {
 
 /// Tells when interfaces, addresses or routes change.
 pub struct Changes {
-    messages: read::Messages,
+    messages: BoxStream<'static, ()>,
     connection: JoinHandle<()>,
 }
 
@@ -89,7 +90,7 @@ impl Changes {
         let (connection, _, messages) =
             rtnetlink::new_multicast_connection(&groups).map_err(LinkError::Open)?;
         Ok(Self {
-            messages,
+            messages: messages.map(drop).boxed(),
             connection: tokio::spawn(connection),
         })
     }

@@ -2,7 +2,6 @@
 
 use super::{Interface, LinkError};
 use futures_util::TryStreamExt;
-use futures_util::stream::BoxStream;
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::AddressAttribute;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkLayerType, LinkMessage};

@@ -27,6 +27,23 @@ enum What {
     /// What sockets, connections, datagrams and bulk data cost: bare, under
     /// empty programs, enforced, and with nftables.
     Connect(Connect),
+    /// What an interface sandbox costs: bulk TCP and small datagrams through a
+    /// veth, bare, enforced and with nftables, beside 1,000 interfaces.
+    Interface(Interface),
+}
+
+/// What can be chosen about [`What::Interface`].
+#[derive(clap::Args)]
+struct Interface {
+    /// How many times everything is measured; one round takes about 2.5 seconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Interfaces that are attached beside the measured one.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=4000))]
+    interfaces: u32,
+    /// Fail if something costs more than it may.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What can be chosen about [`What::Connect`].
@@ -57,8 +74,11 @@ enum Format {
 
 /// Measures and reports.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let What::Connect(options) = &options.what;
     setup::run_first()?;
+    let options = match &options.what {
+        What::Connect(options) => options,
+        What::Interface(options) => return interface(options),
+    };
     let summary = Summary::of(measure(options)?);
     match options.output {
         Format::Text => println!("{}", table::text(&summary)),
@@ -72,6 +92,22 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         )));
     }
     Ok(())
+}
+
+/// Builds and runs the program that measures and judges interfaces, as root.
+fn interface(options: &Interface) -> Result<(), Failure> {
+    let mut cargo = shell::cargo();
+    if !shell::is_root() {
+        shell::run_programs_as_root(&mut cargo);
+    }
+    cargo.args(["bench", "--profile", "dev", "--package", "egress-tests"]);
+    cargo.args(["--bench", "interface", "--"]);
+    cargo.args(["--rounds", &options.rounds.to_string()]);
+    cargo.args(["--interfaces", &options.interfaces.to_string()]);
+    if options.check {
+        cargo.arg("--check");
+    }
+    shell::run(&mut cargo)
 }
 
 /// Builds and runs the measuring program as root; its progress goes to stderr.

@@ -29,10 +29,11 @@ const GROUPS: [(&str, &[&str]); 5] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 6] = [
+const ALL: [&str; 7] = [
     "unit",
     "enforcement",
     "bypasses",
+    "interface",
     "reload",
     "operations",
     "equivalence",
