@@ -30,5 +30,8 @@ pub use event::{Counter, Event, Hook, Outcome};
 pub use flow::{Asker, AskerKey, Flow, Origin, Peer};
 pub use grant::{Grant, GrantKey, MAX_SERVICES, Network, NetworkKey, Service};
 pub use interface::{Asked, Assigned, Connection, ConnectionKey, Link, LinkUse, Mac};
-pub use sandbox::{CgroupId, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId, Settings};
+pub use sandbox::{
+    CONTRACT, CgroupId, Emergency, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId,
+    Settings,
+};
 pub use verdict::{Because, Reason, Verdict};

@@ -14,6 +14,8 @@ macro_rules! maps {
 maps! {
     /// [`crate::Settings`], one element.
     SETTINGS;
+    /// [`crate::Emergency`], one element.
+    EMERGENCY;
     /// [`crate::CgroupId`] → [`crate::Sandbox`].
     SANDBOXES;
     /// [`crate::CgroupId`] → [`crate::Meter`].

@@ -1,6 +1,7 @@
 //! Who sends.
 
 use crate::layout::shared;
+use crate::verdict::Reason;
 
 /// Declares an integer that must not be mistaken for another integer.
 macro_rules! id {
@@ -84,6 +85,37 @@ pub struct Settings {
     pub agent: CgroupId,
     /// Events a sandbox may report per second before they are only counted.
     pub events_per_second: u64,
+    /// The [`CONTRACT`] of the agent that wrote this.
+    pub contract: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What programs and maps mean to each other, as a number that grows with every
+/// change that an older agent would not know how to honour. An agent refuses to
+/// take over from a newer one: its older programs could be more open.
+pub const CONTRACT: u32 = 2;
+
+/// The emergency block, in a one-element array of its own: it is written whole,
+/// by whoever presses the button, and no other writer can lose it.
+///
+/// Boot-time nanoseconds since when everything is stopped; 0 if nothing is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(transparent)]
+pub struct Emergency(pub u64);
+
+impl Emergency {
+    /// Nothing is stopped.
+    pub const NONE: Self = Self(0);
+
+    /// The question before every other: whether anything may be asked at all.
+    #[inline(always)]
+    pub const fn admit(self) -> Result<(), Reason> {
+        match self {
+            Self::NONE => Ok(()),
+            Self(_) => Err(Reason::Emergency),
+        }
+    }
 }
 
 /// How many events a sandbox may still report, what it lost, and how many
@@ -119,6 +151,7 @@ shared! {
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
     Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
-    Settings: 24 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64 }
+    Settings: 32 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, contract: u32, reserved: u32 }
+    Emergency: 8 = { 0: u64 }
     Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
 }

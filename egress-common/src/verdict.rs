@@ -117,6 +117,8 @@ reasons! {
     Misrouted = 15, "misrouted", "a loopback address does not leave through another device";
     /// More DNS datagrams than the resolver takes from one sandbox.
     TooManyQueries = 16, "too_many_queries", "the sandbox sends DNS queries faster than the resolver takes them from one sandbox";
+    /// The emergency block is in force.
+    Emergency = 17, "emergency", "everything is stopped by `egressctl emergency-block`, whatever policy says";
 
     /// A frame behind an interface that is neither plain IP nor what the link itself needs.
     LinkFrame = 32, "link_frame", "only plain IP over Ethernet, and ARP or neighbour discovery with the gateway, cross the interface";

@@ -16,9 +16,9 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use egress_common::{
-    Asked, AskerKey, CgroupId, Connection, ConnectionKey, Counter, Destination, Grant, GrantKey,
-    Ip, Link, LinkUse, Lookups, Meter, Neighbour, Network, NetworkKey, PolicyId, Port, Protocol,
-    Sandbox, Settings,
+    Asked, AskerKey, CgroupId, Connection, ConnectionKey, Counter, Destination, Emergency, Grant,
+    GrantKey, Ip, Link, LinkUse, Lookups, Meter, Neighbour, Network, NetworkKey, PolicyId, Port,
+    Protocol, Sandbox, Settings,
 };
 
 /// Boot-time nanoseconds.
@@ -38,8 +38,17 @@ pub fn settings() -> &'static Settings {
         resolver_port6: 0,
         agent: CgroupId(0),
         events_per_second: 0,
+        contract: 0,
+        reserved: 0,
     };
     maps::SETTINGS.get(0).unwrap_or(&NONE)
+}
+
+/// The emergency block. The element always exists; where the verifier cannot
+/// see that, everything is stopped.
+#[inline(always)]
+pub fn emergency() -> Emergency {
+    maps::EMERGENCY.get(0).copied().unwrap_or(Emergency(1))
 }
 
 /// The sandbox of a cgroup.

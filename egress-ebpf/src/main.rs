@@ -47,6 +47,8 @@ fn conclude(judged: Judged, seen: &Seen, actor: Actor<'_>) -> i32 {
     let outcome = match (seen.shadow, reason) {
         // Shadow mode belongs to a sandbox; what is in none is never let pass.
         (_, Reason::UnknownSandbox) => Outcome::Denied,
+        // The emergency block asks no policy.
+        (_, Reason::Emergency) => Outcome::Denied,
         (true, _) => Outcome::WouldDeny,
         (false, _) => Outcome::Denied,
     };

@@ -5,8 +5,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Asked, Asker, AskerKey, CgroupId, Connection, ConnectionKey, Event, Flow, Grant, GrantKey,
-    Link, LinkUse, Meter, Network, NetworkKey, Origin, Sandbox, Settings,
+    Asked, Asker, AskerKey, CgroupId, Connection, ConnectionKey, Emergency, Event, Flow, Grant,
+    GrantKey, Link, LinkUse, Meter, Network, NetworkKey, Origin, Sandbox, Settings,
     interface::MAX_CONNECTIONS,
 };
 
@@ -16,6 +16,10 @@ const ON_DEMAND: usize = 1;
 /// What all programs must know.
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
+
+/// The emergency block.
+#[btf_map]
+pub static EMERGENCY: Array<Emergency, 1> = Array::new();
 
 /// The sandboxes. Full: the agent refuses to start another one.
 #[btf_map]

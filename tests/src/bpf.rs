@@ -1,5 +1,6 @@
 //! Programs of other people, as an agent may find them: made and attached with
-//! bare `bpf(2)` calls, so that nothing of the product is in them.
+//! bare `bpf(2)` calls, so that nothing of the product is in them. And questions
+//! to the kernel about what it offers, put to it in the same way.
 
 #![expect(unsafe_code, reason = "bpf(2) has no safe wrapper")]
 
@@ -19,6 +20,9 @@ mod command {
 const HASH: u32 = 1;
 /// `BPF_PROG_TYPE_CGROUP_SKB`.
 const CGROUP_SKB: u32 = 8;
+/// `BPF_PROG_TYPE_LSM`, and `BPF_LSM_CGROUP` of `enum bpf_attach_type`.
+const LSM: u32 = 29;
+const LSM_CGROUP: u32 = 43;
 
 /// Where a packet program is attached (`enum bpf_attach_type`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +78,20 @@ struct ProgramAttr {
     attach_type: u32,
 }
 
+/// [`ProgramAttr`] and on to the function that a program belongs to.
+#[repr(C)]
+struct LsmProgramAttr {
+    program: ProgramAttr,
+    types: u32,
+    function_size: u32,
+    functions: u64,
+    function_count: u32,
+    line_size: u32,
+    lines: u64,
+    line_count: u32,
+    attach_type_id: u32,
+}
+
 #[repr(C)]
 struct AttachAttr {
     target: u32,
@@ -126,6 +144,86 @@ impl Program {
             flags: sharing as u32,
         };
         bpf(command::PROG_ATTACH, &mut attr).map(drop)
+    }
+}
+
+/// Loads a program that does nothing for an LSM hook of cgroups, and drops it.
+/// `function` is the hook's in the kernel, `bpf_lsm_…`.
+pub fn load_lsm_program(function: &str) -> io::Result<()> {
+    let code = [instruction(0xb7, 0, 1), instruction(0x95, 0, 0)];
+    let types = std::fs::read("/sys/kernel/btf/vmlinux")?;
+    let id = function_id(&types, function.as_bytes());
+    let mut attr = LsmProgramAttr {
+        program: ProgramAttr {
+            kind: LSM,
+            instruction_count: code.len() as u32,
+            instructions: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: cut("tests_lsm"),
+            interface: 0,
+            attach_type: LSM_CGROUP,
+        },
+        types: 0,
+        function_size: 0,
+        functions: 0,
+        function_count: 0,
+        line_size: 0,
+        lines: 0,
+        line_count: 0,
+        attach_type_id: id.ok_or(io::ErrorKind::NotFound)?,
+    };
+    let descriptor = bpf(command::PROG_LOAD, &mut attr)?;
+    // SAFETY: the kernel has just opened it for this process.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+    Ok(())
+}
+
+/// The id of a function in type information (`Documentation/bpf/btf.rst`).
+fn function_id(bytes: &[u8], function: &[u8]) -> Option<u32> {
+    const FUNCTION: u32 = 12;
+    let word = |place: usize| {
+        let word = bytes.get(place..place + 4)?.try_into().ok()?;
+        Some(u32::from_ne_bytes(word) as usize)
+    };
+    let (header, end, strings) = (word(4)?, word(12)?, word(16)?);
+    let strings = bytes.get(header + strings..)?;
+    let mut at = header + word(8)?;
+    let end = at + end;
+    let mut id = 0;
+    while at < end {
+        id += 1;
+        let (name, info) = (word(at)?, word(at + 4)? as u32);
+        let (parts, kind) = ((info & 0xffff) as usize, info >> 24 & 0x1f);
+        let named = strings.get(name..)?.split(|byte| *byte == 0).next()?;
+        if kind == FUNCTION && named == function {
+            return Some(id);
+        }
+        at += 12
+            + match kind {
+                1 | 14 | 17 => 4,
+                3 => 12,
+                4 | 5 | 15 | 19 => parts * 12,
+                6 | 13 => parts * 8,
+                _ => 0,
+            };
+    }
+    None
+}
+
+/// The version of Landlock's interface.
+pub fn landlock_version() -> io::Result<i64> {
+    const VERSION: u32 = 1;
+    // SAFETY: with this flag the kernel takes no pointer and makes nothing.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, 0_usize, 0_usize, VERSION) };
+    match version {
+        0.. => Ok(version),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 

@@ -9,7 +9,9 @@ use egress_agent::dns::{Judgement, Opening};
 use egress_agent::image::{Change, Image, View};
 use egress_agent::model::{DomainName, SandboxName};
 use egress_agent::policy::{Diagnostic, Policy, PolicySet};
-use egress_common::{CgroupId, Ip, Mode, Port, Protocol, SandboxId, Standing, Verdict};
+use egress_common::{
+    CgroupId, Emergency, Ip, Mode, Port, Protocol, Reason, SandboxId, Standing, Verdict,
+};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -43,6 +45,7 @@ pub struct World {
     model: Model,
     book: Book,
     image: Image,
+    emergency: Emergency,
     /// Boot-time seconds at the model's time 0.
     boot: u64,
     began: Timestamp,
@@ -66,6 +69,7 @@ impl World {
             model: Model::default(),
             book: Book::new(in_force),
             image: in_force.clone(),
+            emergency: Emergency::NONE,
             boot,
             began: "2026-11-20T12:00:00Z".parse().expect("a time"),
             cgroups,
@@ -146,6 +150,10 @@ impl World {
                 self.apply(gone.into_iter().map(Change::RemoveGrant).collect());
                 self.model.sweep(*keep);
             }
+            Step::Emergency(stopped) => {
+                self.emergency = Emergency(u64::from(*stopped) * self.boot_now());
+                self.model.emergency(*stopped);
+            }
         }
         if self.book.image() != self.image {
             return differ(format!(
@@ -168,8 +176,12 @@ impl World {
         };
         let cgroup = self.cgroups[packet.sandbox];
         let view = View::new(&self.image, self.boot_now());
-        let found = view.decide(cgroup, &destination(&packet.to), standing);
+        let found = self
+            .emergency
+            .admit()
+            .and_then(|()| view.decide(cgroup, &destination(&packet.to), standing));
         let agree = match (&wanted, &found) {
+            (fate, Err(Reason::Emergency)) => *fate == Fate::Denied && self.model.is_stopped(),
             // What is in no sandbox is denied before anything else is asked.
             (Fate::Denied | Fate::Resolver, Err(_)) => self.model.policy(packet.sandbox).is_none(),
             (Fate::Resolver, Ok(Verdict::Redirect)) | (Fate::Denied, Ok(Verdict::Deny(_))) => true,

@@ -17,6 +17,7 @@ pub mod cgroup;
 #[cfg(feature = "model")]
 pub mod comparison;
 pub mod dns;
+pub mod feature;
 #[cfg(feature = "model")]
 pub mod fuzzing;
 pub mod namespace;

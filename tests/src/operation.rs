@@ -5,6 +5,8 @@ use crate::process::Running;
 use crate::product::{Agent, audit};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::time::Duration;
@@ -81,6 +83,67 @@ impl Agent<'_> {
         self.ask(&["reload", "--wait", "-o", "json"]).json()
     }
 
+    /// One request to the control socket; the status code and the body.
+    ///
+    /// # Panics
+    ///
+    /// If the agent does not answer.
+    pub fn request(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
+        let body = body.to_string();
+        let mut stream = UnixStream::connect(self.socket()).expect("the agent answers");
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .expect("it reads");
+        let mut answer = String::new();
+        stream
+            .read_to_string(&mut answer)
+            .expect("it answers in text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (code.expect("a status code"), body.to_owned())
+    }
+
+    /// Asks for a sandbox without a process, which lives as long as the test.
+    pub fn create_idle(&self, name: &str, policy: &str) -> (u16, String) {
+        let owner = std::process::id();
+        let wanted = serde_json::json!({ "name": name, "policy": policy, "owner": owner });
+        self.request("POST", "/v1/sandboxes", &wanted)
+    }
+
+    /// The same of an agent that may be too ill to answer: what came of it.
+    pub fn create_attempt(&self, name: &str, policy: &str) -> Option<String> {
+        let owner = std::process::id();
+        let body = serde_json::json!({ "name": name, "policy": policy, "owner": owner });
+        let body = body.to_string();
+        let mut stream = UnixStream::connect(self.socket()).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        write!(
+            stream,
+            "POST /v1/sandboxes HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.lines().next().map(str::to_owned)
+    }
+
+    /// Sends the agent a signal.
+    ///
+    /// # Panics
+    ///
+    /// If it does not run.
+    pub fn signal(&self, signal: Signal) {
+        let pid = self.pid().expect("the agent runs").cast_signed();
+        let pid = rustix::process::Pid::from_raw(pid).expect("a process");
+        rustix::process::kill_process(pid, signal).expect("the agent runs");
+    }
+
     /// Ends the agent as systemd does, and waits for its end.
     pub fn terminate(&mut self) -> Said {
         let running = self.take_running();
@@ -147,4 +210,29 @@ pub fn attached(cgroup: &std::path::Path) -> Vec<String> {
         .iter()
         .filter_map(|program| Some(program["name"].as_str()?.to_owned()))
         .collect()
+}
+
+/// The id of the map of this name that the programs at a cgroup use, as
+/// `bpftool` tells it.
+///
+/// # Panics
+///
+/// If there is none.
+pub fn map_of(cgroup: &std::path::Path, name: &str) -> String {
+    let bpftool = |arguments: &[&str]| {
+        let mut command = Command::new("bpftool");
+        Said::of(command.arg("--json").args(arguments)).json()
+    };
+    let cgroup = cgroup.to_str().expect("a path that is text");
+    let programs = bpftool(&["cgroup", "show", cgroup]);
+    for program in programs.as_array().into_iter().flatten() {
+        let shown = bpftool(&["prog", "show", "id", &program["id"].to_string()]);
+        for map in shown["map_ids"].as_array().into_iter().flatten() {
+            let id = map.to_string();
+            if bpftool(&["map", "show", "id", &id])["name"] == name {
+                return id;
+            }
+        }
+    }
+    panic!("no program at {cgroup} uses a map {name}");
 }

@@ -34,8 +34,8 @@ pub struct Packet {
     pub protocol: Option<u8>,
     /// The port it goes to, if it is TCP or UDP and not a later fragment.
     pub port: Option<u16>,
-    /// The flags of its TCP header, if it has one: 1 is FIN, 2 SYN, 4 RST, 16 ACK.
-    pub flags: Option<u8>,
+    /// Whether it is a TCP reset.
+    pub is_reset: bool,
     /// What follows the last header that was understood.
     pub payload: Vec<u8>,
 }
@@ -69,7 +69,7 @@ impl Packet {
             destination: None,
             protocol: None,
             port: None,
-            flags: None,
+            is_reset: false,
             payload: body.to_vec(),
         });
         Some((sender, packet))
@@ -135,14 +135,14 @@ fn ipv4(body: &[u8]) -> Option<Packet> {
         Some(IpAddr::V4(Ipv4Addr::from(octets)))
     };
     let later_fragment = be16(body, 6)? & 0x1fff != 0;
-    let (port, flags, payload) = transport(protocol, later_fragment, body.get(header..)?);
+    let (port, payload) = transport(protocol, later_fragment, body.get(header..)?);
     Some(Packet {
         ethertype: ETHERTYPE_IPV4,
         source: address(12),
         destination: address(16),
         protocol: Some(protocol),
         port,
-        flags,
+        is_reset: is_reset(protocol, later_fragment, body.get(header..)?),
         payload,
     })
 }
@@ -168,32 +168,33 @@ fn ipv6(body: &[u8]) -> Option<Packet> {
         protocol = *rest.first()?;
         rest = rest.get(length..)?;
     }
-    let (port, flags, payload) = transport(protocol, later_fragment, rest);
+    let (port, payload) = transport(protocol, later_fragment, rest);
     Some(Packet {
         ethertype: ETHERTYPE_IPV6,
         source: address(8),
         destination: address(24),
         protocol: Some(protocol),
         port,
-        flags,
+        is_reset: is_reset(protocol, later_fragment, rest),
         payload,
     })
 }
 
-fn transport(
-    protocol: u8,
-    later_fragment: bool,
-    body: &[u8],
-) -> (Option<u16>, Option<u8>, Vec<u8>) {
+/// Whether the RST flag is set.
+fn is_reset(protocol: u8, later_fragment: bool, body: &[u8]) -> bool {
+    const RST: u8 = 1 << 2;
+    protocol == TCP && !later_fragment && body.get(13).is_some_and(|flags| flags & RST != 0)
+}
+
+fn transport(protocol: u8, later_fragment: bool, body: &[u8]) -> (Option<u16>, Vec<u8>) {
     let header = match protocol {
-        _ if later_fragment => return (None, None, body.to_vec()),
+        _ if later_fragment => return (None, body.to_vec()),
         TCP => body.get(12).map_or(20, |byte| usize::from(byte >> 4) * 4),
         UDP => 8,
-        _ => return (None, None, body.to_vec()),
+        _ => return (None, body.to_vec()),
     };
     (
         be16(body, 2),
-        body.get(13).copied().filter(|_| protocol == TCP),
         body.get(header..).unwrap_or_default().to_vec(),
     )
 }

@@ -7,8 +7,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long a process may take to do what it was asked.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a process may take to do what it was asked, also in an emulated
+/// machine on a busy one. Only a test that fails waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A child process with a line-wise conversation. Dropping it ends it: first
 /// with a request, so that it can clean up, then by force.

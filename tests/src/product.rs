@@ -179,6 +179,7 @@ impl std::ops::Index<usize> for Outcome {
 pub struct Agent<'w> {
     world: &'w World,
     directory: PathBuf,
+    program: PathBuf,
     running: Option<Running>,
 }
 
@@ -199,6 +200,7 @@ impl<'w> Agent<'w> {
         let agent = Self {
             world,
             directory,
+            program: binary("egress-agent"),
             running: None,
         };
         for (name, text) in policies {
@@ -220,9 +222,19 @@ impl<'w> Agent<'w> {
         self.await_socket();
     }
 
+    /// Starts the agent, and does not wait until it answers.
+    pub fn launch_unawaited(&mut self) {
+        self.running = Some(self.begin());
+    }
+
+    /// Another program is the agent from the next start on.
+    pub fn replace_program(&mut self, program: &Path) {
+        self.program = program.to_owned();
+    }
+
     /// Starts a process of the agent and waits for nothing.
     pub fn begin(&self) -> Running {
-        let mut command = Command::new(binary("egress-agent"));
+        let mut command = Command::new(&self.program);
         command
             .arg("--config")
             .arg(self.directory.join("agent.toml"));

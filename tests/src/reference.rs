@@ -329,6 +329,7 @@ pub struct Model {
     policies: Vec<Policy>,
     sandboxes: Vec<Sandbox>,
     now: u64,
+    stopped: bool,
 }
 
 impl Model {
@@ -347,6 +348,16 @@ impl Model {
     pub fn reload(&mut self, policies: Vec<Policy>) {
         self.policies = policies;
         self.revoke();
+    }
+
+    /// The emergency block begins or ends. Nothing is forgotten meanwhile.
+    pub fn emergency(&mut self, stopped: bool) {
+        self.stopped = stopped;
+    }
+
+    /// Whether everything is stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// A sandbox begins; its number is the count of those before it.
@@ -416,6 +427,10 @@ impl Model {
     /// What becomes of a packet. `live` is a packet of a connection that was
     /// allowed when it began: "an expired grant stops new connections only".
     pub fn fate(&self, sandbox: usize, to: &Destination, live: bool) -> Fate {
+        // "It wins over every rule, over shadow mode, and over the resolver."
+        if self.stopped {
+            return Fate::Denied;
+        }
         if to.port == 53 {
             return Fate::Resolver;
         }

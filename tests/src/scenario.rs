@@ -31,6 +31,8 @@ pub enum Step {
     Restart(usize, usize),
     /// Grants that lapsed longer than so many seconds ago are removed.
     Sweep(u64),
+    /// Everything is stopped, or policy decides again.
+    Emergency(bool),
 }
 
 /// A packet that somebody tries to send.
@@ -372,6 +374,7 @@ fn plan() -> impl Strategy<Value = Plan> {
         2 => prop_oneof![0..100_u64, 0..3000_u64].prop_map(|s| Plan::Other(Step::Wait(s))),
         3 => some_drafts().prop_map(Plan::Reload),
         1 => (0..MANY, 0..MANY).prop_map(|(s, p)| Plan::Other(Step::Restart(s, p))),
+        1 => any::<bool>().prop_map(|stopped| Plan::Other(Step::Emergency(stopped))),
         1 => select(&[0_u64, 60, 3600]).prop_map(|s| Plan::Other(Step::Sweep(s))),
     ]
 }

@@ -132,6 +132,7 @@ impl Kernel {
                 level: 1,
             },
             1_000,
+            false,
         )
         .expect("the programs are in force");
         let in_force = InForce(root);
@@ -192,6 +193,10 @@ impl Kernel {
             let wanted = world.image();
             return differ(format!("the maps hold {held:#?} and not {wanted:#?}"));
         }
+        let stopped = world.model().is_stopped();
+        self.enforcer
+            .set_emergency(stopped)
+            .expect("the map can be written");
         let last = history.steps.last().cloned().unwrap_or(Step::Wait(0));
         let packets = world.packets(history, &last);
         for (number, packet) in packets.iter().enumerate() {
@@ -265,6 +270,9 @@ fn differ<T>(what: String) -> Result<T, Stop> {
 
 /// Whether the packet must pass; `None` if its sender's errors do not show it.
 fn expected(model: &Model, packet: &Packet) -> Option<bool> {
+    if model.is_stopped() {
+        return Some(false);
+    }
     let passes = |model: &Model, address: IpAddr| {
         let Some(policy) = model.policy(packet.sandbox) else {
             return false;

@@ -7,9 +7,7 @@ use egress_tests::process::Running;
 use egress_tests::product::Agent;
 use egress_tests::servers::{Threads, closing};
 use serde_json::Value;
-use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::net::UnixStream;
 
 /// Every name below `load.example`, on the port of the server that closes.
 const POLICY: &str = r#"
@@ -101,34 +99,6 @@ fn ten_thousand_at_once_from_a_hundred_sandboxes_connect_at_the_first_try() {
     nothing_was_lost(&agent);
 }
 
-/// One request to the control socket; the status code and the body.
-fn request(agent: &Agent<'_>, method: &str, path: &str, body: &Value) -> (u16, String) {
-    let body = body.to_string();
-    let mut stream = UnixStream::connect(agent.socket()).expect("the agent answers");
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: agent\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    )
-    .expect("it reads");
-    let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .expect("it answers in text");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("an HTTP answer");
-    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (code.expect("a status code"), body.to_owned())
-}
-
-/// Asks for an idle sandbox that lives as long as this process.
-fn create(agent: &Agent<'_>, number: u32) -> (u16, String) {
-    let wanted = serde_json::json!({
-        "name": format!("idle-{number}"), "policy": "load", "owner": std::process::id(),
-    });
-    request(agent, "POST", "/v1/sandboxes", &wanted)
-}
-
 /// The memory that a process holds, in KiB.
 fn resident(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
@@ -153,7 +123,7 @@ fn a_thousand_idle_sandboxes_fit_into_64_mebibytes() {
     let process = agent.pid().expect("it runs");
     let empty = resident(process);
     for number in 0..1000 {
-        let (code, body) = create(&agent, number);
+        let (code, body) = agent.create_idle(&format!("idle-{number}"), "load");
         assert_eq!(code, 200, "{body}");
     }
     assert_eq!(agent.status()["sandboxes"], 1000);
@@ -173,10 +143,10 @@ fn the_sandbox_that_does_not_fit_into_the_kernels_map_is_refused() {
     };
     let agent = Agent::start(&world, &[("load", POLICY)]);
     for number in 0..BOUND {
-        let (code, body) = create(&agent, number);
+        let (code, body) = agent.create_idle(&format!("idle-{number}"), "load");
         assert_eq!(code, 200, "{body}");
     }
-    let (code, body) = create(&agent, BOUND);
+    let (code, body) = agent.create_idle(&format!("idle-{BOUND}"), "load");
     assert_eq!(code, 500, "{body}");
     assert!(body.contains("more than the 4095"), "{body}");
     // Nothing is left of it, and those that are there go on.
@@ -187,7 +157,7 @@ fn the_sandbox_that_does_not_fit_into_the_kernels_map_is_refused() {
             .exists()
     );
     assert_eq!(agent.status()["sandboxes"], BOUND);
-    let (code, body) = request(&agent, "DELETE", "/v1/sandboxes/idle-0", &Value::Null);
+    let (code, body) = agent.request("DELETE", "/v1/sandboxes/idle-0", &Value::Null);
     assert_eq!(code, 200, "{body}");
     let run = agent.probe("s", "load", &["rounds 0 1 1 8443 load.example"]);
     reports(run)[0].succeeded();

@@ -6,6 +6,7 @@ mod demo;
 mod failure;
 mod setup;
 mod shell;
+mod soak;
 mod test;
 mod tidy;
 #[cfg_attr(
@@ -31,6 +32,8 @@ enum Task {
     Test(test::Options),
     /// Runs tests on other kernels, in virtual machines without KVM.
     Vm(vm::Options),
+    /// Kills, reloads and upgrades as often as it takes to believe in it.
+    Soak(soak::Options),
     /// Measures what enforcement costs.
     Bench(bench::Options),
     /// Checks what the compiler cannot: module order, `unsafe`, ledgers.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Vm(options) => vm::run(&options),
+        Task::Soak(options) => soak::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
     };

@@ -17,6 +17,9 @@ pub struct Options {
     /// too, in virtual machines: some minutes each.
     #[arg(long, value_name = "KERNEL")]
     vm: Vec<vm::Kernel>,
+    /// Not even the few minutes on the oldest kernel that root's run ends with.
+    #[arg(long, conflicts_with = "vm")]
+    no_vm: bool,
 }
 
 /// How many there were of each.
@@ -105,17 +108,42 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     if built {
         checks(&mut tally);
         tests(options, &mut tally);
-        for &kernel in &options.vm {
-            match vm::count(kernel, &["unit", "enforcement"]) {
-                Ok(counted) => tally.add(counted),
-                failed => tally.check(failed.map(drop)),
-            }
-        }
+        other_kernels(options, &mut tally);
     }
     println!("{tally}");
     match tally.failed {
         0 => Ok(()),
         _ => Err(Failure::new("not everything is as it should be")),
+    }
+}
+
+/// The kernels that were asked for; else a little of it on the oldest, so that
+/// nobody has to ask to learn that a program does not load there.
+fn other_kernels(options: &Options, tally: &mut Tally) {
+    const USUALLY: [vm::Kernel; 1] = [vm::Kernel::V6_1];
+    let asked = !options.vm.is_empty();
+    if !asked && (options.no_vm || options.quick || !shell::is_root()) {
+        return;
+    }
+    let (kernels, suites) = if asked {
+        (&options.vm[..], &["unit", "enforcement"][..])
+    } else {
+        (&USUALLY[..], &[vm::SMOKE][..])
+    };
+    let ground = match vm::Ground::prepare(false) {
+        Ok(ground) => ground,
+        failed if asked => return tally.check(failed.map(drop)),
+        Err(failure) => {
+            return tally.skip(&format!(
+                "another kernel: {failure} (--no-vm leaves it out)"
+            ));
+        }
+    };
+    for &kernel in kernels {
+        match vm::count(&ground, kernel, suites) {
+            Ok(counted) => tally.add(counted),
+            failed => tally.check(failed.map(drop)),
+        }
     }
 }
 

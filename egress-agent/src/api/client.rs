@@ -1,6 +1,9 @@
 //! The client side of the control socket.
 
-use super::wire::{Created, Disarm, Disarmed, Failure, NewInterface, NewSandbox, Reloaded, Sandbox, Status};
+use super::wire::{
+    Created, Disarm, Disarmed, EmergencyBlock, Failure, Incident, NewInterface, NewSandbox,
+    Reloaded, Restore, Sandbox, Status,
+};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::{Method, Request};
@@ -86,6 +89,19 @@ impl Client {
     /// Loads the policies again.
     pub async fn reload(&self) -> Result<Reloaded, ClientError> {
         self.call(Method::POST, "/v1/reload", NOTHING).await
+    }
+
+    /// Stops everything.
+    pub async fn emergency_block(&self, reason: String) -> Result<Incident, ClientError> {
+        let wanted = EmergencyBlock { reason };
+        self.call(Method::POST, "/v1/emergency-block", Some(&wanted))
+            .await
+    }
+
+    /// Ends an emergency block.
+    pub async fn restore(&self, incident: String) -> Result<Incident, ClientError> {
+        self.call(Method::POST, "/v1/restore", Some(&Restore { incident }))
+            .await
     }
 
     /// Takes enforcement out of force.

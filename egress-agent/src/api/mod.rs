@@ -14,7 +14,7 @@ pub use client::{Client, ClientError};
 pub use server::{Listening, ServeError, serve};
 
 use std::future::Future;
-use wire::{Created, Failure, NewInterface, NewSandbox, Reloaded, Sandbox, Status};
+use wire::{Created, Failure, Incident, NewInterface, NewSandbox, Reloaded, Sandbox, Status};
 
 /// What the control socket offers. Every call answers when it has taken effect
 /// in the kernel.
@@ -32,6 +32,18 @@ pub trait Control: Send + Sync + 'static {
     fn status(&self) -> impl Future<Output = Status> + Send;
     /// Loads the policies again; on any error nothing is changed.
     fn reload(&self, caller: u32) -> impl Future<Output = Result<Reloaded, Failure>> + Send;
+    /// Stops everything, whatever policy says, until [`Control::restore`].
+    fn emergency_block(
+        self: std::sync::Arc<Self>,
+        reason: String,
+        caller: u32,
+    ) -> impl Future<Output = Result<Incident, Failure>> + Send;
+    /// Ends an emergency block.
+    fn restore(
+        &self,
+        incident: &str,
+        caller: u32,
+    ) -> impl Future<Output = Result<Incident, Failure>> + Send;
     /// Takes enforcement out of force, and ends the agent.
     fn disarm(
         &self,

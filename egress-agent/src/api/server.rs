@@ -2,7 +2,8 @@
 
 use super::Control;
 use super::wire::{
-    Created, Disarm, Disarmed, Failure, FailureKind, NewInterface, NewSandbox, Reloaded, Sandbox, Status,
+    Created, Disarm, Disarmed, EmergencyBlock, Failure, FailureKind, NewInterface, NewSandbox,
+    Reloaded, Restore, Sandbox, Status,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -88,6 +89,8 @@ pub async fn serve<C: Control>(
         .route("/v1/interfaces", post(attach::<C>))
         .route("/v1/sandboxes/{name}", delete(remove::<C>))
         .route("/v1/reload", post(reload::<C>))
+        .route("/v1/emergency-block", post(emergency_block::<C>))
+        .route("/v1/restore", post(restore::<C>))
         .route("/v1/disarm", post(disarm::<C>))
         .layer(from_fn(only_root))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -171,6 +174,22 @@ async fn reload<C: Control>(
     Extension(caller): Extension<Caller>,
 ) -> Response {
     answer::<Reloaded>(control.reload(caller.0).await)
+}
+
+async fn emergency_block<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Json(wanted): Json<EmergencyBlock>,
+) -> Response {
+    answer(control.emergency_block(wanted.reason, caller.0).await)
+}
+
+async fn restore<C: Control>(
+    State(control): State<Arc<C>>,
+    Extension(caller): Extension<Caller>,
+    Json(wanted): Json<Restore>,
+) -> Response {
+    answer(control.restore(&wanted.incident, caller.0).await)
 }
 
 async fn disarm<C: Control>(

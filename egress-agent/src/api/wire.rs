@@ -1,7 +1,7 @@
 //! What travels over the control socket. These types are the API: fields are
 //! added, never renamed.
 
-use crate::model::Attribution;
+use crate::model::{Attribution, Relaxation};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -56,6 +56,9 @@ pub struct Created {
     pub mode: String,
     /// What the policy gives away beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of the fence that the launcher leaves open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
 }
 
 /// A sandbox that runs.
@@ -82,6 +85,9 @@ pub struct Sandbox {
     pub interface: Option<String>,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open.
+    #[serde(default)]
+    pub relaxed: Vec<Relaxation>,
     /// On whose behalf it runs.
     pub attribution: Attribution,
 }
@@ -97,6 +103,9 @@ pub struct PolicyInForce {
     pub digest: String,
     /// `enforce` or `shadow`.
     pub mode: String,
+    /// What it gives away beyond the usual, in plain words.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
 }
 
 /// The agent's state.
@@ -115,6 +124,10 @@ pub struct Status {
     pub since: String,
     /// Sandboxes that run.
     pub sandboxes: usize,
+    /// Points of the fence that are open, by the name of the sandbox; without those
+    /// for which none is.
+    #[serde(default)]
+    pub relaxed: std::collections::BTreeMap<String, Vec<Relaxation>>,
     /// The policies in force.
     pub policies: Vec<PolicyInForce>,
     /// Where the resolver listens.
@@ -135,6 +148,38 @@ pub struct Status {
     pub audit_error: Option<String>,
     /// What somebody should look at.
     pub warnings: Vec<String>,
+    /// Why everything is stopped, if it is.
+    #[serde(default)]
+    pub emergency: Option<Incident>,
+}
+
+/// An emergency block.
+#[derive(Clone, Serialize, Deserialize, Debug, PartialEq, Eq)]
+pub struct Incident {
+    /// By which it is ended.
+    pub incident: String,
+    /// Since when, RFC 3339; absent where the file that says so cannot be read.
+    pub since: Option<String>,
+    /// Why, in the words of who did it.
+    pub reason: String,
+    /// The user id of who did it.
+    pub user: Option<u32>,
+}
+
+/// Stop everything.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct EmergencyBlock {
+    /// Why; recorded and shown.
+    pub reason: String,
+}
+
+/// Let policy decide again.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Restore {
+    /// The incident that is over.
+    pub incident: String,
 }
 
 /// A reload that took effect.

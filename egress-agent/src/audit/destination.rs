@@ -1,6 +1,6 @@
 //! Which destinations a query means.
 
-use crate::audit::row::{address_key, name_key};
+use crate::audit::seal::{address_key, name_key};
 use crate::model::{DomainPattern, NameError};
 use ipnet::IpNet;
 use sqlx::{QueryBuilder, Sqlite};

@@ -94,6 +94,14 @@ pub enum AuditError {
         .0.display()
     )]
     Damaged(PathBuf),
+    /// A key file that cannot be used.
+    #[error("the key `{}` cannot be used: {problem}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to do.
+        problem: String,
+    },
     /// SQLite failed.
     #[error("the audit store `{}` failed: {source}", path.display())]
     Database {

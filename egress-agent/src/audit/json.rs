@@ -75,12 +75,17 @@ mod tests {
           "kind": "AuditRecords",
           "records": [
             {
+              "id": "01937b1c-4a00-7000-8000-000000000000",
+              "node": "host-1",
               "sequence": 12,
               "time": "2026-11-20T08:30:00Z",
               "kind": "flow",
               "sandbox_id": 3,
               "sandbox": "build",
               "policy": "ci",
+              "relaxations": [
+                "ptrace"
+              ],
               "task": "T-17",
               "session": null,
               "project": null,
@@ -91,9 +96,11 @@ mod tests {
               "user": 1000,
               "hook": "connect",
               "address": "203.0.113.7",
+              "address_hash": null,
               "port": 443,
               "protocol": "tcp",
               "name": "api.example.com",
+              "name_hash": null,
               "query_type": null,
               "rule": {
                 "file": "/etc/egress/policies.d/ci.yaml",
@@ -102,6 +109,9 @@ mod tests {
               },
               "verdict": "deny",
               "reason": "lapsed_grant",
+              "actor": null,
+              "digest": null,
+              "diff": null,
               "count": 41,
               "detail": null
             }

@@ -9,24 +9,33 @@
 
 #![forbid(unsafe_code)]
 
+mod body;
+mod chain;
+mod class;
 mod destination;
 mod error;
 mod health;
+mod hide;
 mod json;
 mod open;
 mod query;
 mod reader;
 mod recorder;
 mod row;
+mod seal;
 mod store;
 mod stored;
 mod table;
 mod time;
+mod tree;
 mod writer;
 
+pub use chain::Hash;
+pub use class::Class;
 pub use destination::{DestinationError, DestinationFilter};
 pub use error::AuditError;
 pub use health::Health;
+pub use hide::Hider;
 pub use json::{API_VERSION, render_json, render_json_lines};
 pub use query::{Order, Query};
 pub use reader::Reader;

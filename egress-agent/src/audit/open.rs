@@ -4,7 +4,8 @@
 //! `access`): closing any descriptor of a file drops the locks that SQLite holds
 //! on it elsewhere in this process.
 
-use crate::audit::{AuditError, Options};
+use crate::audit::seal::Head;
+use crate::audit::{AuditError, Options, row};
 use rustix::fs::{Access, access};
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -63,6 +64,19 @@ impl OwnFile {
             .connect()
             .await
             .map_err(|source| database(&self.path, source))
+    }
+
+    /// Where the chain ends; a new chain of `node` where there is none.
+    pub async fn head(&self, node: &str) -> Result<Head, AuditError> {
+        let mut connection = self.connect().await?;
+        let head = row::head(&mut connection)
+            .await
+            .map_err(|source| database(&self.path, source))?;
+        connection
+            .close()
+            .await
+            .map_err(|source| database(&self.path, source))?;
+        Ok(head.unwrap_or_else(|| Head::begin(node.to_owned())))
     }
 
     /// Whether the path still names the file that was opened. SQLite would go on

@@ -1,149 +1,150 @@
-//! Records to rows and back.
+//! Sealed records to rows of SQLite, and rows back to records.
 
 use crate::audit::StoredRecord;
-use crate::audit::stored::StoredRule;
-use crate::model::{Attribution, Record};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{QueryBuilder, Row, Sqlite, SqliteConnection};
-use std::net::{IpAddr, Ipv6Addr};
+use crate::audit::chain::Hash;
+use crate::audit::seal::{Head, Sealed};
+use crate::audit::tree::Frontier;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, AssertSqlSafe, Row, SqliteConnection};
+use std::sync::{Arc, LazyLock};
 
-/// The columns in the order in which they are bound; `sequence` is SQLite's to give.
-const INSERT: &str = "INSERT INTO records (time, kind, sandbox_id, sandbox, policy, task, \
-    session, project, on_behalf_of, labels, process, command, user, hook, address, address_key, port, protocol, name, name_key, query_type, \
-    rule_file, rule_line, rule_text, outcome, reason, count, detail) ";
+/// The columns in the order in which they are bound.
+const COLUMNS: [&str; 13] = [
+    "sequence",
+    "time",
+    "class",
+    "chain",
+    "body",
+    "kind",
+    "sandbox",
+    "task",
+    "project",
+    "outcome",
+    "reason",
+    "address_key",
+    "name_key",
+];
 
-/// Rows per statement. SQLite compiles each length once; 64 rows already cost
-/// little more than the rows themselves.
+/// Rows per statement: more of them cost no less per row.
 const ROWS_PER_STATEMENT: usize = 64;
 
+/// SQLite compiles each text once per connection.
+static ONE: LazyLock<Arc<str>> = LazyLock::new(|| insertion(1));
+static MANY: LazyLock<Arc<str>> = LazyLock::new(|| insertion(ROWS_PER_STATEMENT));
+
+fn insertion(rows: usize) -> Arc<str> {
+    let row = format!("({})", vec!["?"; COLUMNS.len()].join(","));
+    let rows = vec![row.as_str(); rows].join(",");
+    format!("INSERT INTO records ({}) VALUES {rows}", COLUMNS.join(",")).into()
+}
+
 /// What a query selects, for [`read`].
-pub(super) const SELECT: &str = "SELECT sequence, time, kind, sandbox_id, sandbox, policy, \
-    task, session, project, on_behalf_of, labels, process, command, user, hook, address, port, protocol, name, query_type, rule_file, \
-    rule_line, rule_text, outcome, reason, count, detail FROM records";
+pub(super) const SELECT: &str = "SELECT sequence, body FROM records";
 
 /// Writes records in their order, inside the caller's transaction.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
-    records: &[Record],
+    records: &[Sealed],
 ) -> Result<(), sqlx::Error> {
-    for chunk in records.chunks(ROWS_PER_STATEMENT) {
-        let mut statement = QueryBuilder::<Sqlite>::new(INSERT);
-        statement.push_values(chunk, |mut row, record| {
-            let rule = record.rule.as_ref();
-            let attribution = record.attribution.as_deref();
-            row.push_bind(record.time.as_microsecond())
-                .push_bind(record.kind.name())
-                .push_bind(record.sandbox_id.map(|id| i64::from(id.0)))
-                .push_bind(record.sandbox.as_deref())
-                .push_bind(record.policy.as_deref())
-                .push_bind(attribution.and_then(|a| a.task.as_deref()))
-                .push_bind(attribution.and_then(|a| a.session.as_deref()))
-                .push_bind(attribution.and_then(|a| a.project.as_deref()))
-                .push_bind(attribution.and_then(|a| a.on_behalf_of.as_deref()))
-                .push_bind(attribution.and_then(labels_text))
-                .push_bind(record.process.map(i64::from))
-                .push_bind(record.command.as_deref())
-                .push_bind(record.user.map(i64::from))
-                .push_bind(record.hook)
-                .push_bind(record.address.map(|address| address.to_string()))
-                .push_bind(record.address.map(address_key))
-                .push_bind(record.port.map(i64::from))
-                .push_bind(record.protocol.as_deref())
-                .push_bind(record.name.as_deref())
-                .push_bind(record.name.as_deref().map(name_key))
-                .push_bind(record.query_type.as_deref())
-                .push_bind(rule.map(|rule| rule.file.to_string_lossy().into_owned()))
-                .push_bind(rule.map(|rule| i64::from(rule.line)))
-                .push_bind(rule.map(|rule| rule.text.to_string()))
-                .push_bind(record.outcome.map(|outcome| outcome.name()))
-                .push_bind(record.reason.map(|reason| reason.name()))
-                .push_bind(i64::try_from(record.count.max(1)).unwrap_or(i64::MAX))
-                .push_bind(record.detail.as_deref());
-        });
-        statement.build().execute(&mut *connection).await?;
+    let (chunks, rest) = records.as_chunks::<ROWS_PER_STATEMENT>();
+    let many = chunks.iter().map(|chunk| (&*MANY, chunk.as_slice()));
+    let one = rest.chunks(1).map(|record| (&*ONE, record));
+    for (statement, records) in many.chain(one) {
+        let mut arguments = SqliteArguments::default();
+        arguments.reserve(records.len() * COLUMNS.len(), 0);
+        for record in records {
+            bind(&mut arguments, record).map_err(sqlx::Error::Encode)?;
+        }
+        sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
+            .execute(&mut *connection)
+            .await?;
     }
     Ok(())
 }
 
+fn bind(arguments: &mut SqliteArguments, record: &Sealed) -> Result<(), sqlx::error::BoxDynError> {
+    arguments.add(record.header.sequence)?;
+    arguments.add(record.header.time)?;
+    arguments.add(i64::from(record.header.class))?;
+    arguments.add(record.chain.0.to_vec())?;
+    arguments.add(record.body.clone())?;
+    arguments.add(record.kind)?;
+    arguments.add(record.sandbox.clone())?;
+    arguments.add(record.task.clone())?;
+    arguments.add(record.project.clone())?;
+    arguments.add(record.outcome)?;
+    arguments.add(record.reason)?;
+    arguments.add(record.address_key.clone())?;
+    arguments.add(record.name_key.clone())
+}
+
+/// Notes where the chain ends, in the transaction that wrote it.
+pub(super) async fn advance(
+    connection: &mut SqliteConnection,
+    head: &Head,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "INSERT INTO head (only, node, chain_id, sequence, chain, frontier, settled) \
+         VALUES (1, ?, ?, ?, ?, ?, ?) ON CONFLICT (only) DO UPDATE SET sequence = excluded.sequence, \
+         chain = excluded.chain, frontier = excluded.frontier, settled = excluded.settled",
+    )
+    .bind(&head.node)
+    .bind(&head.chain_id)
+    .bind(head.sequence)
+    .bind(head.chain.0.to_vec())
+    .bind(head.frontier.to_bytes())
+    .bind(i64::try_from(head.settled).unwrap_or(i64::MAX))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Where the chain ends; `None` before its beginning.
+pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Option<Head>, sqlx::Error> {
+    let row = sqlx::query("SELECT node, chain_id, sequence, chain, frontier, settled FROM head")
+        .fetch_optional(connection)
+        .await?;
+    let Some(row) = row else {
+        return Ok(None);
+    };
+    let sequence: i64 = row.try_get("sequence")?;
+    let settled: i64 = row.try_get("settled")?;
+    let size = u64::try_from(sequence).map_err(|error| invalid("sequence", error))?;
+    let frontier: Vec<u8> = row.try_get("frontier")?;
+    let chain: Vec<u8> = row.try_get("chain")?;
+    Ok(Some(Head {
+        node: row.try_get("node")?,
+        chain_id: row.try_get("chain_id")?,
+        sequence,
+        chain: Hash::from_slice(&chain).ok_or_else(|| damaged("chain"))?,
+        frontier: Frontier::from_bytes(size, &frontier).ok_or_else(|| damaged("frontier"))?,
+        settled: u64::try_from(settled).map_err(|error| invalid("settled", error))?,
+    }))
+}
+
 /// Reads a row of [`SELECT`].
 pub(super) fn read(row: &SqliteRow) -> Result<StoredRecord, sqlx::Error> {
-    let rule = match row.try_get::<Option<String>, _>("rule_file")? {
-        Some(file) => Some(StoredRule {
-            file,
-            line: row.try_get::<Option<u32>, _>("rule_line")?.unwrap_or(0),
-            text: row
-                .try_get::<Option<String>, _>("rule_text")?
-                .unwrap_or_default(),
-        }),
-        None => None,
-    };
-    let address: Option<String> = row.try_get("address")?;
-    let address = address
-        .map(|text| text.parse::<IpAddr>())
-        .transpose()
-        .map_err(|error| invalid("address", error))?;
-    let time = jiff::Timestamp::from_microsecond(row.try_get("time")?)
-        .map_err(|error| invalid("time", error))?;
-    let labels: Option<String> = row.try_get("labels")?;
-    let labels = labels
-        .map(|text| serde_json::from_str(&text))
-        .transpose()
-        .map_err(|error| invalid("labels", error))?;
-    let count: i64 = row.try_get("count")?;
-    Ok(StoredRecord {
-        sequence: row.try_get("sequence")?,
-        time,
-        kind: row.try_get("kind")?,
-        sandbox_id: row.try_get("sandbox_id")?,
-        sandbox: row.try_get("sandbox")?,
-        policy: row.try_get("policy")?,
-        task: row.try_get("task")?,
-        session: row.try_get("session")?,
-        project: row.try_get("project")?,
-        on_behalf_of: row.try_get("on_behalf_of")?,
-        labels: labels.unwrap_or_default(),
-        process: row.try_get("process")?,
-        command: row.try_get("command")?,
-        user: row.try_get("user")?,
-        hook: row.try_get("hook")?,
-        address,
-        port: row.try_get("port")?,
-        protocol: row.try_get("protocol")?,
-        name: row.try_get("name")?,
-        query_type: row.try_get("query_type")?,
-        rule,
-        verdict: row.try_get("outcome")?,
-        reason: row.try_get("reason")?,
-        count: u64::try_from(count).map_err(|error| invalid("count", error))?,
-        detail: row.try_get("detail")?,
+    let body: &str = row.try_get("body")?;
+    serde_json::from_str(body).map_err(|error| {
+        let sequence: i64 = row.try_get("sequence").unwrap_or_default();
+        invalid(&format!("body of record {sequence}"), error)
     })
 }
 
-fn invalid(column: &str, source: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+pub(super) fn invalid(
+    column: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> sqlx::Error {
     sqlx::Error::ColumnDecode {
         index: column.to_owned(),
         source: Box::new(source),
     }
 }
 
-/// The labels as a JSON object, which SQLite's `labels ->> '$.key'` looks into;
-/// none where there are none.
-fn labels_text(attribution: &Attribution) -> Option<String> {
-    (!attribution.labels.is_empty()).then(|| serde_json::json!(attribution.labels).to_string())
-}
-
-/// An address as bytes whose order is the order of addresses.
-pub(super) fn address_key(address: IpAddr) -> Vec<u8> {
-    let v6: Ipv6Addr = match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
-    };
-    v6.octets().to_vec()
-}
-
-/// A name from its last label to its first: `api.example.com` is `com.example.api`.
-pub(super) fn name_key(name: &str) -> String {
-    let bare = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    let labels: Vec<&str> = bare.rsplit('.').collect();
-    labels.join(".")
+/// A column that only an alteration from outside can have made so.
+pub(super) fn damaged(column: &'static str) -> sqlx::Error {
+    sqlx::Error::ColumnDecode {
+        index: column.to_owned(),
+        source: "it has another length than the writer gives it".into(),
+    }
 }

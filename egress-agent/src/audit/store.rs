@@ -2,7 +2,7 @@
 
 use crate::audit::recorder::Shared;
 use crate::audit::writer::Writer;
-use crate::audit::{AuditError, Health, Reader, Recorder, open};
+use crate::audit::{AuditError, Health, Hider, Reader, Recorder, open};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +10,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 /// The bounds of the store.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// The node's name: letters, digits, `.`, `-` and `_`. It is given to a chain
+    /// at its beginning and stays.
+    pub node: String,
+    /// Hides names and addresses.
+    pub hider: Option<Hider>,
     /// Records that may wait. What comes beyond is counted, and the count recorded.
     pub queue: usize,
     /// Records per transaction.
@@ -28,12 +33,30 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            node: host_name(),
+            hider: None,
             queue: 65_536,
-            batch: 1_000,
+            batch: 8_192,
             linger: Duration::from_millis(20),
             busy_timeout: Duration::from_secs(2),
             max_bytes: None,
         }
+    }
+}
+
+/// The machine's name, with what no node's name may have replaced by `-`.
+fn host_name() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let name: String = name
+        .chars()
+        .map(|c| if allowed(c) { c } else { '-' })
+        .collect();
+    if name.is_empty() {
+        "node".to_owned()
+    } else {
+        name
     }
 }
 
@@ -58,9 +81,10 @@ impl Store {
     pub async fn open_with(path: &Path, options: Options) -> Result<Self, AuditError> {
         let file = open::own(path, &options).await?;
         let path = file.path.clone();
+        let head = file.head(&options.node).await?;
         let (sender, receiver) = mpsc::channel(options.queue.max(1));
         let shared = Arc::new(Shared::default());
-        let writer = Writer::new(file, receiver, Arc::clone(&shared), options);
+        let writer = Writer::new(file, head, receiver, Arc::clone(&shared), options);
         Ok(Self {
             path,
             recorder: Recorder::new(sender, shared),

@@ -11,11 +11,15 @@ use std::net::IpAddr;
 /// `labels` is empty then.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct StoredRecord {
-    /// The place in the store, from 1 without gaps, as long as nothing is removed.
+    /// A UUIDv7, unique among all nodes.
+    pub id: String,
+    /// The node that decided.
+    pub node: String,
+    /// The place in the node's chain, from 1 without gaps.
     pub sequence: i64,
     /// When it happened, UTC, to the microsecond.
     pub time: jiff::Timestamp,
-    /// `flow`, `dns`, `sandbox`, `policy`, `agent`, `loss`.
+    /// The stable name of what it is about, as in [`crate::model::RecordKind`].
     pub kind: String,
     /// The sandbox's id.
     pub sandbox_id: Option<u32>,
@@ -23,6 +27,9 @@ pub struct StoredRecord {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox, as a policy names them.
+    #[serde(default)]
+    pub relaxations: Vec<String>,
     /// The task, as whoever started the sandbox said; so are the next four.
     pub task: Option<String>,
     /// The session.
@@ -32,6 +39,7 @@ pub struct StoredRecord {
     /// The person or account.
     pub on_behalf_of: Option<String>,
     /// Labels by key.
+    #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// Process (thread group) id.
     pub process: Option<u32>,
@@ -43,12 +51,16 @@ pub struct StoredRecord {
     pub hook: Option<String>,
     /// Where to, or for inbound packets where from.
     pub address: Option<IpAddr>,
+    /// The keyed hash of the address, where the node hides addresses.
+    pub address_hash: Option<String>,
     /// The port.
     pub port: Option<u16>,
     /// `tcp`, `udp`, or an IANA number.
     pub protocol: Option<String>,
     /// The domain name.
     pub name: Option<String>,
+    /// The keyed hash of the name, where the node hides names.
+    pub name_hash: Option<String>,
     /// The DNS query type.
     pub query_type: Option<String>,
     /// The rule that decided.
@@ -57,6 +69,12 @@ pub struct StoredRecord {
     pub verdict: Option<String>,
     /// The stable name of the reason.
     pub reason: Option<String>,
+    /// Who acted on the agent.
+    pub actor: Option<String>,
+    /// SHA-256 of what the record is about, in hexadecimal.
+    pub digest: Option<String>,
+    /// What changed, as a unified diff.
+    pub diff: Option<String>,
     /// How many alike the record stands for, at least 1.
     pub count: u64,
     /// Anything else worth telling a person.
@@ -70,8 +88,8 @@ pub struct StoredRule {
     pub file: String,
     /// The line, from 1.
     pub line: u32,
-    /// The rule in a few words.
-    pub text: String,
+    /// The rule in a few words; absent where the node hides names.
+    pub text: Option<String>,
 }
 
 #[cfg(test)]
@@ -81,12 +99,15 @@ pub(super) mod tests {
     /// A folded denial with everything that one can have.
     pub fn sample() -> StoredRecord {
         StoredRecord {
+            id: "01937b1c-4a00-7000-8000-000000000000".to_owned(),
+            node: "host-1".to_owned(),
             sequence: 12,
             time: "2026-11-20T08:30:00Z".parse().expect("a time"),
             kind: "flow".to_owned(),
             sandbox_id: Some(3),
             sandbox: Some("build".to_owned()),
             policy: Some("ci".to_owned()),
+            relaxations: vec!["ptrace".to_owned()],
             task: Some("T-17".to_owned()),
             session: None,
             project: None,
@@ -97,17 +118,22 @@ pub(super) mod tests {
             user: Some(1000),
             hook: Some("connect".to_owned()),
             address: "203.0.113.7".parse().ok(),
+            address_hash: None,
             port: Some(443),
             protocol: Some("tcp".to_owned()),
             name: Some("api.example.com".to_owned()),
+            name_hash: None,
             query_type: None,
             rule: Some(StoredRule {
                 file: "/etc/egress/policies.d/ci.yaml".to_owned(),
                 line: 7,
-                text: "domain api.example.com".to_owned(),
+                text: Some("domain api.example.com".to_owned()),
             }),
             verdict: Some("deny".to_owned()),
             reason: Some("lapsed_grant".to_owned()),
+            actor: None,
+            digest: None,
+            diff: None,
             count: 41,
             detail: None,
         }

@@ -94,10 +94,10 @@ fn notes(record: &StoredRecord) -> Vec<String> {
     let detail = record.detail.as_deref();
     // Some details say the sentence with more to it.
     let reason = reason.filter(|reason| !detail.is_some_and(|detail| detail.starts_with(reason)));
-    let rule = record
-        .rule
-        .as_ref()
-        .map(|rule| format!("rule {}:{} ({})", rule.file, rule.line, rule.text));
+    let rule = record.rule.as_ref().map(|rule| match &rule.text {
+        Some(text) => format!("rule {}:{} ({text})", rule.file, rule.line),
+        None => format!("rule {}:{}", rule.file, rule.line),
+    });
     let notes = [reason.map(str::to_owned), detail.map(str::to_owned), rule];
     notes.into_iter().flatten().collect()
 }

@@ -4,6 +4,8 @@ mod content;
 mod failure;
 mod opening;
 
+pub(super) use content::full;
+
 use crate::audit::{AuditError, Options, Order, Query, Reader, Store, StoredRecord};
 use crate::model::{Record, RecordKind};
 use jiff::{SignedDuration, Timestamp};
@@ -30,7 +32,7 @@ fn tight(queue: usize) -> Options {
         batch: 8,
         linger: Duration::from_millis(1),
         busy_timeout: Duration::from_millis(20),
-        max_bytes: None,
+        ..Options::default()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::audit::open::OwnFile;
 use crate::audit::recorder::{Lost, Shared};
+use crate::audit::seal::{Head, seal};
 use crate::audit::{Options, row};
 use crate::model::Record;
 use sqlx::{Connection, SqliteConnection};
@@ -23,6 +24,8 @@ pub(super) struct Writer {
     receiver: mpsc::Receiver<Record>,
     shared: Arc<Shared>,
     options: Options,
+    /// Where the chain ends in the file.
+    head: Head,
     /// Made anew after every failure: what a failed transaction left behind in
     /// it is nobody's business any more.
     connection: Option<SqliteConnection>,
@@ -35,6 +38,10 @@ enum WriteError {
     Replaced,
     #[error(transparent)]
     Open(#[from] crate::audit::AuditError),
+    #[error("a record cannot be written as JSON: {0}")]
+    Seal(#[from] serde_json::Error),
+    #[error("the task that prepares records ended: {0}")]
+    Task(#[from] tokio::task::JoinError),
     #[error("{0}; check the free space and the health of the disk")]
     Database(#[from] sqlx::Error),
 }
@@ -42,12 +49,14 @@ enum WriteError {
 impl Writer {
     pub fn new(
         file: OwnFile,
+        head: Head,
         receiver: mpsc::Receiver<Record>,
         shared: Arc<Shared>,
         options: Options,
     ) -> Self {
         Self {
             file,
+            head,
             receiver,
             shared,
             options,
@@ -64,9 +73,10 @@ impl Writer {
             let lost = self.shared.take_lost();
             batch.extend(lost.as_ref().map(Lost::record));
             if !batch.is_empty() {
-                self.write_until_done(&batch).await;
-                self.report(settled, lost, batch.len());
+                let written = batch.len();
+                batch = self.write_until_done(batch).await;
                 batch.clear();
+                self.report(settled, lost, written);
             } else if !more {
                 break;
             }
@@ -106,9 +116,11 @@ impl Writer {
         true
     }
 
-    async fn write_until_done(&mut self, batch: &[Record]) {
+    /// Gives the batch back, so that its memory is used again.
+    async fn write_until_done(&mut self, batch: Vec<Record>) -> Vec<Record> {
+        let batch = Arc::new(batch);
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.write(batch).await {
+        while let Err(error) = self.write(&batch).await {
             self.connection = None;
             let text = error.to_string();
             if pause == FIRST_PAUSE {
@@ -123,12 +135,19 @@ impl Writer {
         if pause != FIRST_PAUSE {
             tracing::info!("audit records are written again");
         }
+        Arc::into_inner(batch).unwrap_or_default()
     }
 
-    async fn write(&mut self, batch: &[Record]) -> Result<(), WriteError> {
+    async fn write(&mut self, batch: &Arc<Vec<Record>>) -> Result<(), WriteError> {
         if !self.file.is_in_place() {
             return Err(WriteError::Replaced);
         }
+        let (before, records) = (self.head.clone(), Arc::clone(batch));
+        let hider = self.options.hider.clone();
+        // Hashing thousands of records would hold up whoever shares the thread.
+        let sealing = tokio::task::spawn_blocking(move || seal(&before, &records, hider.as_ref()));
+        let (sealed, mut head) = sealing.await??;
+        head.settled += batch.iter().map(|record| record.count.max(1)).sum::<u64>();
         let connection = match &mut self.connection {
             Some(connection) => connection,
             none => none.insert(self.file.connect().await?),
@@ -136,8 +155,10 @@ impl Writer {
         // Immediate: a transaction that has to upgrade its lock can fail at once
         // instead of waiting its turn.
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        row::insert(&mut transaction, batch).await?;
+        row::insert(&mut transaction, &sealed).await?;
+        row::advance(&mut transaction, &head).await?;
         transaction.commit().await?;
+        self.head = head;
         Ok(())
     }
 

@@ -8,6 +8,7 @@
 mod agent;
 mod attribution;
 mod audit;
+mod emergency;
 mod exit;
 mod generate;
 mod interruption;
@@ -76,6 +77,11 @@ enum Command {
     /// Ask the audit store.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Stop everything that sandboxes send and receive, whatever policy says,
+    /// until `restore`; also over a restart of the agent or the machine.
+    EmergencyBlock(emergency::BlockArguments),
+    /// End an emergency block: policy decides again.
+    Restore(emergency::RestoreArguments),
     /// Take enforcement out of force: the off switch.
     Disarm(operate::DisarmArguments),
     /// Print shell completions.
@@ -101,6 +107,8 @@ pub fn main() -> ExitCode {
         Command::Status(arguments) => operate::status(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
+        Command::EmergencyBlock(arguments) => emergency::block(&socket, &arguments),
+        Command::Restore(arguments) => emergency::restore(&socket, &arguments),
         Command::Disarm(arguments) => operate::disarm(&socket, &arguments),
         Command::Completion(arguments) => generate::completion(&arguments),
         Command::Man => generate::man(),

@@ -1,12 +1,13 @@
 //! What an operator asks of a running agent, and the off switch.
 
+use super::emergency::in_words;
 use super::exit::{Exit, Problem};
 use super::output::{Output, counted, print, print_json, table, to_the_second};
 use crate::api::wire::{NewInterface, Status};
 use crate::api::{Client, ClientError};
 use crate::audit::Store;
 use crate::enforcer::disarm_at;
-use crate::model::{Record, RecordKind};
+use crate::model::{Record, RecordKind, Relaxation};
 use crate::sandbox::{CgroupError, GovernedRoot, Hierarchy, SandboxCgroup};
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -91,7 +92,7 @@ pub struct DisarmArguments {
 }
 
 /// Runs one request to the end.
-fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
+pub(super) fn ask<T>(request: impl Future<Output = Result<T, ClientError>>) -> Result<T, Problem> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -194,8 +195,15 @@ fn status_text(status: &Status) -> String {
     if let Some(error) = &status.audit_error {
         text.push_str(&format!("  audit error: {error}\n"));
     }
+    if let Some(incident) = &status.emergency {
+        text.push_str(&format!("  EMERGENCY  {}\n", in_words(incident)));
+    }
     for warning in &status.warnings {
         text.push_str(&format!("  WARNING    {warning}\n"));
+    }
+    for (sandbox, points) in &status.relaxed {
+        let points: Vec<_> = points.iter().map(Relaxation::to_string).collect();
+        text.push_str(&format!("  relaxed    {sandbox}: {}\n", points.join(", ")));
     }
     text.push_str("policies in force:\n");
     for policy in &status.policies {
@@ -206,6 +214,9 @@ fn status_text(status: &Status) -> String {
             policy.digest.get(..12).unwrap_or(&policy.digest),
             policy.file.display()
         ));
+        for relaxation in &policy.relaxations {
+            text.push_str(&format!("    relaxation: {relaxation}\n"));
+        }
     }
     if status.policies.is_empty() {
         text.push_str("  none: every sandbox would be refused\n");

@@ -167,6 +167,7 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
         directory: None,
         // Any address does: port 53 is brought to the agent's resolver.
         resolv_conf: Some(resolv_conf(IpAddr::V4(Ipv4Addr::LOCALHOST))),
+        relaxed: created.relaxed.clone(),
         forward_signals: true,
     };
     let child = launch(&spec, &cgroup).map_err(|error| launch_problem(&error))?;

@@ -3,6 +3,7 @@
 
 use super::book::{Book, Member};
 use super::config::Config;
+use super::emergency::{Button, StateFile};
 use super::error::AgentError;
 use super::losses::LastReadings;
 use super::runtime::Runtime;
@@ -37,6 +38,7 @@ pub struct Agent {
     stop: tokio::sync::watch::Sender<bool>,
     findings: Mutex<Vec<String>>,
     last_readings: Mutex<LastReadings>,
+    emergency: Mutex<Button>,
     /// Whether the off switch was used. Held while programs are put back or
     /// taken out, so that the one never undoes the other.
     disarmed: Mutex<bool>,
@@ -80,7 +82,9 @@ impl Agent {
             cgroup: root.id(),
             level: root.level(),
         };
-        let enforcer = match Enforcer::start(place, config.events_per_second) {
+        let emergency = StateFile::within(&config.state_directory);
+        let stopped = emergency.read().is_some();
+        let enforcer = match Enforcer::start(place, config.events_per_second, stopped) {
             Ok(enforcer) => enforcer,
             Err(error) => {
                 if root.was_made() {
@@ -106,6 +110,7 @@ impl Agent {
             stop: tokio::sync::watch::channel(false).0,
             findings: Mutex::new(Vec::new()),
             last_readings: Mutex::new(Vec::new()),
+            emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
             links: super::links::Links::default(),
             revoked: super::connections::Revoked::default(),
@@ -115,6 +120,7 @@ impl Agent {
         if let Err(error) = agent.end_revoked() {
             tracing::warn!(%error, "connections that lost their rule were not ended at once");
         }
+        agent.look_after_emergency();
         let services = agent.open_resolver().await?;
         tokio::task::block_in_place(|| agent.adopt_interfaces());
         agent.tell(format!(
@@ -305,6 +311,13 @@ impl Agent {
     /// What the last look at the attachments found.
     pub(super) fn findings(&self) -> MutexGuard<'_, Vec<String>> {
         self.findings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The emergency button. Held while it is pressed or released.
+    pub(super) fn emergency(&self) -> MutexGuard<'_, Button> {
+        self.emergency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn disarmed(&self) -> MutexGuard<'_, bool> {

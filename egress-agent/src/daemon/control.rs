@@ -5,15 +5,17 @@ use super::book::{BookError, Newcomer};
 use super::error::AgentError;
 use crate::api::Control;
 use crate::api::wire::{
-    Created, Failure, FailureKind, NewInterface, NewSandbox, PolicyInForce, Reloaded, Sandbox, Status,
+    Created, Failure, FailureKind, Incident, NewInterface, NewSandbox, PolicyInForce, Reloaded,
+    Sandbox, Status,
 };
-use crate::model::{Attribution, SandboxName};
+use crate::model::{Attribution, Relaxation, SandboxName};
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Policy, PolicySet, UserSetting};
 use crate::sandbox::{CgroupError, SandboxCgroup};
 use egress_common::{Counter, Mode, Outcome};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The name of a mode, as policies write it.
@@ -30,6 +32,7 @@ fn in_force(policy: &Policy) -> PolicyInForce {
         file: policy.file.as_ref().clone(),
         digest: policy.digest.clone(),
         mode: mode_name(policy.mode).into(),
+        relaxations: policy.relaxations.clone(),
     }
 }
 
@@ -70,6 +73,7 @@ impl Agent {
             .policies()
             .select(&name, wanted.policy.as_deref())
             .map_err(|error| Failure::new(FailureKind::NotFound, error))?;
+        self.refuse_own_socket(&policy)?;
         let cgroup = SandboxCgroup::create(self.root(), &name).map_err(|error| match &error {
             CgroupError::Exists { .. } => Failure::new(FailureKind::Conflict, &error),
             _ => failed(&error),
@@ -86,7 +90,6 @@ impl Agent {
                     name,
                     cgroup: cgroup.id(),
                     owner: wanted.owner,
-                    relaxations: policy.relaxations.clone(),
                     attribution,
                     link: None,
                 },
@@ -127,6 +130,7 @@ impl Agent {
             }),
             mode: mode.into(),
             relaxations: member.relaxations,
+            relaxed: member.relaxed,
         })
     }
 
@@ -212,6 +216,28 @@ impl Agent {
         })
     }
 
+    /// The control socket is no socket that a sandbox may reach: whoever is root
+    /// there could have itself disarmed.
+    fn refuse_own_socket(&self, policy: &Policy) -> Result<(), Failure> {
+        let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let own = real(&self.config().socket);
+        let opened = policy
+            .relaxed
+            .iter()
+            .any(|point| matches!(point, Relaxation::HostSocket(path) if real(path) == own));
+        if opened {
+            return Err(Failure::new(
+                FailureKind::BadConfiguration,
+                format!(
+                    "policy {} opens {}, which is the agent's own socket; take it out of `sandbox.relax`",
+                    policy.name,
+                    own.display()
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     fn describe_sandboxes(&self) -> Vec<Sandbox> {
         let lost: BTreeMap<_, _> = self
             .enforcer()
@@ -239,6 +265,7 @@ impl Agent {
                 reports_lost: lost.get(&member.cgroup).copied().unwrap_or(0),
                 relaxations: member.relaxations.clone(),
                 interface: member.link.as_ref().map(|link| link.interface.clone()),
+                relaxed: member.relaxed.clone(),
                 attribution: member.attribution.as_deref().cloned().unwrap_or_default(),
             })
             .collect();
@@ -272,9 +299,12 @@ impl Agent {
         let health = self.store().health();
         let book = self.book();
         let warnings = self.warnings();
+        let emergency = self.incident().map(Incident::from);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            state: if warnings.is_empty() {
+            state: if emergency.is_some() {
+                "stopped by an emergency block"
+            } else if warnings.is_empty() {
                 "enforcing"
             } else {
                 "enforcing, with warnings"
@@ -284,6 +314,11 @@ impl Agent {
             started: self.started_in_words(),
             since: self.since().to_string(),
             sandboxes: book.members().count(),
+            relaxed: book
+                .members()
+                .filter(|member| !member.relaxed.is_empty())
+                .map(|member| (member.name.to_string(), member.relaxed.clone()))
+                .collect(),
             policies: book
                 .policies()
                 .iter()
@@ -298,6 +333,7 @@ impl Agent {
             audit_lost: health.lost,
             audit_error: health.error,
             warnings,
+            emergency,
         }
     }
 
@@ -378,6 +414,18 @@ impl Control for Agent {
 
     async fn reload(&self, caller: u32) -> Result<Reloaded, Failure> {
         tokio::task::block_in_place(|| self.reload_policies(caller))
+    }
+
+    async fn emergency_block(
+        self: Arc<Self>,
+        reason: String,
+        caller: u32,
+    ) -> Result<Incident, Failure> {
+        tokio::task::block_in_place(|| self.press_emergency(&reason, caller))
+    }
+
+    async fn restore(&self, incident: &str, caller: u32) -> Result<Incident, Failure> {
+        tokio::task::block_in_place(|| self.end_emergency(incident, caller))
     }
 
     async fn disarm(&self, force: bool, caller: u32) -> Result<usize, Failure> {

@@ -3,7 +3,7 @@
 
 use super::agent::Agent;
 use super::permit::Permit;
-use crate::dns::{Gate, Judgement, Limits, OpenError, Opening};
+use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal};
 use crate::enforcer::{Receipt, boot_now};
 use crate::model::{DomainName, Record};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
@@ -22,6 +22,13 @@ impl Gate for Agent {
     }
 
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
+        if self.enforcer().is_stopped() {
+            return Judgement::Refuse(Refusal {
+                reason: Reason::Emergency,
+                rule: None,
+                help: None,
+            });
+        }
         self.book().judge(sandbox, name, Timestamp::now())
     }
 
@@ -59,6 +66,12 @@ impl Gate for Agent {
         permit: &Permit,
         opening: Opening<'_>,
     ) -> Result<Receipt, OpenError> {
+        if self.enforcer().is_stopped() {
+            return Err(OpenError {
+                reason: Reason::Emergency,
+                detail: Reason::Emergency.sentence().into(),
+            });
+        }
         let mut book = self.book();
         let mut changes = Vec::new();
         let opened = book.open(boot_now(), sandbox, permit, opening, &mut changes);
@@ -72,6 +85,7 @@ impl Gate for Agent {
         {
             record.sandbox = Some(member.name.to_string());
             record.policy = Some(member.policy.clone());
+            record.relaxations.clone_from(&member.relaxed);
             record.attribution.clone_from(&member.attribution);
         }
         self.recorder().record(record);

@@ -136,7 +136,6 @@ impl Agent {
         let mut book = self.book();
         let newcomer = Newcomer {
             link: Some(Arc::clone(&spec)),
-            relaxations: policy.relaxations.clone(),
             ..Newcomer::new(name, CgroupId::of_interface(index), std::process::id())
         };
         let (member, changes) = book

@@ -94,6 +94,7 @@ impl Agent {
             .for_each(|record| recorder.record(record));
         self.read_losses(pipeline);
         self.check_enforcement();
+        self.look_after_emergency();
         self.close_expired_rules();
         self.look_soon();
         if ticks.is_multiple_of(RARELY) {

@@ -3,7 +3,7 @@
 //! [`Agent`] owns everything; [`book`] is what it knows, `permit` what that says
 //! about names, `gate` and `words`
 //! are how the resolver and the event pipeline are served, `control` is what the
-//! socket offers, `loops` is what goes on meanwhile. [`serve`] is the daemon.
+//! socket offers, `emergency` is the button that stops everything, `loops` is what goes on meanwhile. [`serve`] is the daemon.
 
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod book;
 mod config;
 mod connections;
 mod control;
+pub mod emergency;
 mod ephemeral;
 mod error;
 mod gate;

@@ -21,6 +21,7 @@ impl Agent {
         record.sandbox_id = Some(member.id);
         record.sandbox = Some(member.name.to_string());
         record.policy = Some(member.policy.clone());
+        record.relaxations.clone_from(&member.relaxed);
         record.attribution.clone_from(&member.attribution);
         record.detail = Some(detail);
         self.recorder().record(record);

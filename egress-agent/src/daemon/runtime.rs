@@ -3,7 +3,7 @@
 //! machine restarts.
 
 use super::book::Member;
-use crate::model::{Attribution, DomainName, LinkSpec, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, Relaxation, SandboxName};
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
 use rustix::fs::{FlockOperation, flock};
@@ -25,6 +25,9 @@ struct Wire {
     began: Timestamp,
     owner: u32,
     relaxations: Vec<String>,
+    /// Absent in what an agent before relaxations had names wrote.
+    #[serde(default)]
+    relaxed: Vec<Relaxation>,
     #[serde(default)]
     attribution: Option<Arc<Attribution>>,
     #[serde(default)]
@@ -123,6 +126,7 @@ impl Runtime {
             began: member.began,
             owner: member.owner,
             relaxations: member.relaxations.clone(),
+            relaxed: member.relaxed.clone(),
             attribution: member.attribution.clone(),
             link: member.link.clone(),
         };
@@ -284,6 +288,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         began: wire.began,
         owner: wire.owner,
         relaxations: wire.relaxations,
+        relaxed: wire.relaxed,
         attribution: wire.attribution,
         link: wire.link,
     })
@@ -302,6 +307,7 @@ mod tests {
             began: Timestamp::UNIX_EPOCH,
             owner: 1,
             relaxations: vec!["root".into()],
+            relaxed: vec![Relaxation::Root],
             attribution: Some(Arc::new(Attribution {
                 labels: [("team".to_owned(), "blue".to_owned())].into(),
                 ..Attribution::default()

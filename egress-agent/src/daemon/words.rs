@@ -4,7 +4,7 @@ use super::agent::Agent;
 use crate::events::{Context, SandboxFacts};
 use crate::model::{DomainName, RuleOrigin};
 use crate::policy::{Query, Target, explain};
-use egress_common::{Event, NameId, Protocol, RuleId, SandboxId};
+use egress_common::{Event, NameId, Protocol, Reason, RuleId, SandboxId};
 use jiff::Timestamp;
 
 impl Context for Agent {
@@ -12,6 +12,7 @@ impl Context for Agent {
         self.book().member(id).map(|member| SandboxFacts {
             name: member.name.to_string(),
             policy: member.policy.clone(),
+            relaxations: member.relaxed.clone(),
             attribution: member.attribution.clone(),
         })
     }
@@ -34,7 +35,8 @@ impl Context for Agent {
     /// is missing, so the name is told; else the line for the address.
     fn hint(&self, sandbox: SandboxId, event: &Event) -> Option<String> {
         let protocol = Protocol::from_number(event.protocol)?;
-        if event.port.host() == 0 {
+        // No line of a policy would have opened it.
+        if event.port.host() == 0 || event.reason == Reason::Emergency as u8 {
             return None;
         }
         let book = self.book();

@@ -205,7 +205,7 @@ impl Reply {
 /// client), 0 otherwise.
 fn extended_code(reason: Reason) -> u16 {
     match reason {
-        Reason::NameBlocked | Reason::ChainRefused => 15,
+        Reason::NameBlocked | Reason::ChainRefused | Reason::Emergency => 15,
         Reason::QueryType | Reason::Rebinding | Reason::NeverAllowed | Reason::TooManyAddresses => {
             17
         }

@@ -68,6 +68,18 @@ pub enum EnforcerError {
         /// What differs.
         difference: String,
     },
+    /// The programs in force come from a newer version.
+    #[error(
+        "the programs in force at {path} belong to a newer version (contract {found}, this one knows {}); they keep enforcing. \
+         Start that version, or stop the sandboxes, run its `egressctl disarm --yes`, and start this one again",
+        egress_common::CONTRACT
+    )]
+    NewerVersion {
+        /// The governed root.
+        path: PathBuf,
+        /// What they call themselves.
+        found: u32,
+    },
     /// Part of the programs is missing, so what was in force is not known.
     #[error("cannot read what is in force at {path}: {error}")]
     Inspect {

@@ -6,8 +6,8 @@ use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
 use egress_common::{
-    Asker, AskerKey, CgroupId, Connection, ConnectionKey, Counter, Grant, GrantKey, Link, LinkUse,
-    Meter, Network, NetworkKey, Sandbox, Settings, names,
+    Asker, AskerKey, CgroupId, Connection, ConnectionKey, Counter, Emergency, Grant, GrantKey,
+    Link, LinkUse, Meter, Network, NetworkKey, Sandbox, Settings, names,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -95,6 +95,7 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
 /// Every map that the agent reads or writes.
 pub(super) struct Maps {
     settings: Mutex<Array<MapData, Settings>>,
+    emergency: Mutex<Array<MapData, Emergency>>,
     sandboxes: Table<CgroupId, Sandbox>,
     meters: Table<CgroupId, Meter>,
     grants: Table<GrantKey, Grant>,
@@ -120,6 +121,7 @@ impl Maps {
         }
         Ok(Self {
             settings: Mutex::new(typed(loaded, names::SETTINGS)?),
+            emergency: Mutex::new(typed(loaded, names::EMERGENCY)?),
             sandboxes: Table::take(loaded, names::SANDBOXES)?,
             meters: Table::take(loaded, names::METERS)?,
             grants: Table::take(loaded, names::GRANTS)?,
@@ -143,6 +145,24 @@ impl Maps {
         let mut map = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         map.set(0, settings, 0)
             .map_err(|error| problem(names::SETTINGS, &error))
+    }
+
+    pub(super) fn emergency(&self) -> Result<Emergency, EnforcerError> {
+        let map = self
+            .emergency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        map.get(&0, 0)
+            .map_err(|error| problem(names::EMERGENCY, &error))
+    }
+
+    pub(super) fn set_emergency(&self, emergency: Emergency) -> Result<(), EnforcerError> {
+        let mut map = self
+            .emergency
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        map.set(0, emergency, 0)
+            .map_err(|error| problem(names::EMERGENCY, &error))
     }
 
     pub(super) fn put_sandbox(

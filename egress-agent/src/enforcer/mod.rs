@@ -9,6 +9,7 @@
 mod attach;
 mod clock;
 mod clsact;
+mod emergency;
 mod error;
 mod hooks;
 mod links;
@@ -28,6 +29,7 @@ mod tests_links;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
 pub use clock::{boot_now, coarse_now};
+pub use emergency::set_emergency_at;
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};
 pub use links::LinkAttachment;
@@ -38,8 +40,8 @@ pub use statistics::{ProgramStatistics, Statistics};
 
 use crate::image::{Change, Image};
 use egress_common::{
-    Asker, AskerKey, CgroupId, Counter, Grant, GrantKey, Ip, Meter, Port, Protocol, SandboxId,
-    Settings,
+    Asker, AskerKey, CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Ip, Meter, Port,
+    Protocol, SandboxId, Settings,
 };
 use object::Loaded;
 use predecessor::Predecessor;
@@ -114,8 +116,13 @@ impl Enforcer {
     /// there if it is compatible.
     ///
     /// When this returns, everything below the root is judged; what is in no
-    /// known sandbox is denied.
-    pub fn start(place: Place, events_per_second: u64) -> Result<Self, EnforcerError> {
+    /// known sandbox is denied. With `stopped` the emergency block is in force
+    /// before the first program is; without, it is as it was.
+    pub fn start(
+        place: Place,
+        events_per_second: u64,
+        stopped: bool,
+    ) -> Result<Self, EnforcerError> {
         // CAP_SYS_ADMIN alone would attach the programs; without CAP_NET_ADMIN
         // the connections that a policy takes back could not be ended.
         let capabilities = rustix::thread::capabilities(None)
@@ -136,12 +143,22 @@ impl Enforcer {
         // Sandboxes are the root's children.
         let mut loaded = Loaded::load(place.level + 1, predecessor.as_ref())?;
         let maps = maps::Maps::take(&mut loaded)?;
+        if stopped {
+            maps.set_emergency(emergency::since_now())?;
+        }
         let before = maps.settings()?;
+        if before.contract > CONTRACT {
+            return Err(EnforcerError::NewerVersion {
+                path: place.path,
+                found: before.contract,
+            });
+        }
         maps.set_settings(Settings {
             // Zero is what a socket storage that was never written holds.
             epoch: before.epoch.max(1),
             agent: own_cgroup(&place)?,
             events_per_second,
+            contract: CONTRACT,
             ..before
         })?;
         // What belongs to no sandbox has a budget too.
@@ -276,6 +293,24 @@ impl Enforcer {
             expires, sandbox, ..
         } = self.maps.asker(&key).ok()??;
         (boot_now() < expires).then_some(sandbox)
+    }
+
+    /// Stops everything, or lets policy decide again: one map write, which
+    /// counts for every packet that is judged after it.
+    pub fn set_emergency(&self, stopped: bool) -> Result<(), EnforcerError> {
+        self.maps.set_emergency(if stopped {
+            emergency::since_now()
+        } else {
+            Emergency::NONE
+        })
+    }
+
+    /// Whether everything is stopped, asked of the kernel: whoever pressed the
+    /// button may not have been this agent. What cannot be read counts as stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.maps
+            .emergency()
+            .map_or(true, |emergency| emergency.admit().is_err())
     }
 
     /// The event stream; once.

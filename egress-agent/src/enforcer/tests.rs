@@ -57,7 +57,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
     else {
         return;
     };
-    let first = Enforcer::start(root.place.clone(), 1000).expect("a first start");
+    let first = Enforcer::start(root.place.clone(), 1000, false).expect("a first start");
     assert_eq!(*first.started(), Started::Fresh);
     first
         .set_resolver(Some(5300), Some(5301))
@@ -73,7 +73,7 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
     let programs = first.own().clone();
     drop(first);
 
-    let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    let second = Enforcer::start(root.place.clone(), 1000, false).expect("a second start");
     assert_eq!(
         *second.started(),
         Started::TookOver {
@@ -92,13 +92,37 @@ fn a_second_start_takes_over_what_the_first_left_and_changes_nothing() {
 }
 
 #[test]
+fn what_a_newer_version_left_in_force_is_refused_and_stays() {
+    let Some(root) =
+        Root::make("enforcer: what a newer version left in force is refused and stays")
+    else {
+        return;
+    };
+    let newer = Enforcer::start(root.place.clone(), 1000, true).expect("a start");
+    let settings = Settings {
+        contract: CONTRACT + 1,
+        ..newer.maps.settings().expect("settings")
+    };
+    newer.maps.set_settings(settings).expect("written");
+    let before = newer.image().expect("an image");
+    let error = Enforcer::start(root.place.clone(), 7, false).err();
+    assert!(
+        matches!(error, Some(EnforcerError::NewerVersion { found, .. }) if found == CONTRACT + 1),
+        "{error:?}"
+    );
+    assert_eq!(newer.inspect().expect("findings"), []);
+    assert_eq!(newer.image().expect("an image"), before);
+    assert!(newer.is_stopped(), "the emergency block of the newer one");
+}
+
+#[test]
 fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
     let Some(root) = Root::make(
         "enforcer: a program that was taken out is noticed and put back by the next start",
     ) else {
         return;
     };
-    let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let first = Enforcer::start(root.place.clone(), 1000, false).expect("a start");
     let (gate, id) = first.own()[0];
     let program = sys::program_by_id(id).expect("the gate");
     sys::detach(first.directory.as_fd(), program.as_fd(), gate.point).expect("detached");
@@ -107,7 +131,7 @@ fn a_program_that_was_taken_out_is_noticed_and_put_back_by_the_next_start() {
         [Finding::Missing { program: "egress" }]
     );
     drop((first, program));
-    let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    let second = Enforcer::start(root.place.clone(), 1000, false).expect("a second start");
     assert_eq!(
         *second.started(),
         Started::TookOver {
@@ -122,7 +146,7 @@ fn programs_that_were_taken_out_are_put_back_onto_the_same_maps() {
     let Some(root) = Root::make("enforcer: repair") else {
         return;
     };
-    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let enforcer = Enforcer::start(root.place.clone(), 1000, false).expect("a start");
     let sandbox = egress_common::Sandbox {
         id: SandboxId(7),
         ..Default::default()
@@ -136,7 +160,7 @@ fn programs_that_were_taken_out_are_put_back_onto_the_same_maps() {
     assert_eq!(enforcer.inspect().expect("findings"), []);
     drop(enforcer);
     // What the programs in force use is what the next agent finds.
-    let next = Enforcer::start(root.place.clone(), 1000).expect("a second start");
+    let next = Enforcer::start(root.place.clone(), 1000, false).expect("a second start");
     assert_eq!(next.image().expect("an image"), before);
 }
 
@@ -148,7 +172,7 @@ fn maps_of_another_layout_are_refused_and_stay_in_force() {
     };
     let directory = File::open(&root.place.path).expect("the root");
     // A program of our name on a map of our name with another value size.
-    let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let first = Enforcer::start(root.place.clone(), 1000, false).expect("a start");
     let layouts = object::layouts().expect("layouts");
     assert_eq!(layouts.len(), names::MAPS.len());
     let predecessor = Predecessor::find(directory.as_fd(), &root.place.path)
@@ -190,7 +214,7 @@ fn the_programs_stay_within_the_verifier_budget() {
     let Some(root) = Root::make("enforcer: the programs stay within the verifier budget") else {
         return;
     };
-    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let enforcer = Enforcer::start(root.place.clone(), 1000, false).expect("a start");
     let statistics = enforcer.statistics();
     assert_eq!(statistics.len(), HOOKS.len() + hooks::LINK_HOOKS.len());
     for program in statistics {
@@ -207,7 +231,7 @@ fn a_full_map_is_told_from_other_errors() {
     let Some(root) = Root::make("enforcer: a full map is told from other errors") else {
         return;
     };
-    let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
+    let enforcer = Enforcer::start(root.place.clone(), 1000, false).expect("a start");
     let sandbox = egress_common::Sandbox::default();
     let error = (1..=MAX_SANDBOXES as u64 + 1)
         .find_map(|n| {

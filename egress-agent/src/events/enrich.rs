@@ -14,6 +14,9 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
     let event = &report.event;
     let known = (event.sandbox != SandboxId(0)).then_some(event.sandbox);
     let facts = known.and_then(|id| context.sandbox(id));
+    let relaxations = facts
+        .as_ref()
+        .map_or_else(Vec::new, |facts| facts.relaxations.clone());
     let attribution = facts.as_ref().and_then(|facts| facts.attribution.clone());
     let (sandbox, policy) = facts.map(|facts| (facts.name, facts.policy)).unzip();
     let refused = report.outcome != Outcome::Allowed;
@@ -27,6 +30,7 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
         sandbox_id: known,
         sandbox,
         policy,
+        relaxations,
         attribution,
         process,
         command,
@@ -129,7 +133,7 @@ pub(super) mod tests {
     use super::*;
     use crate::events::SandboxFacts;
     use crate::events::report::tests::denial;
-    use crate::model::{Attribution, DomainName, RuleOrigin};
+    use crate::model::{Attribution, DomainName, Relaxation, RuleOrigin};
     use egress_common::{CgroupId, NameId, Reason, RuleId};
     use std::path::PathBuf;
     use std::sync::Arc;
@@ -142,6 +146,7 @@ pub(super) mod tests {
             (id == SandboxId(3)).then(|| SandboxFacts {
                 name: "build".to_owned(),
                 policy: "ci".to_owned(),
+                relaxations: vec![Relaxation::Ptrace],
                 attribution: Some(Arc::new(Attribution {
                     task: Some("T-17".to_owned()),
                     ..Attribution::default()
@@ -177,6 +182,7 @@ pub(super) mod tests {
         assert_eq!(record.kind, RecordKind::Flow);
         assert_eq!(record.sandbox.as_deref(), Some("build"));
         assert_eq!(record.policy.as_deref(), Some("ci"));
+        assert_eq!(record.relaxations, [Relaxation::Ptrace]);
         let attribution = record.attribution.expect("an attribution");
         assert_eq!(attribution.task.as_deref(), Some("T-17"));
         assert_eq!(record.process, Some(4242));

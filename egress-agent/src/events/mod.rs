@@ -24,7 +24,7 @@ pub use loss::Source;
 pub use pipeline::Pipeline;
 pub use report::{Malformed, Report};
 
-use crate::model::{Attribution, DomainName, RuleOrigin};
+use crate::model::{Attribution, DomainName, Relaxation, RuleOrigin};
 use egress_common::{Event, NameId, RuleId, SandboxId};
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub struct SandboxFacts {
     pub name: String,
     /// The name of its policy.
     pub policy: String,
+    /// The points of its fence that are open.
+    pub relaxations: Vec<Relaxation>,
     /// On whose behalf it runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
 }

@@ -9,6 +9,7 @@ pub mod attribution;
 pub mod link;
 pub mod name;
 pub mod record;
+pub mod relaxation;
 pub mod rule;
 pub mod sandbox;
 
@@ -16,5 +17,6 @@ pub use attribution::{Attribution, AttributionError};
 pub use link::{LinkSpec, MacAddress, MacAddressError};
 pub use name::{DomainName, DomainPattern, NameError};
 pub use record::{Record, RecordKind};
+pub use relaxation::{Relaxation, RelaxationError};
 pub use rule::{PortRange, RuleOrigin, Transport};
 pub use sandbox::{SandboxName, SandboxNameError};

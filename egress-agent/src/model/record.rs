@@ -1,6 +1,7 @@
 //! What the audit store keeps: one decision, with everything that explains it.
 
 use crate::model::attribution::Attribution;
+use crate::model::relaxation::Relaxation;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
@@ -21,17 +22,32 @@ pub enum RecordKind {
     Agent,
     /// Something could not be recorded; `count` says how much.
     Loss,
+    /// A limit was reached: connections, bytes, queries, resources.
+    Limit,
+    /// An alert rule fired.
+    Alert,
+    /// A permission was asked for, given or refused by a person.
+    Approval,
+    /// Emergency block and release.
+    Emergency,
+    /// The evidence itself: keys, retention, the end of an earlier file.
+    Evidence,
 }
 
 impl RecordKind {
     /// All kinds.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 11] = [
         Self::Flow,
         Self::Dns,
         Self::Sandbox,
         Self::Policy,
         Self::Agent,
         Self::Loss,
+        Self::Limit,
+        Self::Alert,
+        Self::Approval,
+        Self::Emergency,
+        Self::Evidence,
     ];
 
     /// The stable name.
@@ -43,11 +59,20 @@ impl RecordKind {
             Self::Policy => "policy",
             Self::Agent => "agent",
             Self::Loss => "loss",
+            Self::Limit => "limit",
+            Self::Alert => "alert",
+            Self::Approval => "approval",
+            Self::Emergency => "emergency",
+            Self::Evidence => "evidence",
         }
     }
 }
 
 /// One audit record. Absent means unknown or not applicable, never guessed.
+///
+/// A new field goes here, into `audit::body` (what is hashed and kept), into
+/// `audit::StoredRecord` (what is read) and into the table of `docs/audit.md`;
+/// the tests of the latter two fail until all agree.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Record {
     /// When it happened, UTC.
@@ -60,6 +85,8 @@ pub struct Record {
     pub sandbox: Option<String>,
     /// The policy's name.
     pub policy: Option<String>,
+    /// The points of the fence that are open for the sandbox; none is the usual.
+    pub relaxations: Vec<Relaxation>,
     /// On whose behalf the sandbox runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
     /// Process (thread group) id.
@@ -86,6 +113,13 @@ pub struct Record {
     pub outcome: Option<Outcome>,
     /// Why it was refused.
     pub reason: Option<Reason>,
+    /// Who did it, where a person or a program acted on the agent: a user name,
+    /// a key, a rule.
+    pub actor: Option<String>,
+    /// SHA-256 of what the record is about, in hexadecimal: the policies in force.
+    pub digest: Option<String>,
+    /// What changed, as a unified diff.
+    pub diff: Option<String>,
     /// How many alike this record stands for, itself included; at least 1.
     pub count: u64,
     /// Anything else worth telling a person: the line that would allow it, what
@@ -102,6 +136,7 @@ impl Record {
             sandbox_id: None,
             sandbox: None,
             policy: None,
+            relaxations: Vec::new(),
             attribution: None,
             process: None,
             command: None,
@@ -115,6 +150,9 @@ impl Record {
             rule: None,
             outcome: None,
             reason: None,
+            actor: None,
+            digest: None,
+            diff: None,
             count: 1,
             detail: None,
         }

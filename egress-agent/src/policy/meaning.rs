@@ -8,6 +8,7 @@ use super::ranges::NetworkIndex;
 use super::rule::{BlockEntry, Rule};
 use super::wire::{Document, Read};
 use super::yaml::{self, Value};
+use crate::model::Relaxation;
 use egress_common::Mode;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -40,6 +41,8 @@ pub struct Policy {
     pub dns: DnsSettings,
     /// Who the command runs as, if the policy says.
     pub user: Option<UserSetting>,
+    /// The points of the fence that are open for its sandboxes, in order, each once.
+    pub relaxed: Vec<Relaxation>,
     /// What this policy gives away beyond the usual, in plain words with the line.
     pub relaxations: Vec<String>,
     pub(super) allowed_names: NameIndex,

@@ -46,9 +46,16 @@ pub fn diagnostics_text(diagnostics: &[Diagnostic], colour: Colour) -> String {
         if let Some(help) = &diagnostic.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
-        renderer.render(&[group])
+        harmless(&renderer.render(&[group]))
     });
     rendered.map(|text| text + "\n").collect()
+}
+
+/// The renderer draws ASCII control characters of the source as pictures and
+/// leaves those of Latin-1 (U+0080 to U+009F), which steer some terminals too.
+fn harmless(rendered: &str) -> String {
+    let is_latin_control = |c| ('\u{80}'..='\u{9f}').contains(&c);
+    rendered.replace(is_latin_control, "\u{fffd}")
 }
 
 /// Diagnostics for `-o json`: an array of objects with `code`, `severity`,
@@ -193,4 +200,24 @@ fn mode(mode: Mode) -> &'static str {
 
 fn counted(count: usize, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jiff::Timestamp;
+
+    #[test]
+    fn control_characters_of_a_policy_do_not_reach_the_terminal() {
+        for control in ('\u{0}'..='\u{9f}').filter(|c| c.is_control() && *c != '\n') {
+            let text = format!("name: \"{control}\"\nnonsense{control}: 1\n");
+            let problems = Policy::parse("p.yaml", &text, Timestamp::UNIX_EPOCH);
+            let problems = problems.expect_err("it is no policy");
+            let shown = diagnostics_text(&problems, Colour::No);
+            assert!(
+                !shown.chars().any(|c| c.is_control() && c != '\n'),
+                "{control:?}: {shown:?}"
+            );
+        }
+    }
 }

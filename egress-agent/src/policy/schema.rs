@@ -17,7 +17,11 @@ pub fn json_schema() -> Value {
         ("Allow", "required", json!(["protocols"])),
         ("Allow", "oneOf", destination.clone()),
         ("Block", "oneOf", destination),
-        ("Applies", "required", json!(["sandbox"])),
+        (
+            "Applies",
+            "oneOf",
+            json!([{ "required": ["sandbox"] }, { "required": ["interface"] }]),
+        ),
     ] {
         schema["$defs"][block][key] = value;
     }

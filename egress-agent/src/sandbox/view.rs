@@ -8,6 +8,7 @@
 //! `/run` is replaced as a whole: a socket that is hidden by itself comes back
 //! when its owner makes it anew.
 
+use crate::model::Relaxation;
 use crate::sandbox::mount_table::{self, Mount};
 use std::collections::BTreeSet;
 use std::ffi::CString;
@@ -17,10 +18,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
-/// File systems through which processes are moved, programs are found, or the
-/// kernel is steered.
+/// File systems through which processes are moved, programs are found, the
+/// kernel is steered, or messages reach processes outside.
 const CONTROL_FILE_SYSTEMS: &[&str] = &[
-    "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "configfs", "efivarfs",
+    "cgroup", "cgroup2", "bpf", "tracefs", "debugfs", "configfs", "efivarfs", "mqueue",
 ];
 
 /// Directories of daemons' sockets outside `/run`. The single sockets in them
@@ -53,6 +54,10 @@ const RUN: &str = "/run";
 /// More sockets than this are not hidden one by one.
 const MAX_SOCKETS: usize = 8192;
 
+/// More of the host's sockets cannot be kept in reach: the child that keeps them
+/// cannot allocate.
+pub(super) const MAX_HOST_SOCKETS: usize = 16;
+
 /// A plan: what happens to which path, in the order of the fields.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct View {
@@ -60,6 +65,10 @@ pub(super) struct View {
     pub hidden_directories: Vec<CString>,
     /// Sockets and devices that lead nowhere.
     pub hidden_files: Vec<CString>,
+    /// The host's sockets that can be reached all the same.
+    pub host_sockets: Vec<CString>,
+    /// Directories that are made for them, outermost first.
+    pub host_socket_directories: Vec<CString>,
     /// Directories that are made in the sandbox's own `/run`, outermost first.
     pub run_directories: Vec<CString>,
     /// The resolver configuration.
@@ -99,6 +108,15 @@ pub enum ViewError {
     /// Without a `/run` of the sandbox's own, files would be made in the host's.
     #[error("/run is not a directory of this host; make it: `mkdir -m 755 /run`")]
     NoRun,
+    /// What a policy names is no socket.
+    #[error(
+        "the policy opens the host's socket {0}, and there is none: {1}; start its service, or take \
+         it out of `sandbox.relax`"
+    )]
+    NoHostSocket(PathBuf, io::Error),
+    /// More than can be kept.
+    #[error("`sandbox.relax` names more than {MAX_HOST_SOCKETS} sockets of the host")]
+    TooManyHostSockets,
     /// A path holds a zero byte, so the table it came from was not understood.
     #[error("{0:?} is no path")]
     Path(PathBuf),
@@ -119,7 +137,11 @@ pub fn resolv_conf(nameserver: IpAddr) -> String {
 
 impl View {
     /// Looks at the host and plans.
-    pub(super) fn plan(resolv_conf: Option<String>, root_user: bool) -> Result<Self, ViewError> {
+    pub(super) fn plan(
+        resolv_conf: Option<String>,
+        root_user: bool,
+        relaxed: &[Relaxation],
+    ) -> Result<Self, ViewError> {
         let read = |path: &'static str| move |source| ViewError::Read { path, source };
         let mounts = mount_table::read().map_err(read("/proc/self/mountinfo"))?;
         let sockets = std::fs::read("/proc/net/unix").map_err(read("/proc/net/unix"))?;
@@ -131,10 +153,13 @@ impl View {
         if sockets.len() > MAX_SOCKETS {
             return Err(ViewError::TooManySockets);
         }
+        let (shown, above) = host_sockets(relaxed, &hidden)?;
         let devices = DEVICES.iter().map(PathBuf::from).filter(|d| d.exists());
         let mut view = Self {
             hidden_directories: paths(hidden)?,
             hidden_files: paths(sockets.into_iter().chain(devices))?,
+            host_sockets: paths(shown)?,
+            host_socket_directories: paths(above)?,
             ..Self::default()
         };
         if let Some(content) = resolv_conf {
@@ -267,6 +292,40 @@ fn sockets_with_a_path(table: &[u8], hidden: &BTreeSet<PathBuf>) -> BTreeSet<Pat
                 .is_ok_and(|metadata| metadata.file_type().is_socket())
         })
         .collect()
+}
+
+/// The host's sockets that stay in reach, where they really lie, and the
+/// directories above them that are empty inside.
+fn host_sockets(
+    relaxed: &[Relaxation],
+    hidden: &BTreeSet<PathBuf>,
+) -> Result<(BTreeSet<PathBuf>, BTreeSet<PathBuf>), ViewError> {
+    let mut shown = BTreeSet::new();
+    let mut above = BTreeSet::new();
+    for relaxation in relaxed {
+        let Relaxation::HostSocket(named) = relaxation else {
+            continue;
+        };
+        let none = |error| ViewError::NoHostSocket(named.clone(), error);
+        let path = named.canonicalize().map_err(none)?;
+        let metadata = path.symlink_metadata().map_err(none)?;
+        if !metadata.file_type().is_socket() {
+            return Err(none(io::Error::other("it is something else")));
+        }
+        let emptied = path.ancestors().position(|above| hidden.contains(above));
+        // Of the path's ancestors, itself first, those below the emptied one.
+        above.extend(
+            path.ancestors()
+                .take(emptied.unwrap_or(0))
+                .skip(1)
+                .map(Path::to_owned),
+        );
+        shown.insert(path);
+    }
+    if shown.len() > MAX_HOST_SOCKETS {
+        return Err(ViewError::TooManyHostSockets);
+    }
+    Ok((shown, above))
 }
 
 fn paths(all: impl IntoIterator<Item = PathBuf>) -> Result<Vec<CString>, ViewError> {

@@ -1,7 +1,7 @@
 //! `connect` and `sendmsg`: the courtesy. They give an errno at once, and know
 //! the process; what they let pass is judged again by the packet hook.
 
-use super::{Judged, Passed, identify, note, redirect, settle};
+use super::{Judged, Passed, identify, note, redirect, settle, stop_in_emergency};
 use crate::context::{Address, Family, current_cgroup};
 use crate::emit::Seen;
 use crate::lookups::{self, AtCall};
@@ -25,6 +25,7 @@ pub fn connect<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
     let (ip, port) = address.endpoint::<F>();
     seen.ip = ip;
     seen.port = port;
+    stop_in_emergency(current_cgroup, seen)?;
     let protocol = transport(address, seen)?;
     let to = Destination { ip, port, protocol };
     if port == Port::DNS {
@@ -49,6 +50,7 @@ pub fn sendmsg<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
     let (ip, port) = address.endpoint::<F>();
     seen.ip = ip;
     seen.port = port;
+    stop_in_emergency(current_cgroup, seen)?;
     let protocol = transport(address, seen)?;
     let to = Destination { ip, port, protocol };
     if port == Port::DNS {

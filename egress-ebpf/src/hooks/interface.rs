@@ -50,6 +50,9 @@ fn identify(interface: u32, seen: &mut Seen) -> Result<Behind, Reason> {
 #[inline(always)]
 pub fn leaves(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
     let interface = frame.interface();
+    if let Err(emergency) = lookups::emergency().admit() {
+        return refuse(interface, emergency, seen);
+    }
     let Some(ethernet) = frame.ethernet() else {
         return refuse(interface, Reason::LinkFrame, seen);
     };
@@ -72,12 +75,13 @@ pub fn leaves(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
     }
 }
 
-/// Refuses what could not be read; in the name of the sandbox, if there is one.
+/// Refuses what could not be read, or everything; in the name of the sandbox,
+/// if there is one.
 #[inline(always)]
 fn refuse(interface: u32, reason: Reason, seen: &mut Seen) -> Ruling {
-    Some(Err(match identify(interface, seen) {
-        Ok(_) => reason,
-        Err(unknown) => unknown,
+    Some(Err(match (identify(interface, seen), reason) {
+        (Ok(_), reason) | (Err(_), reason @ Reason::Emergency) => reason,
+        (Err(unknown), _) => unknown,
     }))
 }
 
@@ -317,6 +321,9 @@ fn is_dhcp(frame: &Frame<'_>, ethernet: &Ethernet, packet: &Packet, behind: &Beh
 #[inline(always)]
 pub fn reaches(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
     let interface = frame.interface();
+    if let Err(emergency) = lookups::emergency().admit() {
+        return refuse(interface, emergency, seen);
+    }
     let Some(ethernet) = frame.ethernet() else {
         return refuse(interface, Reason::LinkFrame, seen);
     };

@@ -24,6 +24,22 @@ pub enum Passed {
 /// A hook's result.
 pub type Judged = Result<Passed, Reason>;
 
+/// Refuses everything while the emergency block is in force. Every hook that
+/// could let something leave or enter asks this first, before what a socket
+/// remembers, before DNS and loopback, and whatever the mode of the policy.
+#[inline(always)]
+fn stop_in_emergency(
+    cgroup: impl FnOnce() -> Option<CgroupId>,
+    seen: &mut Seen,
+) -> Result<(), Reason> {
+    let admitted = lookups::emergency().admit();
+    if admitted.is_err() {
+        // So that the record can name the sandbox; what is in none is stopped too.
+        let _ = identify(cgroup(), seen);
+    }
+    admitted
+}
+
 /// Finds the sandbox of a cgroup and notes it.
 #[inline(always)]
 fn identify(cgroup: Option<CgroupId>, seen: &mut Seen) -> Result<(CgroupId, Sandbox), Reason> {

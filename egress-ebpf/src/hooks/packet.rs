@@ -1,6 +1,6 @@
 //! `cgroup_skb`: the gate. Nothing leaves or enters unless these say so.
 
-use super::{Judged, Passed, identify, note, settle};
+use super::{Judged, Passed, identify, note, settle, stop_in_emergency};
 use crate::context::{Packet, Skb, Socket};
 use crate::emit::{Seen, count};
 use crate::lookups::{self, AtPacket};
@@ -20,6 +20,7 @@ pub fn egress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
     if let Ok(packet) = &packet {
         note(&packet.to, seen);
     }
+    stop_in_emergency(|| skb.cgroup(), seen)?;
     let cgroup = skb.cgroup().ok_or(Reason::UnknownSandbox)?;
     seen.cgroup = cgroup;
     let socket = skb.socket();
@@ -228,6 +229,7 @@ pub(super) fn may_ask(cgroup: CgroupId) -> bool {
 /// `cgroup_skb/ingress`: only what answers.
 #[inline(always)]
 pub fn ingress(skb: &Skb<'_>, seen: &mut Seen) -> Judged {
+    stop_in_emergency(|| skb.cgroup(), seen)?;
     let socket = skb.socket();
     let packet = skb.packet()?;
     // A connection that has a peer began with a packet that egress let pass.

@@ -36,7 +36,7 @@ pub fn start(root: &Path, level: u32, sandbox: &Path) -> io::Result<Enforcer> {
         level,
     };
     let failed = |error: EnforcerError| io::Error::other(error.to_string());
-    let enforcer = Enforcer::start(place, EVENTS_PER_SECOND).map_err(failed)?;
+    let enforcer = Enforcer::start(place, EVENTS_PER_SECOND, false).map_err(failed)?;
     let current = enforcer.image().map_err(failed)?;
     let wanted = Image {
         settings: current.settings,

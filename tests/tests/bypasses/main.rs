@@ -8,5 +8,6 @@ mod identity;
 mod loopback;
 #[path = "../policy/mod.rs"]
 mod policy;
+mod relaxed;
 mod scene;
 mod sockets;

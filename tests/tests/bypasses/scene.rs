@@ -86,14 +86,3 @@ pub fn through_v6(device: u32) -> String {
     bytes.extend(device.to_ne_bytes());
     hexadecimal(&bytes)
 }
-
-/// Says past the capture that a test cannot be made on this kernel, and why.
-pub fn skipped(test: &str, missing: &str) {
-    use std::io::Write;
-    let mark = egress_tests::privilege::SKIP_MARK;
-    // Where stderr is closed nobody counts skips.
-    let _ = writeln!(
-        std::io::stderr(),
-        "{mark} {test}: this kernel has no {missing}"
-    );
-}

@@ -95,13 +95,9 @@ fn a_revoked_connection_is_reset_at_both_ends() {
     let reload = agent.egressctl(&["reload"]).expect("egressctl starts");
     let (status, _, errors) = reload.finish();
     assert!(status.success(), "{errors}");
-    /// `FIN` is 1, `RST` is 4.
-    const RST: u8 = 4;
-    let reset = world.sniffer.awaits(|packet| {
-        packet.protocol == Some(egress_tests::packet::TCP)
-            && packet.port == Some(80)
-            && packet.flags.is_some_and(|flags| flags & RST != 0)
-    });
+    let reset = world
+        .sniffer
+        .awaits(|packet| packet.is_reset && packet.port == Some(80));
     assert!(reset, "the far end was not told: {:?}", world.sniffer.packets());
     let attempts = egress_tests::probe::rest(live);
     let refused = attempts[0].failed();

@@ -59,6 +59,7 @@ fn check(workspace: &Path) -> io::Result<Vec<Finding>> {
         findings.extend(registry_hosts(&path, &text));
         if path.ends_with(".rs") {
             findings.extend(shape(&path, &text));
+            findings.extend(skips(&path, &text));
             findings.extend(modules::check(&path, &text));
             tests.append(&mut ledger::tests_of(&text));
         }
@@ -88,6 +89,22 @@ fn shape(path: &str, text: &str) -> Vec<Finding> {
         findings.push(Finding::new(path, lines, message));
     }
     findings
+}
+
+/// A test is skipped by the one facility that justifies skips, or not at all.
+fn skips(path: &str, text: &str) -> Vec<Finding> {
+    if rules::SKIP_ROOMS.contains(&path) {
+        return Vec::new();
+    }
+    let code = source::code_of(text);
+    let ignored = code.match_indices("#[ignore").map(|(at, _)| at);
+    let marked = source::words(&code).filter(|(word, _)| *word == "SKIP_MARK");
+    let places = ignored.chain(marked.map(|(_, end)| end));
+    let message = "skips a test by itself; ask `egress_tests::feature::granted` or \
+                   `egress_tests::privilege::granted`, which say why and check it";
+    places
+        .map(|at| Finding::new(path, source::line_of(&code, at), message.into()))
+        .collect()
 }
 
 fn registry_hosts(path: &str, text: &str) -> Vec<Finding> {
@@ -145,6 +162,21 @@ mod tests {
         assert_eq!(shape("a.rs", &long).len(), 1);
         assert_eq!(shape("a.rs", "fn f() {}").len(), 1);
         assert_eq!(shape("a.rs", "//! Says what it is.").len(), 0);
+    }
+
+    #[test]
+    fn a_test_that_skips_by_itself_is_found() {
+        for bad in [
+            "#[ignore]\nfn t() {}",
+            "#[test]\n#[ignore = \"x\"]",
+            "print(SKIP_MARK)",
+        ] {
+            assert_eq!(skips("tests/tests/a.rs", bad).len(), 1, "{bad}");
+        }
+        for good in ["// #[ignore]", "let SKIP_MARKS = 1;", "\"SKIP_MARK\""] {
+            assert_eq!(skips("tests/tests/a.rs", good).len(), 0, "{good}");
+        }
+        assert_eq!(skips(rules::SKIP_ROOMS[0], "print(SKIP_MARK)").len(), 0);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use suite::Built;
+pub use suite::SMOKE;
 
 /// Statuses by which a failure of the machine is told from one of the work, as
 /// `timeout` and `docker run` have them.
@@ -58,7 +59,8 @@ pub struct Options {
 
 #[derive(clap::Subcommand)]
 enum Action {
-    /// Runs suites: unit, enforcement, bypasses, reload, operations, equivalence,
+    /// Runs suites: unit, enforcement, bypasses, resilience, reload, operations,
+    /// equivalence, smoke (what `cargo xtask test` runs),
     /// or any program of `tests/`.
     Test {
         /// Suites, each in a boot of its own.
@@ -121,10 +123,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// Runs suites on a kernel and returns what they counted, for the summary of
 /// everything.
-pub fn count(kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
+pub fn count(ground: &Ground, kernel: Kernel, suites: &[&str]) -> Result<Tally, Failure> {
     const LIMIT: Duration = Duration::from_secs(900);
     let suites: Vec<String> = suites.iter().map(|&suite| suite.to_owned()).collect();
-    let cells = test(&Ground::prepare(false)?, &[kernel], &suites, &[], LIMIT)?;
+    let cells = test(ground, &[kernel], &suites, &[], LIMIT)?;
     let mut sum = Tally::default();
     for cell in &cells {
         sum.add(cell.tally);
@@ -158,7 +160,12 @@ fn test(
                 return Err(Failure::new(format!("there is no suite `{suite}`")));
             }
             let share = built.share(&ground.cache, &programs, arguments)?;
-            let (ending, streams) = ground.boot(kernel, &bootable, &share, suite, limit)?;
+            let boot = || ground.boot(kernel, &bootable, &share, suite, limit);
+            let (mut ending, mut streams) = boot()?;
+            if matches!(ending, Ending::Died { .. }) && streams.stdout().is_empty() {
+                eprintln!("vm: the machine died before the work began; once more");
+                (ending, streams) = boot()?;
+            }
             let mut tally = Tally::default();
             for line in streams.stdout().lines().chain(streams.stderr().lines()) {
                 tally.line(line);
@@ -222,7 +229,7 @@ fn print(cells: &[Cell]) {
 }
 
 /// What every boot stands on.
-struct Ground {
+pub struct Ground {
     cache: PathBuf,
     root: PathBuf,
     /// One machine at a time: two would be each other's noise, and both would
@@ -231,7 +238,8 @@ struct Ground {
 }
 
 impl Ground {
-    fn prepare(refresh: bool) -> Result<Self, Failure> {
+    /// Installs what is missing, and makes the root file system where there is none.
+    pub fn prepare(refresh: bool) -> Result<Self, Failure> {
         setup::provide(&PROGRAMS)?;
         let cache = shell::workspace().join("target/vm");
         fs::create_dir_all(&cache).map_err(unwritable(&cache))?;

@@ -10,18 +10,23 @@ use std::path::{Path, PathBuf};
 /// The product's programs, which tests look for one directory above themselves.
 const PRODUCT: [&str; 3] = ["egressctl", "egress-agent", "egress-probe"];
 
+/// The suite that every run of all tests has on one kernel.
+pub const SMOKE: &str = "smoke";
+
 /// The name of the unit tests' program among the others.
 const UNIT: &str = "egress_agent";
 
 /// Groups of test programs: the unit tests that need a kernel, and the product
 /// exercised from outside. Every other program of `tests/` is a suite by
 /// itself.
-const GROUPS: [(&str, &[&str]); 5] = [
+const GROUPS: [(&str, &[&str]); 6] = [
     ("unit", &[UNIT]),
     (
         "enforcement",
         &["harness", "enforcement", "cross_sandbox", "resolver"],
     ),
+    // What `cargo xtask test` runs on one kernel, in one boot.
+    (SMOKE, &[UNIT, "cross_sandbox"]),
     ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
     ("operations", &["lifecycle", "neighbours", "errors"]),
@@ -29,11 +34,12 @@ const GROUPS: [(&str, &[&str]); 5] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 7] = [
+const ALL: [&str; 8] = [
     "unit",
     "enforcement",
     "bypasses",
     "interface",
+    "resilience",
     "reload",
     "operations",
     "equivalence",
@@ -125,7 +131,8 @@ fn script(programs: &[&str], arguments: &[String]) -> String {
         let _ = write!(line, " '{}'", argument.replace('\'', r"'\''"));
         line
     });
-    let mut script = format!("cd /share\nexport {MUST_RUN}=1 RUST_BACKTRACE=1\nstatus=0\n");
+    let mut script =
+        format!("cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 RUST_BACKTRACE=1\nstatus=0\n");
     for program in programs {
         let filter = if *program == UNIT {
             // The counts that the verifier walks are printed by a passing test.

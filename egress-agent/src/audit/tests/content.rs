@@ -1,10 +1,8 @@
 //! What is written is what is read: every field, every filter.
 
 use super::*;
-use crate::audit::StoredRule;
-use crate::model::{Attribution, RuleOrigin};
+use crate::model::{Attribution, Relaxation, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn attribution() -> Attribution {
@@ -17,11 +15,15 @@ fn attribution() -> Attribution {
     }
 }
 
-fn full() -> Record {
+pub(in crate::audit) fn full() -> Record {
     Record {
         sandbox_id: Some(SandboxId(u32::MAX)),
         sandbox: Some("build".to_owned()),
         policy: Some("ci".to_owned()),
+        relaxations: vec![
+            Relaxation::Ptrace,
+            Relaxation::HostSocket("/run/a,b \"c\"".into()),
+        ],
         attribution: Some(Arc::new(attribution())),
         process: Some(4242),
         command: Some("cu\0rl \u{1b}é".to_owned()),
@@ -39,6 +41,9 @@ fn full() -> Record {
         }),
         outcome: Some(Outcome::WouldDeny),
         reason: Some(Reason::NoRule),
+        actor: Some("alice".to_owned()),
+        digest: Some("00ff".to_owned()),
+        diff: Some("-a\n+b\n".to_owned()),
         count: 1 << 40,
         detail: Some("'); DROP TABLE records; --".to_owned()),
         ..Record::new(
@@ -59,65 +64,68 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
     ));
     store.close(LONG).await.expect("all written");
 
-    let nothing = StoredRecord {
-        sequence: 2,
-        time: "2026-11-20T08:30:01Z".parse().expect("a time"),
-        kind: "agent".to_owned(),
-        sandbox_id: None,
-        sandbox: None,
-        policy: None,
-        task: None,
-        session: None,
-        project: None,
-        on_behalf_of: None,
-        labels: BTreeMap::new(),
-        process: None,
-        command: None,
-        user: None,
-        hook: None,
-        address: None,
-        port: None,
-        protocol: None,
-        name: None,
-        query_type: None,
-        rule: None,
-        verdict: None,
-        reason: None,
-        count: 1,
-        detail: None,
+    let stored = all(&path).await;
+    let [everything, nothing] = stored.as_slice() else {
+        panic!("{stored:#?}");
     };
-    let everything = StoredRecord {
-        sequence: 1,
-        time: "2026-11-20T08:30:00.123456Z".parse().expect("a time"),
-        kind: "dns".to_owned(),
-        sandbox_id: Some(u32::MAX),
-        sandbox: Some("build".to_owned()),
-        policy: Some("ci".to_owned()),
-        task: attribution().task,
-        session: attribution().session,
-        project: attribution().project,
-        on_behalf_of: attribution().on_behalf_of,
-        labels: attribution().labels,
-        process: Some(4242),
-        command: Some("cu\0rl \u{1b}é".to_owned()),
-        user: Some(u32::MAX - 1),
-        hook: Some("connect".to_owned()),
-        address: "2001:db8::7".parse().ok(),
-        port: Some(65_535),
-        protocol: Some("tcp".to_owned()),
-        name: Some("api.example.com".to_owned()),
-        query_type: Some("AAAA".to_owned()),
-        rule: Some(StoredRule {
-            file: "/etc/egress/policies.d/ci.yaml".to_owned(),
-            line: 7,
-            text: "domain api.example.com".to_owned(),
-        }),
-        verdict: Some("would_deny".to_owned()),
-        reason: Some("no_rule".to_owned()),
-        count: 1 << 40,
-        detail: Some("'); DROP TABLE records; --".to_owned()),
-    };
-    assert_eq!(all(&path).await, [everything, nothing]);
+    let json = |record: &StoredRecord| serde_json::to_value(record).expect("JSON");
+    let (mut everything, mut nothing) = (json(everything), json(nothing));
+    for record in [&mut everything, &mut nothing] {
+        let id = record["id"].take();
+        let id: uuid::Uuid = id.as_str().expect("text").parse().expect("a UUID");
+        assert_eq!(id.get_version_num(), 7);
+        let node = record["node"].take();
+        assert!(node.as_str().is_some_and(|node| !node.is_empty()));
+        record
+            .as_object_mut()
+            .expect("an object")
+            .retain(|_, value| !value.is_null());
+    }
+    let expected = serde_json::json!({
+        "sequence": 1,
+        "time": "2026-11-20T08:30:00.123456Z",
+        "kind": "dns",
+        "sandbox_id": u32::MAX,
+        "sandbox": "build",
+        "policy": "ci",
+        "relaxations": ["ptrace", "host-socket:/run/a,b \"c\""],
+        "task": "T-17",
+        "session": "s 1",
+        "project": "whale",
+        "on_behalf_of": "ada@example.com",
+        "labels": { "team/x": "\"blue\"" },
+        "process": 4242,
+        "command": "cu\0rl \u{1b}é",
+        "user": u32::MAX - 1,
+        "hook": "connect",
+        "address": "2001:db8::7",
+        "port": 65_535,
+        "protocol": "tcp",
+        "name": "api.example.com",
+        "query_type": "AAAA",
+        "rule": {
+            "file": "/etc/egress/policies.d/ci.yaml",
+            "line": 7,
+            "text": "domain api.example.com",
+        },
+        "verdict": "would_deny",
+        "reason": "no_rule",
+        "actor": "alice",
+        "digest": "00ff",
+        "diff": "-a\n+b\n",
+        "count": 1_u64 << 40,
+        "detail": "'); DROP TABLE records; --",
+    });
+    assert_eq!(everything, expected);
+    let expected = serde_json::json!({
+        "sequence": 2,
+        "time": "2026-11-20T08:30:01Z",
+        "kind": "agent",
+        "relaxations": [],
+        "labels": {},
+        "count": 1,
+    });
+    assert_eq!(nothing, expected);
 }
 
 /// A store with records 1 to 6, whose numbers are their processes.

@@ -9,7 +9,7 @@ pub use compiled::Compiled;
 use crate::enforcer::boot_now;
 use crate::grants::{Bounds, Changes, Ledger};
 use crate::image::{self, Change, Image};
-use crate::model::{Attribution, DomainName, LinkSpec, RuleOrigin, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, Relaxation, RuleOrigin, SandboxName};
 use crate::policy::{NameVerdict, Policy, PolicySet};
 use compiled::rule_for;
 use egress_common::{
@@ -36,6 +36,8 @@ pub struct Member {
     pub owner: u32,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
+    /// The points of its fence that are open since it began.
+    pub relaxed: Vec<Relaxation>,
     /// On whose behalf it runs, if anybody said.
     pub attribution: Option<Arc<Attribution>>,
     /// The interface that it is behind, if it is no cgroup.
@@ -51,8 +53,6 @@ pub struct Newcomer {
     pub cgroup: CgroupId,
     /// See [`Member::owner`].
     pub owner: u32,
-    /// See [`Member::relaxations`].
-    pub relaxations: Vec<String>,
     /// See [`Member::attribution`].
     pub attribution: Option<Arc<Attribution>>,
     /// See [`Member::link`].
@@ -66,7 +66,6 @@ impl Newcomer {
             name,
             cgroup,
             owner,
-            relaxations: Vec::new(),
             attribution: None,
             link: None,
         }
@@ -247,7 +246,8 @@ impl Book {
             policy: policy.name.clone(),
             began: now,
             owner: newcomer.owner,
-            relaxations: newcomer.relaxations,
+            relaxations: policy.relaxations.clone(),
+            relaxed: policy.relaxed.clone(),
             attribution: newcomer.attribution,
             link: newcomer.link,
         };

@@ -42,6 +42,7 @@ pub fn compile(
     let applies_to = settings::applies_to(document, report);
     let interfaces = settings::interfaces(document, report);
     let dns = settings::dns(document, report);
+    let relaxed = settings::relaxed(document, report);
     let mut policy = Policy {
         name: name?,
         file: Arc::clone(&source.file),
@@ -54,6 +55,7 @@ pub fn compile(
         blocks: read.blocks,
         dns,
         user: settings::user(document),
+        relaxed,
         relaxations: Vec::new(),
         allowed_names,
         blocked_names,

@@ -1,7 +1,7 @@
 //! Everything of a policy that is not a rule.
 
 use super::checks::has_private_inside;
-use crate::model::PortRange;
+use crate::model::{PortRange, Relaxation};
 use crate::policy::Glob;
 use crate::policy::diagnostic::Report;
 use crate::policy::meaning::{DnsSettings, LinkSettings, Policy, UserSetting};
@@ -9,6 +9,7 @@ use crate::policy::rule::Subject;
 use crate::policy::special::{Class, around};
 use crate::policy::wire::{Document, Field, Seconds, User};
 use egress_common::Mode;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What happens to what no rule allows.
@@ -105,6 +106,40 @@ pub fn user(document: &Document) -> Option<UserSetting> {
     })
 }
 
+/// The points of the fence that are to be open.
+pub fn relaxed(document: &Document, report: &mut Report) -> Vec<Relaxation> {
+    let root = user(document).is_some_and(|user| user.is_root());
+    let mut points = BTreeSet::new();
+    points.extend(root.then_some(Relaxation::Root));
+    let items = document
+        .sandbox
+        .iter()
+        .filter_map(|field| field.value.relax.as_ref())
+        .flat_map(|field| &field.value.0);
+    for item in items {
+        let point = &item.value.0;
+        // Root's number is mapped into the namespace, and with it root's files:
+        // the cgroups, once they are mounted there again.
+        if root && *point == Relaxation::UserNamespaces {
+            report.error(
+                "invalid-value",
+                item.span,
+                "`user-namespaces` cannot be had together with `user: root`",
+                "choose another user",
+            );
+        }
+        if !points.insert(point.clone()) {
+            report.error(
+                "duplicate",
+                item.span,
+                format!("`{point}` stands here twice"),
+                "remove one of them",
+            );
+        }
+    }
+    points.into_iter().collect()
+}
+
 /// How names are resolved, with the defaults for what is not written.
 pub fn dns(document: &Document, report: &mut Report) -> DnsSettings {
     let standard = DnsSettings::default();
@@ -159,8 +194,8 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
     if policy.mode == Mode::Shadow {
         words.push("shadow mode: what is not allowed passes, and is only recorded".to_owned());
     }
-    if policy.user.as_ref().is_some_and(UserSetting::is_root) {
-        words.push("the command runs as root".to_owned());
+    for point in &policy.relaxed {
+        words.push(format!("{point}: {}", point.gives_away()));
     }
     if !policy.dns.query_types.is_empty() {
         words.push(format!(

@@ -3,7 +3,7 @@
 use super::block;
 use super::lists::{Groups, Items};
 use super::values::{
-    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Seconds, Text, User,
+    Cidr, Count, Domain, Expiry, PolicyName, PortItem, RecordType, Relax, Seconds, Text, User,
 };
 use super::words::{
     Action, AlwaysTrue, ApiVersion, Enabled, Internal, Logging, ModeWord, ProtocolWord,
@@ -152,6 +152,9 @@ block! {
         network: NetworkBlock,
         /// The user that the command runs as: a name or a number. `root` is a relaxation.
         user: User,
+        /// Points of the fence that are opened: `ptrace` (debuggers), `user-namespaces` (tools
+        /// with sandboxes of their own), `host-socket:/PATH` (a Unix socket of the host).
+        relax: Items<Relax>,
     }
     later {
         "cpu_limit", "memory_limit", "pids_limit", "timeout", "seccomp", "io_limit", "filesystem",

@@ -1,7 +1,7 @@
 //! The values that keys take, each with its reader and its schema.
 
 use super::{Read, wrong_type};
-use crate::model::{DomainPattern, PortRange};
+use crate::model::{DomainPattern, PortRange, Relaxation, RelaxationError};
 use crate::policy::diagnostic::Report;
 use crate::policy::yaml::{Node, Value};
 use ipnet::IpNet;
@@ -388,6 +388,29 @@ schema!(User, { "anyOf": [
     { "type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_.-]{0,31}$" },
     { "type": "integer", "minimum": 0 },
 ] });
+
+/// A point of the fence that a policy opens.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Relax(pub Relaxation);
+
+impl Read for Relax {
+    fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
+        let read = text(node, key, report)?;
+        let help = match read.parse() {
+            Ok(Relaxation::Root) => "write `user: root` instead".to_owned(),
+            Ok(point) => return Some(Self(point)),
+            Err(RelaxationError::Unknown(_)) => {
+                format!("write one of: {}", Relaxation::WRITTEN.join(", "))
+            }
+            Err(error @ RelaxationError::Path(_)) => error.to_string(),
+        };
+        let message = format!("`{key}` cannot hold `{read}`");
+        refuse(node, report, message, &help);
+        None
+    }
+}
+
+schema!(Relax, { "type": "string", "pattern": "^(ptrace|user-namespaces|host-socket:/.+)$" });
 
 /// A DNS record type that a policy may add.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

@@ -253,6 +253,7 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
         Step::HideDirectory => nth(&prepared.view.hidden_directories),
         Step::HideFile => nth(&prepared.view.hidden_files),
         Step::ReadOnly => nth(&prepared.view.read_only),
+        Step::HostSocket => nth(&prepared.view.host_sockets),
         Step::Directory => nth(std::slice::from_ref(&prepared.directory)),
         Step::PidNamespace
         | Step::Clone

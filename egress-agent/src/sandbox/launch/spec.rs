@@ -1,5 +1,6 @@
 //! What is to be started, and its preparation.
 
+use crate::model::Relaxation;
 use crate::sandbox::environment::Environment;
 use crate::sandbox::launch::LaunchError;
 use crate::sandbox::seccomp;
@@ -26,6 +27,8 @@ pub struct LaunchSpec {
     /// The text of its `resolv.conf`; see [`view::resolv_conf`](crate::sandbox::view::resolv_conf).
     /// `None`: the host's, unless that lies in `/run`, which is hidden.
     pub resolv_conf: Option<String>,
+    /// The points of the fence that its policy opens.
+    pub relaxed: Vec<Relaxation>,
     /// Whether signals that this process gets are handed to the command. One
     /// command per process can have them.
     pub forward_signals: bool,
@@ -60,8 +63,8 @@ impl LaunchSpec {
             user: self.user.clone(),
             directory: c_string("the directory", directory.as_os_str())?,
             directory_or_root: self.directory.is_none(),
-            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0)?,
-            filters: seccomp::programs()?,
+            view: View::plan(self.resolv_conf.clone(), self.user.uid == 0, &self.relaxed)?,
+            filters: seccomp::programs(&self.relaxed)?,
         })
     }
 }

@@ -1,18 +1,15 @@
 //! The child's way from clone to exec, in the order in which it is gone.
 
+use super::mounts::see;
 use super::privileges::give_away;
 use super::signals;
 use super::step::encode;
 use super::{ExecArrays, Failure, Pipes, Prepared, Role, Step, last_errno};
-use crate::sandbox::view::ResolvConf;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::process::{DumpableBehavior, Signal};
 use rustix::thread::UnshareFlags;
 use std::convert::Infallible;
-use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// The descriptor of the report, once all others are closed.
@@ -88,7 +85,7 @@ fn become_command(
     let flags = UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP | UnshareFlags::NEWIPC;
     // SAFETY: the descriptor table, which the contract is about, is not unshared.
     unsafe { rustix::thread::unshare_unsafe(flags) }.map_err(at(Step::Namespaces))?;
-    see(prepared)?;
+    see(&prepared.view)?;
     give_away(&prepared.user)?;
     die_with_parent(gate)?;
     enter_directory(prepared).map_err(at(Step::Directory))?;
@@ -99,7 +96,7 @@ fn become_command(
     Err(Failure::new(Step::Exec, exec(arrays)))
 }
 
-fn at(step: Step) -> impl Fn(Errno) -> Failure {
+pub(super) fn at(step: Step) -> impl Fn(Errno) -> Failure {
     move |errno| Failure::new(step, errno)
 }
 
@@ -111,88 +108,6 @@ fn pass(gate: &OwnedFd) -> Result<(), Failure> {
         Ok(_) => Err(Failure::new(Step::Gate, Errno::PIPE)),
         Err(errno) => Err(Failure::new(Step::Gate, errno)),
     }
-}
-
-/// Makes the file system look as planned.
-fn see(prepared: &Prepared) -> Result<(), Failure> {
-    let view = &prepared.view;
-    // What is made here must be readable whatever the caller's umask is.
-    let callers = rustix::process::umask(Mode::from_raw_mode(0o022));
-    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-    rustix::mount::mount_change(c"/", private).map_err(at(Step::Propagation))?;
-    let tight = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount(c"proc", c"/proc", c"proc", tight, None).map_err(at(Step::Proc))?;
-    for (index, path) in view.hidden_directories.iter().enumerate() {
-        hide_directory(path).map_err(nth(Step::HideDirectory, index))?;
-    }
-    for (index, path) in view.hidden_files.iter().enumerate() {
-        match rustix::mount::mount_bind(c"/dev/null", path.as_c_str()) {
-            // Gone since the plan was made: nothing is there to be hidden.
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(nth(Step::HideFile, index)(errno)),
-        }
-    }
-    for path in &view.run_directories {
-        match rustix::fs::mkdir(path.as_c_str(), Mode::from_raw_mode(0o755)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(Failure::new(Step::ResolvConf, errno)),
-        }
-    }
-    if let Some(resolv_conf) = &view.resolv_conf {
-        write_resolv_conf(resolv_conf).map_err(at(Step::ResolvConf))?;
-    }
-    for (index, path) in view.read_only.iter().enumerate() {
-        make_read_only(path).map_err(nth(Step::ReadOnly, index))?;
-    }
-    rustix::process::umask(callers | Mode::from_raw_mode(0o022));
-    Ok(())
-}
-
-fn nth(step: Step, index: usize) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure {
-        step,
-        index: u16::try_from(index).unwrap_or(u16::MAX),
-        errno,
-    }
-}
-
-fn hide_directory(path: &CStr) -> Result<(), Errno> {
-    let tight = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    let (flags, options) = if path == c"/run" {
-        (tight, c"mode=0755,size=1m")
-    } else {
-        (tight | MountFlags::RDONLY, c"mode=0555,size=4k")
-    };
-    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, options)
-}
-
-fn write_resolv_conf(resolv_conf: &ResolvConf) -> Result<(), Errno> {
-    let file = rustix::fs::openat(
-        CWD,
-        resolv_conf.file.as_c_str(),
-        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::from_raw_mode(0o644),
-    )?;
-    let mut rest = resolv_conf.content.as_slice();
-    while !rest.is_empty() {
-        let written = rustix::io::write(&file, rest)?;
-        rest = rest.get(written..).unwrap_or_default();
-    }
-    match &resolv_conf.covers {
-        Some(host) => rustix::mount::mount_bind(resolv_conf.file.as_c_str(), host.as_c_str()),
-        None => Ok(()),
-    }
-}
-
-/// A place is bound onto itself without what is mounted below it, and turned.
-fn make_read_only(path: &CStr) -> Result<(), Errno> {
-    rustix::mount::mount_bind(path, path)?;
-    let flags = MountFlags::BIND
-        | MountFlags::RDONLY
-        | MountFlags::NOSUID
-        | MountFlags::NODEV
-        | MountFlags::NOEXEC;
-    rustix::mount::mount_remount(path, flags, c"")
 }
 
 /// Asks to be killed when the maker ends, and makes sure that it has not yet.

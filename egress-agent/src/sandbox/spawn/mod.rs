@@ -14,6 +14,7 @@
 )]
 
 mod child;
+mod mounts;
 mod privileges;
 mod signals;
 mod step;

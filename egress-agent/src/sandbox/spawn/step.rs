@@ -45,6 +45,8 @@ steps! {
     HideFile = 9, "hide";
     /// The sandbox's own `resolv.conf`.
     ResolvConf = 10, "put the sandbox's resolv.conf in place";
+    /// A socket of the host that the policy names.
+    HostSocket = 28, "show the host's socket that the policy names in `sandbox.relax`,";
     /// A place becomes read-only.
     ReadOnly = 11, "make read-only";
     /// The bounding set is emptied.

@@ -4,7 +4,7 @@ use crate::{Result, parse};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a step waits for the other side. A packet that is dropped on its
 /// way shows as a timeout, so this is the price of each such test.
@@ -37,6 +37,33 @@ pub fn udp_connect_send(address: &str, text: &str) -> Result {
     let socket = unconnected(address)?;
     socket.connect(address)?;
     socket.send(text.as_bytes()).map(|_| String::new())
+}
+
+/// Sends datagrams without end, as fast as somebody would who wants to be the
+/// one that gets through, and counts what became of them.
+pub fn udp_flood(address: &str, milliseconds: &str) -> Result {
+    let address: SocketAddr = parse(address)?;
+    let socket = unconnected(address)?;
+    let end = Instant::now() + Duration::from_millis(parse(milliseconds)?);
+    let (mut taken, mut refused) = (0_u64, 0_u64);
+    while Instant::now() < end {
+        match socket.send_to(b"flood", address) {
+            Ok(_) => taken += 1,
+            Err(_) => refused += 1,
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(format!("{taken} taken, {refused} refused"))
+}
+
+/// Sends so many datagrams as fast as it can, and counts what became of them.
+pub fn udp_storm(address: &str, count: &str) -> Result {
+    let address: SocketAddr = parse(address)?;
+    let socket = unconnected(address)?;
+    let count: u64 = parse(count)?;
+    let sent = (0..count).filter(|_| socket.send_to(b"secret", address).is_ok());
+    let taken = sent.count() as u64;
+    Ok(format!("{taken} taken, {} refused", count - taken))
 }
 
 /// Listens at `address` and connects to it: two sockets of one sandbox.

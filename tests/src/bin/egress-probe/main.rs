@@ -10,9 +10,13 @@
 //! | `udp-exchange ADDR TEXT` | sends with `sendto`, expects the same back |
 //! | `udp-send ADDR TEXT` | sends with `sendto`, expects nothing |
 //! | `udp-connect-send ADDR TEXT` | connects, then sends |
+//! | `udp-flood ADDR MILLISECONDS` | sends all the time, and counts |
+//! | `udp-storm ADDR COUNT` | sends as fast as it can, and counts |
 //! | `resolve NAME` | asks the C library |
 //! | `named-exchange NAME PORT TEXT` | resolves, then `tcp-exchange` with the first address |
 //! | `rounds FIRST COUNT AT-ONCE PORT SUFFIX` | resolves and connects to `nFIRST.SUFFIX` and the following names |
+//! | `siege OPEN CLOSED SERVER NAME` | until a line comes: uses the first, tries the second, asks the third for the fourth; counts |
+//! | `until-resolved SERVER NAME` | asks until there is an answer; how many milliseconds that took |
 //! | `dns-udp SERVER TYPE NAME` | asks with a datagram |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
@@ -50,6 +54,7 @@ mod named;
 mod process;
 mod resolve;
 mod rounds;
+mod siege;
 
 use named::Sockets;
 use serde_json::json;
@@ -81,6 +86,10 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["udp-exchange", address, text] => exchange::udp(address, text),
         ["udp-send", address, text] => exchange::udp_send(address, text),
         ["udp-connect-send", address, text] => exchange::udp_connect_send(address, text),
+        ["udp-storm", address, count] => exchange::udp_storm(address, count),
+        ["udp-flood", address, milliseconds] => exchange::udp_flood(address, milliseconds),
+        ["siege", open, closed, server, name] => siege::run(open, closed, server, name),
+        ["until-resolved", server, name] => siege::until_resolved(server, name),
         ["self-tcp", address, text] => exchange::tcp_with_self(address, text),
         ["self-udp", address, text] => exchange::udp_with_self(address, text),
         ["resolve", name] => resolve::by_library(name),

@@ -6,6 +6,7 @@ use egress_tests::dns::wire::{Message, Query, kind};
 use egress_tests::dns::{Data, Record};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs, UdpSocket};
+use std::time::Duration;
 
 pub fn by_library(name: &str) -> Result {
     let addresses = (name, 0).to_socket_addrs()?;
@@ -22,18 +23,26 @@ pub fn then_exchange(name: &str, port: &str, text: &str) -> Result {
 }
 
 pub fn by_datagram(server: &str, kind: &str, name: &str) -> Result {
-    let server: SocketAddr = parse(server)?;
+    ask(parse(server)?, number(kind)?, name, PATIENCE)
+}
+
+/// Asks for an IPv4 address once, and waits so long.
+pub fn ask_once(server: SocketAddr, name: &str, patience: Duration) -> Result {
+    ask(server, kind::A, name, patience)
+}
+
+fn ask(server: SocketAddr, kind: u16, name: &str, patience: Duration) -> Result {
     let local = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
         "[::]:0"
     };
     let socket = UdpSocket::bind(local)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patience))?;
     let query = Query {
         id: 0x5ea1,
         name: name.into(),
-        kind: number(kind)?,
+        kind,
     };
     socket.send_to(&query.encode(), server)?;
     let mut buffer = [0; 4096];

@@ -1,6 +1,7 @@
 //! Commands in sandboxes on the running kernel. They need root; without it
 //! every test says that it was skipped.
 
+mod relaxations;
 mod signals;
 
 use super::child::launch_prepared;
@@ -93,6 +94,7 @@ fn command(words: &[&str], uid: u32, directory: &Path) -> LaunchSpec {
         environment: Environment::from([("PATH".into(), "/usr/bin:/bin".into())]),
         directory: Some(directory.to_owned()),
         resolv_conf: None,
+        relaxed: Vec::new(),
         forward_signals: false,
     }
 }

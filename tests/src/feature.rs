@@ -1,0 +1,165 @@
+//! Kernel features that a test needs, and skips that justify themselves.
+//!
+//! A test says what it needs by name. Whether the kernel has it is asked of the
+//! kernel itself, never of the product, and compared with what the kernel's
+//! version and settings promise: where the promise holds and the answer is no,
+//! the skip is not justified, and the test fails. `cargo xtask tidy` sees to it
+//! that nothing skips in another way.
+
+use crate::{bpf, privilege};
+use std::fs;
+
+/// Something that not every supported kernel has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Feature {
+    /// Landlock keeps a process from abstract Unix sockets outside.
+    LandlockScopes,
+    /// LSM programs of a cgroup can be loaded, and are asked.
+    LsmPrograms,
+}
+
+/// What is known about a feature on the running kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Knowledge {
+    /// What the kernel answered when it was asked for the feature.
+    answer: Result<(), String>,
+    /// Whether version and settings say that it has to be there.
+    promised: bool,
+}
+
+/// What follows from it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Verdict {
+    Run,
+    Skip(String),
+    Unjustified(String),
+}
+
+impl Knowledge {
+    fn judge(self) -> Verdict {
+        match self.answer {
+            Ok(()) => Verdict::Run,
+            Err(answer) if self.promised => Verdict::Unjustified(answer),
+            Err(answer) => Verdict::Skip(answer),
+        }
+    }
+}
+
+impl Feature {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::LandlockScopes, Self::LsmPrograms];
+
+    /// What a skip calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LandlockScopes => "Landlock scopes (Linux 6.12)",
+            Self::LsmPrograms => "LSM programs of cgroups (Linux 6.1, `bpf` in `lsm=`)",
+        }
+    }
+
+    /// Whether the running kernel has it.
+    pub fn is_there(self) -> bool {
+        self.knowledge().answer.is_ok()
+    }
+
+    fn knowledge(self) -> Knowledge {
+        match self {
+            Self::LandlockScopes => Knowledge {
+                answer: landlock_scopes(),
+                promised: version() >= (6, 12) && runs("landlock"),
+            },
+            // Some hosts list the LSM and forbid its programs; the kernel's own
+            // refusal of a program that does nothing is all there is to go by.
+            Self::LsmPrograms => Knowledge {
+                answer: lsm_programs(),
+                promised: false,
+            },
+        }
+    }
+}
+
+/// Says whether `test` can run, which needs this feature; if not, prints that it
+/// is skipped and why, past the capturing of the test framework.
+///
+/// # Panics
+///
+/// If the kernel should have the feature.
+pub fn granted(test: &str, feature: Feature) -> bool {
+    match feature.knowledge().judge() {
+        Verdict::Run => true,
+        Verdict::Skip(answer) => {
+            let missing = format!("this kernel has no {}: {answer}", feature.name());
+            privilege::tell_skip(test, &missing);
+            false
+        }
+        Verdict::Unjustified(answer) => panic!(
+            "{test} may not be skipped: this kernel has to have {}, and answers: {answer}",
+            feature.name()
+        ),
+    }
+}
+
+/// Version and revision of the running kernel.
+fn version() -> (u32, u32) {
+    let text = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = text.split(['.', '-']).map_while(|n| n.parse().ok());
+    (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    )
+}
+
+/// Whether an LSM is among the running ones.
+fn runs(lsm: &str) -> bool {
+    let running = fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    running.trim().split(',').any(|name| name == lsm)
+}
+
+/// The first version of Landlock's interface with scopes is the sixth.
+fn landlock_scopes() -> Result<(), String> {
+    match bpf::landlock_version() {
+        Ok(version) if version >= 6 => Ok(()),
+        Ok(version) => Err(format!("its interface is of version {version}")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn lsm_programs() -> Result<(), String> {
+    if !runs("bpf") {
+        return Err("`bpf` is not in /sys/kernel/security/lsm".into());
+    }
+    bpf::load_lsm_program("bpf_lsm_file_open").map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Feature, Knowledge, Verdict};
+
+    fn judged(answer: Result<(), &str>, promised: bool) -> Verdict {
+        let answer = answer.map_err(str::to_owned);
+        Knowledge { answer, promised }.judge()
+    }
+
+    #[test]
+    fn a_skip_on_a_kernel_that_has_the_feature_is_not_justified() {
+        assert_eq!(judged(Ok(()), true), Verdict::Run);
+        assert_eq!(judged(Ok(()), false), Verdict::Run);
+        assert_eq!(judged(Err("no"), false), Verdict::Skip("no".into()));
+        assert_eq!(judged(Err("no"), true), Verdict::Unjustified("no".into()));
+    }
+
+    #[test]
+    fn this_kernel_keeps_what_its_version_promises() {
+        for feature in Feature::ALL {
+            let known = feature.knowledge();
+            // Only root may load a program or read the list of LSMs.
+            if rustix::process::geteuid().is_root() {
+                let judged = known.clone().judge();
+                assert!(
+                    !matches!(judged, Verdict::Unjustified(_)),
+                    "{feature:?}: {known:?}"
+                );
+            }
+        }
+    }
+}
