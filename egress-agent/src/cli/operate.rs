@@ -37,7 +37,7 @@ pub struct AttachArguments {
     name: Option<String>,
     /// What the sandbox may send from, again for each; the networks that the host
     /// has on the interface if absent.
-    #[arg(long = "address", visible_alias = "addresses", value_name = "ADDRESS[/BITS]", value_delimiter = ',')]
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
     addresses: Vec<String>,
     /// The sandbox's Ethernet address; that of its first good frame if absent.
     #[arg(long, value_name = "MAC")]

@@ -526,7 +526,7 @@ fn describe(
         if interface.index != gateway.index {
             return Err(refuse(format!(
                 "`{name}` is a port of `{}`, whose network is not one sandbox's; \
-                 say with `--address` what it may send from",
+                 say with `--addresses` what it may send from",
                 gateway.name
             )));
         }
@@ -538,12 +538,12 @@ fn describe(
     if networks.is_empty() {
         return Err(refuse(format!(
             "the host has no network on `{name}`; give it an address or a route, or say with \
-             `--address` what the sandbox may send from"
+             `--addresses` what the sandbox may send from"
         )));
     }
     if networks.len() > MAX_ASSIGNED {
         return Err(refuse(format!(
-            "`{name}` has {} networks; a sandbox can have {MAX_ASSIGNED}, say with `--address` which",
+            "`{name}` has {} networks; a sandbox can have {MAX_ASSIGNED}, say with `--addresses` which",
             networks.len()
         )));
     }
