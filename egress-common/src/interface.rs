@@ -230,11 +230,7 @@ pub struct ConnectionKey {
 impl ConnectionKey {
     /// The connection from `here` to `there`.
     #[inline(always)]
-    pub const fn new(
-        interface: u32,
-        (here, here_port): (Ip, Port),
-        there: &Destination,
-    ) -> Self {
+    pub const fn new(interface: u32, (here, here_port): (Ip, Port), there: &Destination) -> Self {
         Self {
             here,
             there: there.ip,
@@ -346,7 +342,12 @@ mod tests {
         assert!(!link.holds(&v4(10, 0, 0, 4)) && !link.holds(&Ip::UNSPECIFIED));
         let host = Assigned::network(v4(10, 0, 0, 2), 128);
         assert!(host.holds(&v4(10, 0, 0, 2)) && !host.holds(&v4(10, 0, 0, 3)));
-        for ip in [v4(0, 0, 0, 0), v4(255, 255, 255, 255), Ip::UNSPECIFIED, Ip([u32::MAX; 4])] {
+        for ip in [
+            v4(0, 0, 0, 0),
+            v4(255, 255, 255, 255),
+            Ip::UNSPECIFIED,
+            Ip([u32::MAX; 4]),
+        ] {
             assert!(!Assigned::NONE.holds(&ip), "{ip:?}");
         }
     }

@@ -344,8 +344,7 @@ impl<'a> Frame<'a> {
         if header.protocol == IGMP {
             return Ok(Content::Other(Other::Igmp));
         }
-        if header.version_and_length != 0x45 || u16::from_be(header.fragment) & FRAGMENT_BITS != 0
-        {
+        if header.version_and_length != 0x45 || u16::from_be(header.fragment) & FRAGMENT_BITS != 0 {
             return Err(Reason::Unparsable);
         }
         if header.protocol == ICMP {
@@ -524,8 +523,7 @@ impl<'a> Frame<'a> {
             );
             failed |= bpf_l4_csum_replace(skb, checksum, u64::from(d), u64::from(z), pseudo);
             if v4 {
-                failed |=
-                    bpf_l3_csum_replace(skb, ETHERNET + 10, u64::from(d), u64::from(z), 4);
+                failed |= bpf_l3_csum_replace(skb, ETHERNET + 10, u64::from(d), u64::from(z), 4);
                 failed |= bpf_skb_store_bytes(skb, address, (&raw const z).cast(), 4, 0);
             } else {
                 failed |= bpf_l4_csum_replace(skb, checksum, u64::from(a), u64::from(w), pseudo);

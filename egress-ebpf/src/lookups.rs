@@ -10,8 +10,9 @@ use aya_ebpf::{
     },
     btf_maps::{SkStorage, lpm_trie},
     helpers::generated::{
-        bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ringbuf_query, bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id,
-        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
+        bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ringbuf_query,
+        bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+        bpf_sk_release, bpf_sk_storage_get,
     },
 };
 use core::ffi::c_void;

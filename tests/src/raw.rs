@@ -28,13 +28,12 @@ impl RawSocket {
     /// Opens one in a namespace.
     pub fn open(namespace: &Namespace, device: &str, way: Way) -> io::Result<Self> {
         namespace.run(|| {
-            let index: i32 = std::fs::read_to_string(format!(
-                "/proc/thread-self/net/dev_snmp6/{device}"
-            ))?
-            .lines()
-            .next()
-            .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
-            .ok_or(io::ErrorKind::InvalidData)?;
+            let index: i32 =
+                std::fs::read_to_string(format!("/proc/thread-self/net/dev_snmp6/{device}"))?
+                    .lines()
+                    .next()
+                    .and_then(|line| line.split_whitespace().nth(1)?.parse().ok())
+                    .ok_or(io::ErrorKind::InvalidData)?;
             let socket = Socket::new(Domain::PACKET, Type::RAW, None::<Protocol>)?;
             if way == Way::Bypass {
                 /// `linux/if_packet.h`.

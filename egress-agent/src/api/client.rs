@@ -67,7 +67,8 @@ impl Client {
 
     /// Attaches an interface.
     pub async fn attach(&self, wanted: &NewInterface) -> Result<Created, ClientError> {
-        self.call(Method::POST, "/v1/interfaces", Some(wanted)).await
+        self.call(Method::POST, "/v1/interfaces", Some(wanted))
+            .await
     }
 
     /// Ends a sandbox.

@@ -87,7 +87,11 @@ impl Agent {
             None => name_for(&spec.interface, |name| self.book().by_name(name).is_some())?,
         };
         let policy = match wanted.policy.as_deref() {
-            None => self.book().policies().for_interface(&spec.interface).cloned(),
+            None => self
+                .book()
+                .policies()
+                .for_interface(&spec.interface)
+                .cloned(),
             Some(_) => None,
         };
         let policy = match policy {
@@ -98,7 +102,14 @@ impl Agent {
                 .select(&name, wanted.policy.as_deref())
                 .map_err(|error| Failure::new(FailureKind::NotFound, error))?,
         };
-        self.attach(&mut table, &interface, controller.as_ref(), spec, name, &policy)
+        self.attach(
+            &mut table,
+            &interface,
+            controller.as_ref(),
+            spec,
+            name,
+            &policy,
+        )
     }
 
     fn attach(
@@ -112,7 +123,10 @@ impl Agent {
     ) -> Result<Created, Failure> {
         let index = interface.index;
         if let Some(other) = table.attached.get(&index) {
-            let text = format!("the interface `{}` is attached already", other.spec.interface);
+            let text = format!(
+                "the interface `{}` is attached already",
+                other.spec.interface
+            );
             return Err(Failure::new(FailureKind::Conflict, text));
         }
         let gateway = controller.unwrap_or(interface);
@@ -127,9 +141,7 @@ impl Agent {
             let _ = self.enforcer().remove_link(index);
             failure
         };
-        let places = self
-            .open_places(&mut link, gateway, 0)
-            .map_err(&undo)?;
+        let places = self.open_places(&mut link, gateway, 0).map_err(&undo)?;
         self.enforcer()
             .put_link(index, &link)
             .map_err(|error| undo(failed(error)))?;
@@ -224,7 +236,10 @@ impl Agent {
         let Some(index) = member.cgroup.interface() else {
             return Err(failed("the sandbox is no interface"));
         };
-        let name = member.link.as_ref().map_or("", |link| link.interface.as_str());
+        let name = member
+            .link
+            .as_ref()
+            .map_or("", |link| link.interface.as_str());
         if let Some(policy) = self.book().policies().for_interface(name) {
             let text = format!(
                 "the policy `{}` applies to the interface `{name}`, so it would be attached again; \
@@ -258,14 +273,20 @@ impl Agent {
     pub(super) fn adopt_interfaces(&self) {
         let members: Vec<Member> = {
             let book = self.book();
-            book.members().filter(|m| m.link.is_some()).cloned().collect()
+            book.members()
+                .filter(|m| m.link.is_some())
+                .cloned()
+                .collect()
         };
         let in_kernel = self.enforcer().links().unwrap_or_default();
         if members.is_empty() && in_kernel.is_empty() {
             return self.look_at_interfaces();
         }
         let mut table = self.links().lock();
-        let known: BTreeSet<u32> = members.iter().filter_map(|m| m.cgroup.interface()).collect();
+        let known: BTreeSet<u32> = members
+            .iter()
+            .filter_map(|m| m.cgroup.interface())
+            .collect();
         for (index, _) in in_kernel.iter().filter(|(index, _)| !known.contains(index)) {
             if let Err(error) = self.enforcer().remove_link(*index) {
                 tracing::warn!(%error, "an interface that nobody knows stays in the maps");
@@ -319,7 +340,9 @@ impl Agent {
         let mut table = self.links().lock();
         let patterns = {
             let book = self.book();
-            book.policies().iter().any(|policy| !policy.interfaces.is_empty())
+            book.policies()
+                .iter()
+                .any(|policy| !policy.interfaces.is_empty())
         };
         if table.attached.is_empty() && table.denied.is_empty() && !patterns {
             return;
@@ -438,7 +461,11 @@ impl Agent {
             if table.attached.contains_key(&interface.index) || interface.mac.is_none() {
                 continue;
             }
-            let policy = self.book().policies().for_interface(&interface.name).cloned();
+            let policy = self
+                .book()
+                .policies()
+                .for_interface(&interface.name)
+                .cloned();
             let Some(policy) = policy else {
                 // No policy is for it any more.
                 if table.denied.remove(&interface.index).is_some()
@@ -460,9 +487,8 @@ impl Agent {
             });
             let controller = interface.controller.and_then(|index| all.get(&index));
             let name = name_for(&spec.interface, |name| self.book().by_name(name).is_some());
-            let begun = name.and_then(|name| {
-                self.attach(table, interface, controller, spec, name, &policy)
-            });
+            let begun = name
+                .and_then(|name| self.attach(table, interface, controller, spec, name, &policy));
             if let Err(failure) = begun
                 && table.denied.get(&interface.index) != Some(&failure.message)
             {
@@ -531,7 +557,10 @@ fn describe(
             )));
         }
         let direct = interface.networks.iter();
-        direct.filter(|net| !is_local(&net.addr())).copied().collect()
+        direct
+            .filter(|net| !is_local(&net.addr()))
+            .copied()
+            .collect()
     } else {
         spec.addresses.clone()
     };
@@ -551,7 +580,8 @@ fn describe(
     for (slot, network) in assigned.iter_mut().zip(&networks) {
         *slot = network_of(network);
     }
-    let find = |wanted: &dyn Fn(&IpAddr) -> bool| gateway.addresses.iter().copied().find(|a| wanted(a));
+    let find =
+        |wanted: &dyn Fn(&IpAddr) -> bool| gateway.addresses.iter().copied().find(|a| wanted(a));
     // The address out of the sandbox's own network before any other.
     let of_family = |v4: bool| {
         let fits = |ip: &IpAddr| ip.is_ipv4() == v4 && !is_local(ip);
@@ -562,9 +592,15 @@ fn describe(
         Some(IpAddr::V4(v4)) => u32::from_ne_bytes(v4.octets()),
         Some(IpAddr::V6(_)) | None => 0,
     };
-    let gateway6 = of_family(false).or(local6).map_or(Ip::UNSPECIFIED, Ip::from);
+    let gateway6 = of_family(false)
+        .or(local6)
+        .map_or(Ip::UNSPECIFIED, Ip::from);
     for (family, has, lacks) in [
-        ("IPv4", networks.iter().any(|n| n.addr().is_ipv4()), gateway4 == 0),
+        (
+            "IPv4",
+            networks.iter().any(|n| n.addr().is_ipv4()),
+            gateway4 == 0,
+        ),
         (
             "IPv6",
             networks.iter().any(|n| n.addr().is_ipv6()),

@@ -72,7 +72,11 @@ pub(super) fn attach(
     let mut discipline = tcmsg(interface, CLSACT & 0xffff_0000, CLSACT, 0);
     put(&mut discipline, attribute::KIND, b"clsact\0");
     let create = flag::CREATE | flag::ACKNOWLEDGE;
-    match netlink.call(message::NEW_DISCIPLINE, create | flag::EXCLUSIVE, &discipline) {
+    match netlink.call(
+        message::NEW_DISCIPLINE,
+        create | flag::EXCLUSIVE,
+        &discipline,
+    ) {
         Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
         Ok(_) | Err(_) => {}
     }

@@ -97,9 +97,7 @@ pub enum EnforcerError {
         problem: MapProblem,
     },
     /// The programs could not be attached to an interface, or taken off it.
-    #[error(
-        "cannot {what} `{program}` at the interface with index {interface}: {error}"
-    )]
+    #[error("cannot {what} `{program}` at the interface with index {interface}: {error}")]
     Link {
         /// What was tried.
         what: &'static str,

@@ -4,6 +4,7 @@
 //! kernel has it (6.6), else as filters of a `clsact` queueing discipline. Both
 //! stay with the interface when the agent ends, and go with the interface.
 
+use super::Enforcer;
 use super::attach::Change;
 use super::clsact;
 use super::error::EnforcerError;
@@ -11,7 +12,6 @@ use super::hooks::LINK_HOOKS;
 use super::object::Loaded;
 use super::predecessor::Predecessor;
 use super::sys::{self, Side};
-use super::Enforcer;
 use egress_common::{Connection, ConnectionKey, Link, LinkUse};
 use std::io;
 use std::os::fd::AsFd;
@@ -160,7 +160,11 @@ impl Enforcer {
                 program: program.name,
                 error,
             };
-            let ids = self.links.how.attached(interface, program.side).map_err(error)?;
+            let ids = self
+                .links
+                .how
+                .attached(interface, program.side)
+                .map_err(error)?;
             // Whatever stands before it could let a packet pass that it refuses.
             if ids.first().is_some_and(|id| program.current.contains(id)) {
                 continue;
@@ -306,7 +310,6 @@ impl Enforcer {
         }
         Ok(())
     }
-
 }
 
 fn is_gone(error: &io::Error) -> bool {

@@ -33,8 +33,8 @@ pub use emergency::set_emergency_at;
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};
 pub use links::LinkAttachment;
-pub use resets::Resets;
 pub use reports::{Report, Reports};
+pub use resets::Resets;
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
 

@@ -125,7 +125,10 @@ mod tests {
 
     #[test]
     fn a_reset_has_a_checksum_that_its_receiver_verifies() {
-        for (from, to) in [("192.0.2.1", "198.51.100.9"), ("2001:db8::1", "2001:db8:1::9")] {
+        for (from, to) in [
+            ("192.0.2.1", "198.51.100.9"),
+            ("2001:db8::1", "2001:db8:1::9"),
+        ] {
             let ip = |text: &str| Ip::from(text.parse::<IpAddr>().expect("an address"));
             let end = |text| (ip(text), Port::from_host(443));
             let packet = reset(end(from), end(to), 0x0102_0304);

@@ -34,22 +34,34 @@ fn link() -> Link {
 
 #[test]
 fn programs_at_an_interface_stay_with_it_and_the_next_start_finds_them() {
-    let Some(root) = Root::make(
-        "enforcer: programs at an interface stay with it and the next start finds them",
-    ) else {
+    let Some(root) =
+        Root::make("enforcer: programs at an interface stay with it and the next start finds them")
+    else {
         return;
     };
     namespace().run(|| {
         let first = Enforcer::start(root.place.clone(), 1000).expect("a start");
-        assert_eq!(first.attach_link(INDEX).expect("attached"), HookChange::Attached);
-        assert_eq!(first.attach_link(INDEX).expect("attached"), HookChange::Kept);
+        assert_eq!(
+            first.attach_link(INDEX).expect("attached"),
+            HookChange::Attached
+        );
+        assert_eq!(
+            first.attach_link(INDEX).expect("attached"),
+            HookChange::Kept
+        );
         first.put_link(INDEX, &link()).expect("written");
         drop(first);
 
         let second = Enforcer::start(root.place.clone(), 1000).expect("a second start");
         assert_eq!(second.links().expect("links"), [(INDEX, link())]);
-        assert_eq!(second.inspect_link(INDEX).expect("a look"), Some(Vec::new()));
-        assert_eq!(second.attach_link(INDEX).expect("attached"), HookChange::Kept);
+        assert_eq!(
+            second.inspect_link(INDEX).expect("a look"),
+            Some(Vec::new())
+        );
+        assert_eq!(
+            second.attach_link(INDEX).expect("attached"),
+            HookChange::Kept
+        );
         second.remove_link(INDEX).expect("removed");
         assert_eq!(second.links().expect("links"), []);
         // The off switch finds them without having attached them.
@@ -61,9 +73,9 @@ fn programs_at_an_interface_stay_with_it_and_the_next_start_finds_them() {
 
 #[test]
 fn a_program_that_was_taken_off_an_interface_is_noticed_and_put_back() {
-    let Some(root) = Root::make(
-        "enforcer: a program that was taken off an interface is noticed and put back",
-    ) else {
+    let Some(root) =
+        Root::make("enforcer: a program that was taken off an interface is noticed and put back")
+    else {
         return;
     };
     let namespace = namespace();
@@ -71,19 +83,28 @@ fn a_program_that_was_taken_off_an_interface_is_noticed_and_put_back() {
         let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
         enforcer.attach_link(INDEX).expect("attached");
         enforcer.detach_link(INDEX).expect("detached");
-        let missing = enforcer.inspect_link(INDEX).expect("a look").expect("it is there");
+        let missing = enforcer
+            .inspect_link(INDEX)
+            .expect("a look")
+            .expect("it is there");
         assert_eq!(missing, ["link_leaves", "link_reaches"]);
-        assert_eq!(enforcer.attach_link(INDEX).expect("attached"), HookChange::Attached);
-        assert_eq!(enforcer.inspect_link(INDEX).expect("a look"), Some(Vec::new()));
+        assert_eq!(
+            enforcer.attach_link(INDEX).expect("attached"),
+            HookChange::Attached
+        );
+        assert_eq!(
+            enforcer.inspect_link(INDEX).expect("a look"),
+            Some(Vec::new())
+        );
     });
     namespace.configure("link del link0\n").expect("it goes");
 }
 
 #[test]
 fn connections_that_are_taken_out_make_room_in_their_interfaces_share() {
-    let Some(root) = Root::make(
-        "enforcer: connections that are taken out make room in their interfaces share",
-    ) else {
+    let Some(root) =
+        Root::make("enforcer: connections that are taken out make room in their interfaces share")
+    else {
         return;
     };
     let enforcer = Enforcer::start(root.place.clone(), 1000).expect("a start");
@@ -97,12 +118,22 @@ fn connections_that_are_taken_out_make_room_in_their_interfaces_share() {
         .map(|port| ConnectionKey::new(INDEX, (Ip::from_v4(2), Port::from_host(port)), &there))
         .collect();
     for key in &keys {
-        enforcer.maps.connections.put(key, &Connection::default()).expect("written");
+        enforcer
+            .maps
+            .connections
+            .put(key, &Connection::default())
+            .expect("written");
     }
     enforcer.remove_connections(&keys[..2]).expect("removed");
-    assert_eq!(enforcer.links().expect("links"), [(INDEX, Link { swept: 2, ..link() })]);
+    assert_eq!(
+        enforcer.links().expect("links"),
+        [(INDEX, Link { swept: 2, ..link() })]
+    );
     assert_eq!(enforcer.connections().expect("connections").len(), 1);
     // A change of the link keeps the count.
     enforcer.put_link(INDEX, &link()).expect("written");
-    assert_eq!(enforcer.links().expect("links"), [(INDEX, Link { swept: 2, ..link() })]);
+    assert_eq!(
+        enforcer.links().expect("links"),
+        [(INDEX, Link { swept: 2, ..link() })]
+    );
 }

@@ -70,9 +70,7 @@ fn has_destination(hook: Hook, event: &Event) -> bool {
         | Hook::Ingress
         | Hook::InterfaceLeaves
         | Hook::InterfaceReaches
-        | Hook::Resolver => {
-            event.ip != Ip::UNSPECIFIED || event.port.network() != 0
-        }
+        | Hook::Resolver => event.ip != Ip::UNSPECIFIED || event.port.network() != 0,
     }
 }
 

@@ -58,7 +58,9 @@ pub(super) async fn named(
     }
     routes(handle, &mut found).await?;
     let controller = controller.and_then(|index| found.remove(&index));
-    Ok(found.remove(&index).map(|interface| (interface, controller)))
+    Ok(found
+        .remove(&index)
+        .map(|interface| (interface, controller)))
 }
 
 fn interface(message: &LinkMessage) -> Interface {
@@ -116,10 +118,7 @@ async fn addresses(
     Ok(())
 }
 
-async fn routes(
-    handle: &Handle,
-    found: &mut BTreeMap<u32, Interface>,
-) -> Result<(), LinkError> {
+async fn routes(handle: &Handle, found: &mut BTreeMap<u32, Interface>) -> Result<(), LinkError> {
     let error = failed("list the routes");
     let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
     let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();

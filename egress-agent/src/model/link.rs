@@ -82,8 +82,18 @@ mod tests {
     #[test]
     fn an_ethernet_address_reads_as_it_is_written_and_is_of_one_station() {
         let text = "02:00:5e:10:00:0a";
-        assert_eq!(text.parse::<MacAddress>().map(|mac| mac.to_string()), Ok(text.into()));
-        for bad in ["", "02:00:00:00:00", "01:00:5e:00:00:01", "00:00:00:00:00:00", "2:0:0:0:0:1", "02-00-00-00-00-01"] {
+        assert_eq!(
+            text.parse::<MacAddress>().map(|mac| mac.to_string()),
+            Ok(text.into())
+        );
+        for bad in [
+            "",
+            "02:00:00:00:00",
+            "01:00:5e:00:00:01",
+            "00:00:00:00:00:00",
+            "2:0:0:0:0:1",
+            "02-00-00-00-00-01",
+        ] {
             assert!(bad.parse::<MacAddress>().is_err(), "{bad:?}");
         }
     }

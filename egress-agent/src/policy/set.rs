@@ -138,7 +138,9 @@ fn rank(glob: &Glob) -> (bool, usize) {
 /// Pairs of policies that could apply to one sandbox with the same right.
 fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
     let mut problems = ties_among(policies, "sandbox", |policy| &policy.applies_to);
-    problems.extend(ties_among(policies, "interface", |policy| &policy.interfaces));
+    problems.extend(ties_among(policies, "interface", |policy| {
+        &policy.interfaces
+    }));
     problems
 }
 

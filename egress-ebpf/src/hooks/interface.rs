@@ -61,7 +61,9 @@ pub fn leaves(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
     match frame.content(ethernet.kind) {
         Ok(Content::Packet(packet)) => {
             note(&packet.to, seen);
-            Some(packet_leaves(frame, &ethernet, &packet, interface, epoch, seen))
+            Some(packet_leaves(
+                frame, &ethernet, &packet, interface, epoch, seen,
+            ))
         }
         Ok(Content::Other(other)) => match identify(interface, seen) {
             Ok(behind) => link::other_leaves(frame, &ethernet, other, &behind, seen),
@@ -333,7 +335,9 @@ pub fn reaches(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
             seen.ip = packet.from;
             seen.port = packet.from_port;
             seen.protocol = packet.to.protocol.number();
-            Some(packet_reaches(frame, &ethernet, &packet, interface, epoch, seen))
+            Some(packet_reaches(
+                frame, &ethernet, &packet, interface, epoch, seen,
+            ))
         }
         Ok(Content::Other(other)) => match identify(interface, seen) {
             Ok(behind) => link::other_reaches(frame, &ethernet, other, &behind),
@@ -418,8 +422,8 @@ fn there_says(known: &mut Connection, segment: Option<&Segment>) {
         known.state |= Connection::ENDED_THERE;
     }
     // Only the number that the sandbox waits for is believed, as by itself.
-    let expected = known.state & Connection::NUMBERED == 0
-        || segment.sequence == known.acknowledged_here;
+    let expected =
+        known.state & Connection::NUMBERED == 0 || segment.sequence == known.acknowledged_here;
     if segment.resets() && expected {
         known.state |= Connection::RESET;
     }
@@ -431,4 +435,3 @@ pub fn is_known(interface: u32, complained: (egress_common::Ip, Port, Destinatio
     let (here, port, there) = complained;
     lookups::connection(&ConnectionKey::new(interface, (here, port), &there)).is_some()
 }
-

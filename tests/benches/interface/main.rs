@@ -69,16 +69,32 @@ fn run(options: &Options) -> io::Result<bool> {
     let mut met = true;
     for (what, unit, samples, target) in [
         ("TCP, one stream", "Gbit/s", &mut bulk, BULK_TARGET),
-        ("UDP, 64-byte frames", "kpackets/s", &mut small, SMALL_TARGET),
+        (
+            "UDP, 64-byte frames",
+            "kpackets/s",
+            &mut small,
+            SMALL_TARGET,
+        ),
     ] {
-        let medians: Vec<f64> = samples.iter_mut().map(|values| quantile(values, 0.5)).collect();
+        let medians: Vec<f64> = samples
+            .iter_mut()
+            .map(|values| quantile(values, 0.5))
+            .collect();
         println!("{what} ({unit}, median of {} rounds)", options.rounds);
         for ((name, _), median) in places.iter().zip(&medians) {
-            println!("  {name:10} {median:9.2}  {:.3} of bare", median / medians[0]);
+            println!(
+                "  {name:10} {median:9.2}  {:.3} of bare",
+                median / medians[0]
+            );
         }
         met &= medians[1] / medians[0] >= target;
     }
-    let mut attached: Vec<f64> = places[1].1.attached.iter().map(Duration::as_secs_f64).collect();
+    let mut attached: Vec<f64> = places[1]
+        .1
+        .attached
+        .iter()
+        .map(Duration::as_secs_f64)
+        .collect();
     if !attached.is_empty() {
         let (median, most) = (quantile(&mut attached, 0.5), quantile(&mut attached, 0.99));
         println!(
@@ -95,12 +111,18 @@ fn run(options: &Options) -> io::Result<bool> {
 fn quantile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1);
-    values.get((last as f64 * part).round() as usize).copied().unwrap_or(f64::NAN)
+    values
+        .get((last as f64 * part).round() as usize)
+        .copied()
+        .unwrap_or(f64::NAN)
 }
 
 /// Gigabits per second that arrived.
 fn stream(place: &Place) -> io::Result<f64> {
-    let listener = place.world.far.run(|| TcpListener::bind((place::SERVER, place::BULK)))?;
+    let listener = place
+        .world
+        .far
+        .run(|| TcpListener::bind((place::SERVER, place::BULK)))?;
     let sink = std::thread::spawn(move || -> io::Result<u64> {
         let (mut stream, _) = listener.accept()?;
         let mut buffer = vec![0; 1 << 18];
@@ -120,15 +142,22 @@ fn stream(place: &Place) -> io::Result<f64> {
         stream.write_all(&buffer)?;
     }
     drop(stream);
-    let total = sink.join().map_err(|_| io::Error::other("the sink ended early"))??;
+    let total = sink
+        .join()
+        .map_err(|_| io::Error::other("the sink ended early"))??;
     Ok(total as f64 * 8.0 / begun.elapsed().as_secs_f64() / 1e9)
 }
 
 /// Thousands of packets per second that were sent: the sender's processor
 /// carries each through veth, programs and router before the call returns.
 fn datagrams(place: &Place) -> io::Result<f64> {
-    let sink = place.world.far.run(|| UdpSocket::bind((place::SERVER, place::SMALL)))?;
-    let socket = place.inside.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
+    let sink = place
+        .world
+        .far
+        .run(|| UdpSocket::bind((place::SERVER, place::SMALL)))?;
+    let socket = place
+        .inside
+        .run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))?;
     socket.connect((place::SERVER, place::SMALL))?;
     let begun = Instant::now();
     let mut sent = 0_u64;

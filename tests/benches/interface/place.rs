@@ -52,7 +52,9 @@ impl Place {
         let world = World::new()?;
         world.near.set("ipv4/ip_forward", "1")?;
         let near = egress_tests::address::NEAR_V4;
-        world.far.configure(&format!("route add 198.18.0.0/15 via {near}\n"))?;
+        world
+            .far
+            .configure(&format!("route add 198.18.0.0/15 via {near}\n"))?;
         let (inside, behind) = (Namespace::new()?, Namespace::new()?);
         world.near.configure(&format!(
             "link add box type veth peer name eth0 netns {}\n\
@@ -123,7 +125,9 @@ impl Place {
 
 /// Attaches the measured interface and the others, each with an address of its own.
 fn attach(socket: &Path, others: u16) -> io::Result<Vec<Duration>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let client = Client::new(socket);
     let mut times = Vec::new();
     let measured = ("box".to_owned(), "198.18.255.2/32".to_owned());

@@ -52,12 +52,22 @@ impl Scene<'_> {
     /// A plain datagram in a frame from the container to its gateway.
     fn datagram4(&self, from: Ipv4Addr, to: Ipv4Addr, text: &str) -> Vec<u8> {
         let body = udp((from.into(), to.into()), (4000, 4433), text.as_bytes());
-        ethernet(self.gateway(), self.own(), IPV4, &v4((from, to), UDP, &[], 0, &body))
+        ethernet(
+            self.gateway(),
+            self.own(),
+            IPV4,
+            &v4((from, to), UDP, &[], 0, &body),
+        )
     }
 
     fn datagram6(&self, from: Ipv6Addr, to: Ipv6Addr, text: &str) -> Vec<u8> {
         let body = udp((from.into(), to.into()), (4000, 4433), text.as_bytes());
-        ethernet(self.gateway(), self.own(), IPV6, &v6((from, to), UDP, 64, &body))
+        ethernet(
+            self.gateway(),
+            self.own(),
+            IPV6,
+            &v6((from, to), UDP, 64, &body),
+        )
     }
 
     /// Sends each frame both ways, and asserts that nothing of it came out,
@@ -81,10 +91,18 @@ impl Scene<'_> {
             let good = format!("good {way:?}");
             let (here, there) = (self.container.v4(2), ALLOWED_V4);
             raw.send(&self.datagram4(here, there, &good)).expect("sent");
-            let seen = world.sniffer.awaits(|packet| packet.carries(good.as_bytes()));
-            assert!(seen, "the good frame does not come out; the test proves nothing");
+            let seen = world
+                .sniffer
+                .awaits(|packet| packet.carries(good.as_bytes()));
+            assert!(
+                seen,
+                "the good frame does not come out; the test proves nothing"
+            );
             for packet in world.sniffer.packets() {
-                assert!(!packet.carries(b"secret"), "{way:?}: it came out: {packet:?}");
+                assert!(
+                    !packet.carries(b"secret"),
+                    "{way:?}: it came out: {packet:?}"
+                );
             }
         }
     }
@@ -108,12 +126,30 @@ fn spoofed_addresses_and_stations_do_not_get_through() {
     scene.nothing_comes_out(
         &world,
         &[
-            ("another source", scene.datagram4(other4, ALLOWED_V4, "secret 1")),
-            ("the gateway's source", scene.datagram4(scene.container.v4(1), ALLOWED_V4, "secret 2")),
-            ("another source of IPv6", scene.datagram6(other6, ALLOWED_V6, "secret 3")),
-            ("no source", scene.datagram4(Ipv4Addr::UNSPECIFIED, ALLOWED_V4, "secret 4")),
-            ("a forbidden server", scene.datagram4(own4, FORBIDDEN_V4, "secret 5")),
-            ("a forbidden server by IPv6", scene.datagram6(own6, FORBIDDEN_V6, "secret 6")),
+            (
+                "another source",
+                scene.datagram4(other4, ALLOWED_V4, "secret 1"),
+            ),
+            (
+                "the gateway's source",
+                scene.datagram4(scene.container.v4(1), ALLOWED_V4, "secret 2"),
+            ),
+            (
+                "another source of IPv6",
+                scene.datagram6(other6, ALLOWED_V6, "secret 3"),
+            ),
+            (
+                "no source",
+                scene.datagram4(Ipv4Addr::UNSPECIFIED, ALLOWED_V4, "secret 4"),
+            ),
+            (
+                "a forbidden server",
+                scene.datagram4(own4, FORBIDDEN_V4, "secret 5"),
+            ),
+            (
+                "a forbidden server by IPv6",
+                scene.datagram6(own6, FORBIDDEN_V6, "secret 6"),
+            ),
             ("another station's address", stranger),
             ("to another station", elsewhere),
             ("to everybody", broadcast),
@@ -123,7 +159,8 @@ fn spoofed_addresses_and_stations_do_not_get_through() {
 
 #[test]
 fn fragments_options_and_extension_headers_do_not_get_through() {
-    let Some(world) = world("interface: fragments options and extension headers do not get through")
+    let Some(world) =
+        world("interface: fragments options and extension headers do not get through")
     else {
         return;
     };
@@ -145,10 +182,22 @@ fn fragments_options_and_extension_headers_do_not_get_through() {
         (kind, packet)
     };
     let mut frames = vec![
-        ("a first fragment", frame(v4((from, to), UDP, &[], first, &body("secret 1")))),
-        ("a later fragment", frame(v4((from, to), UDP, &[], 1, &body("secret 2")))),
-        ("a source route", frame(v4((from, to), UDP, &route, 0, &body("secret 3")))),
-        ("an option", frame(v4((from, to), UDP, &alert, 0, &body("secret 4")))),
+        (
+            "a first fragment",
+            frame(v4((from, to), UDP, &[], first, &body("secret 1"))),
+        ),
+        (
+            "a later fragment",
+            frame(v4((from, to), UDP, &[], 1, &body("secret 2"))),
+        ),
+        (
+            "a source route",
+            frame(v4((from, to), UDP, &route, 0, &body("secret 3"))),
+        ),
+        (
+            "an option",
+            frame(v4((from, to), UDP, &alert, 0, &body("secret 4"))),
+        ),
     ];
     for (name, kind) in [
         ("hop by hop", 0),
@@ -165,7 +214,8 @@ fn fragments_options_and_extension_headers_do_not_get_through() {
 
 #[test]
 fn tags_tunnels_and_other_protocols_do_not_get_through() {
-    let Some(world) = world("interface: tags tunnels and other protocols do not get through") else {
+    let Some(world) = world("interface: tags tunnels and other protocols do not get through")
+    else {
         return;
     };
     let scene = scene(&world);
@@ -191,28 +241,74 @@ fn tags_tunnels_and_other_protocols_do_not_get_through() {
         ("two tags", tagged(&[0x88a8, 0x8100])),
         ("IP in IP", frame(IPV4, v4((from, to), 4, &[], 0, &inner))),
         ("6in4", frame(IPV4, v4((from, to), 41, &[], 0, &inner6))),
-        ("GRE", frame(IPV4, v4((from, to), 47, &[], 0, &[&[0, 0, 8, 0], &inner[..]].concat()))),
-        ("echo", frame(IPV4, v4((from, to), 1, &[], 0, &[&[8, 0, 0, 0, 0, 1, 0, 1], text].concat()))),
+        (
+            "GRE",
+            frame(
+                IPV4,
+                v4(
+                    (from, to),
+                    47,
+                    &[],
+                    0,
+                    &[&[0, 0, 8, 0], &inner[..]].concat(),
+                ),
+            ),
+        ),
+        (
+            "echo",
+            frame(
+                IPV4,
+                v4(
+                    (from, to),
+                    1,
+                    &[],
+                    0,
+                    &[&[8, 0, 0, 0, 0, 1, 0, 1], text].concat(),
+                ),
+            ),
+        ),
         ("SCTP", frame(IPV4, v4((from, to), 132, &[], 0, text))),
         ("ESP", frame(IPV4, v4((from, to), 50, &[], 0, text))),
         ("IGMP", frame(IPV4, v4((from, to), 2, &[], 0, text))),
-        ("IPv6 in IPv6", frame(IPV6, v6((from6, to6), 41, 64, &inner6))),
-        ("ICMPv6 echo", frame(IPV6, v6((from6, to6), 58, 64, &[&[128, 0, 0, 0, 0, 1, 0, 1], text].concat()))),
-        ("no next header", frame(IPV6, v6((from6, to6), 59, 64, text))),
+        (
+            "IPv6 in IPv6",
+            frame(IPV6, v6((from6, to6), 41, 64, &inner6)),
+        ),
+        (
+            "ICMPv6 echo",
+            frame(
+                IPV6,
+                v6(
+                    (from6, to6),
+                    58,
+                    64,
+                    &[&[128, 0, 0, 0, 0, 1, 0, 1], text].concat(),
+                ),
+            ),
+        ),
+        (
+            "no next header",
+            frame(IPV6, v6((from6, to6), 59, 64, text)),
+        ),
         ("MPLS", frame(0x8847, text.to_vec())),
         ("LLDP", frame(0x88cc, text.to_vec())),
         ("an experiment", frame(0x88b5, text.to_vec())),
         ("IPv4 called IPv6", frame(IPV6, inner.clone())),
     ];
     // VXLAN is UDP to a port that no rule opens.
-    let vxlan = udp((from.into(), to.into()), (4000, 4789), &[&[8, 0, 0, 0, 0, 0, 7, 0], &inner[..]].concat());
+    let vxlan = udp(
+        (from.into(), to.into()),
+        (4000, 4789),
+        &[&[8, 0, 0, 0, 0, 0, 7, 0], &inner[..]].concat(),
+    );
     frames.push(("VXLAN", frame(IPV4, v4((from, to), UDP, &[], 0, &vxlan))));
     scene.nothing_comes_out(&world, &frames);
 }
 
 #[test]
 fn address_resolution_reaches_the_gateway_only_and_dhcp_nobody() {
-    let Some(world) = world("interface: address resolution reaches the gateway only and dhcp nobody")
+    let Some(world) =
+        world("interface: address resolution reaches the gateway only and dhcp nobody")
     else {
         return;
     };
@@ -227,7 +323,12 @@ fn address_resolution_reaches_the_gateway_only_and_dhcp_nobody() {
         ethernet(EVERYBODY, own, ARP, &arp(1, from, (none, to)))
     };
     let reply = |from: (Mac, Ipv4Addr)| {
-        ethernet(gateway, own, ARP, &arp(2, from, (gateway, scene.container.v4(1))))
+        ethernet(
+            gateway,
+            own,
+            ARP,
+            &arp(2, from, (gateway, scene.container.v4(1))),
+        )
     };
     let discover = |client: u8| {
         let mut message = vec![1, 1, 6, 0, 0, 0, 0, client, 0, 0, 0x80, 0];
@@ -241,11 +342,23 @@ fn address_resolution_reaches_the_gateway_only_and_dhcp_nobody() {
         ethernet(EVERYBODY, own, IPV4, &v4(ends, UDP, &[], 0, &body))
     };
     let mut frames = vec![
-        ("who has another's address", request((own, here), victim.v4(2))),
+        (
+            "who has another's address",
+            request((own, here), victim.v4(2)),
+        ),
         ("I have another's address", reply((own, victim.v4(2)))),
-        ("I have the gateway's address", reply((own, scene.container.v4(1)))),
-        ("somebody else has mine", reply((scene.container.mac(9), here))),
-        ("another's address announced", request((own, victim.v4(2)), victim.v4(2))),
+        (
+            "I have the gateway's address",
+            reply((own, scene.container.v4(1))),
+        ),
+        (
+            "somebody else has mine",
+            reply((scene.container.mac(9), here)),
+        ),
+        (
+            "another's address announced",
+            request((own, victim.v4(2)), victim.v4(2)),
+        ),
     ];
     frames.extend((0..20).map(|client| ("a DHCP request", discover(client))));
     scene.nothing_comes_out(&world, &frames);

@@ -23,7 +23,10 @@ fn an_interface_stays_enforced_when_the_agent_is_killed_and_the_next_takes_it_ov
     ) else {
         return;
     };
-    let mut agent = Agent::start(&world, &[("one-network", ONE_NETWORK), ("one-name", ONE_NAME)]);
+    let mut agent = Agent::start(
+        &world,
+        &[("one-network", ONE_NETWORK), ("one-name", ONE_NAME)],
+    );
     let (container, named) = (Container::new(&world, 7), Container::new(&world, 8));
     container.attach(&agent, "one-network");
     named.attach(&agent, "one-name");
@@ -98,7 +101,11 @@ fn a_revoked_connection_is_reset_at_both_ends() {
     let reset = world
         .sniffer
         .awaits(|packet| packet.is_reset && packet.port == Some(80));
-    assert!(reset, "the far end was not told: {:?}", world.sniffer.packets());
+    assert!(
+        reset,
+        "the far end was not told: {:?}",
+        world.sniffer.packets()
+    );
     let attempts = egress_tests::probe::rest(live);
     let refused = attempts[0].failed();
     assert_eq!(attempts[0].errno, Some(libc::ECONNRESET), "{refused}");
@@ -117,7 +124,9 @@ fn an_interface_that_appears_is_found_by_its_pattern_and_ended_when_it_goes() {
     let agent = Agent::start(&world, &[("one-network", &policy)]);
     let container = Container::new(&world, 10);
     let listed = || {
-        let run = agent.egressctl(&["sandbox", "list", "-o", "json"]).expect("egressctl starts");
+        let run = agent
+            .egressctl(&["sandbox", "list", "-o", "json"])
+            .expect("egressctl starts");
         run.finish().1.join("\n")
     };
     eventually("the interface is a sandbox", || listed().contains("box10"));
@@ -127,18 +136,24 @@ fn an_interface_that_appears_is_found_by_its_pattern_and_ended_when_it_goes() {
     ]);
     outcome[0].succeeded();
     outcome[1].failed();
-    world.near.configure("link del box10\n").expect("it is removed");
+    world
+        .near
+        .configure("link del box10\n")
+        .expect("it is removed");
     eventually("the sandbox has ended", || !listed().contains("box10"));
     let state = agent.directory().join("state");
     eventually("the end is recorded", || {
-        audit(&state).iter().any(|record| record.to_string().contains("is gone"))
+        audit(&state)
+            .iter()
+            .any(|record| record.to_string().contains("is gone"))
     });
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
 }
 
 #[test]
 fn a_bare_interface_is_denied_until_it_can_have_a_policy() {
-    let Some(world) = world("interface: a bare interface is denied until it can have a policy") else {
+    let Some(world) = world("interface: a bare interface is denied until it can have a policy")
+    else {
         return;
     };
     let policy = format!("{ONE_NETWORK}applies_to:\n  - interface: \"bare*\"\n");
@@ -154,7 +169,9 @@ fn a_bare_interface_is_denied_until_it_can_have_a_policy() {
         .expect("a veth");
     let state = agent.directory().join("state");
     eventually("it is recorded as denied", || {
-        audit(&state).iter().any(|record| record.to_string().contains("is denied until"))
+        audit(&state)
+            .iter()
+            .any(|record| record.to_string().contains("is denied until"))
     });
     inside
         .configure(
@@ -171,7 +188,9 @@ fn a_bare_interface_is_denied_until_it_can_have_a_policy() {
         let run = inside.run(|| egress_tests::process::Running::start(&mut probe));
         egress_tests::product::Outcome::of(run.expect("the probe starts"))
     };
-    eventually("it has a policy", || probe("tcp-exchange 203.0.113.10:80 open")[0].ok);
+    eventually("it has a policy", || {
+        probe("tcp-exchange 203.0.113.10:80 open")[0].ok
+    });
     probe("tcp-exchange 203.0.113.66:80 secret")[0].failed();
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
 }

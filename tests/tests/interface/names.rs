@@ -2,7 +2,9 @@
 
 use crate::policy::{ONE_NAME, ONE_NETWORK};
 use crate::scene::{Container, world};
-use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, OTHER_RESOLVER_V4, OTHER_RESOLVER_V6, UPSTREAM_V4};
+use egress_tests::address::{
+    ALLOWED_V4, ALLOWED_V6, OTHER_RESOLVER_V4, OTHER_RESOLVER_V6, UPSTREAM_V4,
+};
 use egress_tests::product::Agent;
 use std::net::SocketAddr;
 
@@ -12,7 +14,8 @@ fn allowed() -> [SocketAddr; 2] {
 
 #[test]
 fn an_allowed_name_is_reachable_through_an_interface_over_both_families() {
-    let Some(world) = world("interface: an allowed name is reachable through an interface over both families")
+    let Some(world) =
+        world("interface: an allowed name is reachable through an interface over both families")
     else {
         return;
     };
@@ -55,7 +58,9 @@ fn dns_to_any_server_comes_to_the_resolver_and_is_answered_by_who_was_asked() {
     for server in &servers {
         // The probe takes an answer from whom it asked only.
         steps.push(format!("dns-udp {server} 1 allowed.example"));
-        steps.push(format!("dns-tcp {server} 1 allowed.example allowed.example"));
+        steps.push(format!(
+            "dns-tcp {server} 1 allowed.example allowed.example"
+        ));
     }
     let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
     let outcome = container.attempt(&steps);
@@ -63,7 +68,10 @@ fn dns_to_any_server_comes_to_the_resolver_and_is_answered_by_who_was_asked() {
         let got = attempt.succeeded();
         assert!(got.contains(&ALLOWED_V4.to_string()), "{attempt:?}");
     }
-    assert!(world.other_dns.asked().is_empty(), "another resolver was asked");
+    assert!(
+        world.other_dns.asked().is_empty(),
+        "another resolver was asked"
+    );
     world.nothing_escaped(&[(UPSTREAM_V4, 53).into()]);
 }
 

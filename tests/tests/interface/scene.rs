@@ -16,7 +16,10 @@ pub fn world(test: &str) -> Option<World> {
     let dns = &world.dns;
     dns.resolve("allowed.example", &[ALLOWED_V4.into(), ALLOWED_V6.into()]);
     dns.resolve("second.example", &[SECOND_V4.into()]);
-    dns.resolve("forbidden.example", &[FORBIDDEN_V4.into(), FORBIDDEN_V6.into()]);
+    dns.resolve(
+        "forbidden.example",
+        &[FORBIDDEN_V4.into(), FORBIDDEN_V6.into()],
+    );
     for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
         world.near.set(key, "1").expect("the near side can route");
     }
@@ -102,14 +105,30 @@ impl<'w> Container<'w> {
 
     /// The same for IPv6.
     pub fn v6(&self, end: u16) -> Ipv6Addr {
-        Ipv6Addr::new(0x2001, 0xdb8, 0x100 + u16::from(self.number), 0, 0, 0, 0, end)
+        Ipv6Addr::new(
+            0x2001,
+            0xdb8,
+            0x100 + u16::from(self.number),
+            0,
+            0,
+            0,
+            0,
+            end,
+        )
     }
 
     /// Attaches it under a policy.
     #[track_caller]
     pub fn attach(&self, agent: &Agent<'_>, policy: &str) {
         let device = self.device();
-        let arguments = ["sandbox", "attach", "--interface", &device, "--policy", policy];
+        let arguments = [
+            "sandbox",
+            "attach",
+            "--interface",
+            &device,
+            "--policy",
+            policy,
+        ];
         let run = agent.egressctl(&arguments).expect("egressctl starts");
         let (status, lines, errors) = run.finish();
         assert!(status.success(), "{lines:?} {errors}");
