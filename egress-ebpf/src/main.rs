@@ -15,6 +15,7 @@
 mod context;
 mod emit;
 mod frame;
+mod headers;
 mod hooks;
 mod lookups;
 mod maps;

@@ -8,19 +8,18 @@
 use super::agent::Agent;
 use super::book::{Member, Newcomer};
 use super::control::{failed, mode_name};
+use super::link_facts::{describe, name_for, spec};
 use crate::api::wire::{Created, Failure, FailureKind, NewInterface};
 use crate::dns::Place;
 use crate::enforcer::HookChange;
 use crate::link::{Interface, Interfaces, LinkError};
-use crate::model::{LinkSpec, MacAddress, SandboxName};
+use crate::model::{LinkSpec, SandboxName};
 use crate::policy::Policy;
-use egress_common::interface::MAX_ASSIGNED;
-use egress_common::{Assigned, CgroupId, Ip, Link, Mac, Port, SandboxId};
-use ipnet::IpNet;
+use egress_common::{Assigned, CgroupId, Ip, Link, Port, SandboxId};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The interfaces in the agent's hands.
@@ -28,34 +27,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub struct Links {
     table: Mutex<Table>,
     /// Whether a look is to come already: a thousand changes at once need one.
-    awaited: AtomicBool,
+    pub(super) awaited: AtomicBool,
 }
 
 #[derive(Default)]
 pub(super) struct Table {
-    interfaces: Option<Interfaces>,
-    attached: BTreeMap<u32, Attached>,
+    pub(super) interfaces: Option<Interfaces>,
+    pub(super) attached: BTreeMap<u32, Attached>,
     /// Found by a pattern and denied, with what was told about why.
-    denied: BTreeMap<u32, String>,
+    pub(super) denied: BTreeMap<u32, String>,
 }
 
 /// One interface.
-struct Attached {
-    sandbox: SandboxId,
-    spec: Arc<LinkSpec>,
-    link: Link,
+pub(super) struct Attached {
+    pub(super) sandbox: SandboxId,
+    pub(super) spec: Arc<LinkSpec>,
+    pub(super) link: Link,
     /// Where the resolver answers on it.
-    places: Vec<(SocketAddr, Place)>,
+    pub(super) places: Vec<(SocketAddr, Place)>,
 }
 
 impl Links {
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Table {
-    fn interfaces(&mut self) -> Result<&Interfaces, LinkError> {
+    pub(super) fn interfaces(&mut self) -> Result<&Interfaces, LinkError> {
         let opened = match self.interfaces.take() {
             Some(opened) => opened,
             None => Interfaces::open()?,
@@ -64,11 +63,11 @@ impl Table {
     }
 }
 
-fn wait<T>(work: impl Future<Output = T>) -> T {
+pub(super) fn wait<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Handle::current().block_on(work)
 }
 
-fn usage(error: impl std::fmt::Display) -> Failure {
+pub(super) fn usage(error: impl std::fmt::Display) -> Failure {
     Failure::new(FailureKind::Usage, error)
 }
 
@@ -112,7 +111,7 @@ impl Agent {
         )
     }
 
-    fn attach(
+    pub(super) fn attach(
         &self,
         table: &mut Table,
         interface: &Interface,
@@ -196,7 +195,7 @@ impl Agent {
     }
 
     /// Lets the resolver answer on the gateway's addresses, and says in `link` where.
-    fn open_places(
+    pub(super) fn open_places(
         &self,
         link: &mut Link,
         gateway: &Interface,
@@ -256,7 +255,7 @@ impl Agent {
     }
 
     /// Takes a sandbox out of book and kernel; nothing passes its interface then.
-    fn forget_interface(&self, member: &Member) -> Result<(), Failure> {
+    pub(super) fn forget_interface(&self, member: &Member) -> Result<(), Failure> {
         self.note_last_reading(member);
         {
             let mut book = self.book();
@@ -318,189 +317,6 @@ impl Agent {
         self.look_at_interfaces();
     }
 
-    /// Looks soon, in a thread that may wait.
-    pub(super) fn look_soon(self: &Arc<Self>) {
-        if self.links().awaited.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let agent = Arc::clone(self);
-        tokio::task::spawn_blocking(move || {
-            agent.links().awaited.store(false, Ordering::Release);
-            agent.look_at_interfaces();
-        });
-    }
-
-    /// Looks whether everything is as it should be: programs in force, links
-    /// as the host has them, new interfaces found, gone ones ended, ended
-    /// connections out of the table.
-    pub(super) fn look_at_interfaces(&self) {
-        if *self.disarmed() {
-            return;
-        }
-        let mut table = self.links().lock();
-        let patterns = {
-            let book = self.book();
-            book.policies()
-                .iter()
-                .any(|policy| !policy.interfaces.is_empty())
-        };
-        if table.attached.is_empty() && table.denied.is_empty() && !patterns {
-            return;
-        }
-        let all = match table.interfaces().map(|open| wait(open.all())) {
-            Ok(Ok(all)) => all,
-            Ok(Err(error)) | Err(error) => {
-                tracing::error!(%error, "interfaces cannot be looked after");
-                table.interfaces = None;
-                return;
-            }
-        };
-        self.end_gone(&mut table, &all);
-        self.refresh(&mut table, &all);
-        self.discover(&mut table, &all);
-        drop(table);
-        self.sweep_connections();
-    }
-
-    fn end_gone(&self, table: &mut Table, all: &BTreeMap<u32, Interface>) {
-        table.denied.retain(|index, _| all.contains_key(index));
-        let is_gone = |index: &u32, attached: &Attached| {
-            all.get(index)
-                .is_none_or(|interface| interface.name != attached.spec.interface)
-        };
-        let gone: Vec<u32> = table
-            .attached
-            .iter()
-            .filter(|(index, attached)| is_gone(index, attached))
-            .map(|(index, _)| *index)
-            .collect();
-        for index in gone {
-            let Some(attached) = table.attached.get(&index) else {
-                continue;
-            };
-            let member = self.book().member(attached.sandbox).cloned();
-            let Some(member) = member else { continue };
-            match self.forget_interface(&member) {
-                Ok(()) => {
-                    let name = attached.spec.interface.clone();
-                    table.attached.remove(&index);
-                    self.tell_of_sandbox(&member, format!("ended: the interface {name} is gone"));
-                }
-                Err(failure) => {
-                    tracing::warn!(error = failure.message, "a sandbox cannot be ended yet");
-                }
-            }
-        }
-    }
-
-    /// Puts back what is missing, and follows what the host changed.
-    fn refresh(&self, table: &mut Table, all: &BTreeMap<u32, Interface>) {
-        for (index, attached) in &mut table.attached {
-            let Some(interface) = all.get(index) else {
-                continue;
-            };
-            let gateway = interface.controller.and_then(|index| all.get(&index));
-            let gateway = gateway.unwrap_or(interface);
-            match self.enforcer().inspect_link(*index) {
-                Ok(None) => continue,
-                Ok(Some(missing)) if missing.is_empty() => {}
-                Ok(Some(missing)) => match self.enforcer().attach_link(*index) {
-                    Ok(HookChange::Replaced) => {}
-                    Ok(HookChange::Kept | HookChange::Attached) => self.tell(format!(
-                        "enforcement disturbed: somebody detached {} at the interface {}; put back",
-                        missing.join(", "),
-                        interface.name
-                    )),
-                    Err(error) => tracing::error!(%error, "enforcement disturbed"),
-                },
-                Err(error) => tracing::error!(%error, "an interface cannot be looked at"),
-            }
-            let policy = {
-                let book = self.book();
-                let compiled = book.policy_of(attached.sandbox);
-                compiled.map(|compiled| Arc::clone(&compiled.policy))
-            };
-            let Some(policy) = policy else { continue };
-            let mut link = match describe(&attached.spec, interface, gateway, &policy) {
-                Ok(link) => link,
-                Err(failure) => {
-                    tracing::debug!(error = failure.message, "the link is not usable now");
-                    continue;
-                }
-            };
-            let same_places = link.gateway4 == attached.link.gateway4
-                && link.gateway6 == attached.link.gateway6
-                && !attached.places.is_empty();
-            link.resolver_port = attached.link.resolver_port;
-            link.swept = attached.link.swept;
-            if !same_places {
-                let port = Port::from_network(attached.link.resolver_port).host();
-                attached.places.clear();
-                match self.open_places(&mut link, gateway, port) {
-                    Ok(places) => attached.places = places,
-                    Err(failure) => {
-                        tracing::error!(error = failure.message, "names do not resolve there");
-                        link.resolver_port = 0;
-                    }
-                }
-            }
-            if link == attached.link {
-                continue;
-            }
-            match self.enforcer().put_link(*index, &link) {
-                Ok(()) => attached.link = link,
-                Err(error) => tracing::error!(%error, "an interface's change is not in force"),
-            }
-        }
-    }
-
-    /// Finds interfaces that a policy applies to: denied at once, and a sandbox
-    /// as soon as the host has said what is behind them.
-    fn discover(&self, table: &mut Table, all: &BTreeMap<u32, Interface>) {
-        for interface in all.values() {
-            if table.attached.contains_key(&interface.index) || interface.mac.is_none() {
-                continue;
-            }
-            let policy = self
-                .book()
-                .policies()
-                .for_interface(&interface.name)
-                .cloned();
-            let Some(policy) = policy else {
-                // No policy is for it any more.
-                if table.denied.remove(&interface.index).is_some()
-                    && let Err(error) = self.enforcer().detach_link(interface.index)
-                {
-                    tracing::error!(%error, "an interface stays denied");
-                }
-                continue;
-            };
-            if let Err(error) = self.enforcer().attach_link(interface.index) {
-                tracing::error!(%error, interface = interface.name, "it cannot be governed");
-                continue;
-            }
-            let spec = Arc::new(LinkSpec {
-                interface: interface.name.clone(),
-                addresses: Vec::new(),
-                mac: None,
-                discovered: true,
-            });
-            let controller = interface.controller.and_then(|index| all.get(&index));
-            let name = name_for(&spec.interface, |name| self.book().by_name(name).is_some());
-            let begun = name
-                .and_then(|name| self.attach(table, interface, controller, spec, name, &policy));
-            if let Err(failure) = begun
-                && table.denied.get(&interface.index) != Some(&failure.message)
-            {
-                self.tell(format!(
-                    "the interface {} is denied until it can have policy {}: {}",
-                    interface.name, policy.name, failure.message
-                ));
-                table.denied.insert(interface.index, failure.message);
-            }
-        }
-    }
-
     /// Takes the programs off every interface: the off switch.
     pub(super) fn disarm_interfaces(&self) {
         let table = self.links().lock();
@@ -510,134 +326,6 @@ impl Agent {
             }
         }
     }
-}
-
-fn spec(wanted: &NewInterface) -> Result<LinkSpec, Failure> {
-    let addresses = wanted.addresses.iter().map(|text| {
-        let network = text.parse::<IpNet>();
-        let network = network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        network.map_err(|_| usage(format!("`{text}` is no address and no network")))
-    });
-    let mac = wanted.mac.as_deref().map(str::parse::<MacAddress>);
-    Ok(LinkSpec {
-        interface: wanted.interface.clone(),
-        addresses: addresses.collect::<Result<_, _>>()?,
-        mac: mac.transpose().map_err(usage)?,
-        discovered: false,
-    })
-}
-
-/// The interface's name, which can hold more than a sandbox's.
-fn name_for(interface: &str, taken: impl Fn(&str) -> bool) -> Result<SandboxName, Failure> {
-    match SandboxName::parse(interface) {
-        Ok(name) if !taken(name.as_str()) => Ok(name),
-        Ok(_) | Err(_) => super::control::unused_name(taken).map_err(usage),
-    }
-}
-
-/// What stands in the kernel about an interface.
-fn describe(
-    spec: &LinkSpec,
-    interface: &Interface,
-    gateway: &Interface,
-    policy: &Policy,
-) -> Result<Link, Failure> {
-    let refuse = |text: String| Failure::new(FailureKind::Failed, text);
-    let name = &interface.name;
-    let Some(gateway_mac) = gateway.mac.filter(|_| interface.mac.is_some()) else {
-        return Err(refuse(format!("`{name}` carries no Ethernet frames")));
-    };
-    let is_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let networks: Vec<IpNet> = if spec.addresses.is_empty() {
-        if interface.index != gateway.index {
-            return Err(refuse(format!(
-                "`{name}` is a port of `{}`, whose network is not one sandbox's; \
-                 say with `--addresses` what it may send from",
-                gateway.name
-            )));
-        }
-        let direct = interface.networks.iter();
-        direct
-            .filter(|net| !is_local(&net.addr()))
-            .copied()
-            .collect()
-    } else {
-        spec.addresses.clone()
-    };
-    if networks.is_empty() {
-        return Err(refuse(format!(
-            "the host has no network on `{name}`; give it an address or a route, or say with \
-             `--addresses` what the sandbox may send from"
-        )));
-    }
-    if networks.len() > MAX_ASSIGNED {
-        return Err(refuse(format!(
-            "`{name}` has {} networks; a sandbox can have {MAX_ASSIGNED}, say with `--addresses` which",
-            networks.len()
-        )));
-    }
-    let mut assigned = [Assigned::NONE; MAX_ASSIGNED];
-    for (slot, network) in assigned.iter_mut().zip(&networks) {
-        *slot = network_of(network);
-    }
-    let find =
-        |wanted: &dyn Fn(&IpAddr) -> bool| gateway.addresses.iter().copied().find(|a| wanted(a));
-    // The address out of the sandbox's own network before any other.
-    let of_family = |v4: bool| {
-        let fits = |ip: &IpAddr| ip.is_ipv4() == v4 && !is_local(ip);
-        find(&|ip| fits(ip) && networks.iter().any(|net| net.contains(ip))).or_else(|| find(&fits))
-    };
-    let local6 = find(&is_local);
-    let gateway4 = match of_family(true) {
-        Some(IpAddr::V4(v4)) => u32::from_ne_bytes(v4.octets()),
-        Some(IpAddr::V6(_)) | None => 0,
-    };
-    let gateway6 = of_family(false)
-        .or(local6)
-        .map_or(Ip::UNSPECIFIED, Ip::from);
-    for (family, has, lacks) in [
-        (
-            "IPv4",
-            networks.iter().any(|n| n.addr().is_ipv4()),
-            gateway4 == 0,
-        ),
-        (
-            "IPv6",
-            networks.iter().any(|n| n.addr().is_ipv6()),
-            gateway6 == Ip::UNSPECIFIED,
-        ),
-    ] {
-        if has && lacks {
-            return Err(refuse(format!(
-                "the host has no {family} address on `{}`, to which the sandbox's DNS could be brought",
-                gateway.name
-            )));
-        }
-    }
-    let settings = policy.link;
-    let permit = |is_on: bool, bit: u32| if is_on { bit } else { 0 };
-    Ok(Link {
-        assigned,
-        gateway6,
-        local6: local6.map_or(Ip::UNSPECIFIED, Ip::from),
-        swept: 0,
-        gateway4,
-        permits: permit(settings.dhcp, Link::DHCP)
-            | permit(settings.router_advertisements, Link::ROUTER_ADVERTISEMENTS),
-        mac: spec.mac.map_or(Mac::NONE, |mac| Mac::from_bytes(mac.0)),
-        gateway_mac: Mac::from_bytes(gateway_mac),
-        resolver_port: 0,
-        reserved: 0,
-    })
-}
-
-/// A network as the kernel compares with it: IPv4 in its mapped form.
-fn network_of(network: &IpNet) -> Assigned {
-    let before = if network.addr().is_ipv4() { 96 } else { 0 };
-    Assigned::network(
-        Ip::from(network.addr()),
-        before + u32::from(network.prefix_len()),
-    )
 }
 
 /// Two sandboxes with one address could not be told apart by the resolver.

@@ -16,6 +16,8 @@ pub mod emergency;
 mod ephemeral;
 mod error;
 mod gate;
+mod link_facts;
+mod link_watch;
 mod links;
 mod loops;
 mod losses;

@@ -6,7 +6,8 @@
 
 use super::{Judged, Passed, link, note, packet::may_ask, settle};
 use crate::emit::{Seen, count};
-use crate::frame::{Content, Ethernet, Frame, Packet, Segment};
+use crate::frame::{Content, Frame, Packet};
+use crate::headers::{Ethernet, Segment};
 use crate::lookups::{self, AtInterface};
 use crate::maps;
 use egress_common::flow::ASKER_LIFETIME;

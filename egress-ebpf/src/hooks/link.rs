@@ -6,7 +6,8 @@ use super::Passed;
 use super::interface::{Behind, Ruling, is_known};
 use super::packet::may_ask;
 use crate::emit::{Seen, count};
-use crate::frame::{Ethernet, Frame, Other};
+use crate::frame::{Frame, Other};
+use crate::headers::Ethernet;
 use crate::lookups;
 use egress_common::{Counter, Ip, Link, Mac, Reason};
 
