@@ -52,6 +52,8 @@ pub struct Agent {
     /// Whether the off switch was used. Held while programs are put back or
     /// taken out, so that the one never undoes the other.
     disarmed: Mutex<bool>,
+    links: super::links::Links,
+    revoked: super::connections::Revoked,
 }
 
 /// What is told of the running resolver.
@@ -60,6 +62,7 @@ struct ResolverState {
     /// Why it is not where the last one was.
     moved: Option<String>,
     counters: Arc<dns::Counters>,
+    places: dns::Places,
 }
 
 /// The resolver of a started agent; it stops when this is dropped.
@@ -137,6 +140,8 @@ impl Agent {
             last_readings: Mutex::new(Vec::new()),
             emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
+            links: super::links::Links::default(),
+            revoked: super::connections::Revoked::default(),
         });
         agent.take_over(&image, loaded.policies.clone(), now)?;
         agent.note_policies_at_start(&loaded, now);
@@ -146,6 +151,7 @@ impl Agent {
         }
         agent.look_after_emergency();
         let services = agent.open_resolver().await?;
+        tokio::task::block_in_place(|| agent.adopt_interfaces());
         agent.tell(format!(
             "agent {} started: {}",
             env!("CARGO_PKG_VERSION"),
@@ -166,7 +172,7 @@ impl Agent {
         let names = runtime.names()?;
         let blocked = runtime.blocked();
         for member in runtime.sandboxes()? {
-            if self.is_alive(&member, &image.sandboxes) {
+            if member.link.is_some() || self.is_alive(&member, &image.sandboxes) {
                 if blocked.contains(&member.id) {
                     book.set_blocked(member.id, true);
                 }
@@ -271,6 +277,7 @@ impl Agent {
             ports,
             moved,
             counters,
+            places: resolver.places(),
         });
         Ok(Services { resolver })
     }
@@ -340,6 +347,19 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| state.counters.latency().read())
+    }
+
+    /// Where the running resolver can answer besides.
+    pub(super) fn places(&self) -> Option<&dns::Places> {
+        self.resolver.get().map(|state| &state.places)
+    }
+
+    pub(super) const fn revoked(&self) -> &super::connections::Revoked {
+        &self.revoked
+    }
+
+    pub(super) const fn links(&self) -> &super::links::Links {
+        &self.links
     }
 
     pub(super) fn started_in_words(&self) -> String {

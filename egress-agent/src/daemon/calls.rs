@@ -4,14 +4,18 @@
 use super::agent::Agent;
 use crate::api::Control;
 use crate::api::wire::{
-    Adopt, Adopted, Created, Done, Ended, Failure, Incident, NewSandbox, Progress, Reloaded,
-    Sandbox, Status, Stop,
+    Adopt, Adopted, Created, Done, Ended, Failure, Incident, NewInterface, NewSandbox, Progress,
+    Reloaded, Sandbox, Status, Stop,
 };
 use std::sync::Arc;
 
 impl Control for Agent {
     async fn create(&self, wanted: NewSandbox) -> Result<Created, Failure> {
         tokio::task::block_in_place(|| self.create_sandbox(&wanted))
+    }
+
+    async fn attach(&self, wanted: NewInterface) -> Result<Created, Failure> {
+        tokio::task::block_in_place(|| self.attach_interface(&wanted))
     }
 
     async fn remove(&self, name: &str) -> Result<Ended, Failure> {

@@ -24,7 +24,7 @@ impl Agent {
                 ended += 1;
             }
         }
-        Ok(ended)
+        Ok(ended + self.end_revoked_at_interfaces(&image)?)
     }
 
     /// Every cgroup at or below a sandbox, with the sandbox's own.

@@ -4,7 +4,7 @@
 
 use super::book::{Foreign, Member};
 use crate::api::wire::Progress;
-use crate::model::{Attribution, DomainName, Relaxation, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
@@ -37,6 +37,8 @@ struct Wire {
     progress: Option<Progress>,
     #[serde(default)]
     foreign: Option<Foreign>,
+    #[serde(default)]
+    link: Option<Arc<LinkSpec>>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -138,6 +140,7 @@ impl Runtime {
             attribution: member.attribution.clone(),
             progress: member.progress.clone(),
             foreign: member.foreign.clone(),
+            link: member.link.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -334,6 +337,7 @@ fn member_from(path: &Path) -> Result<Member, String> {
         limits: Limits::default(),
         progress: wire.progress,
         foreign: wire.foreign,
+        link: wire.link,
     })
 }
 
@@ -359,6 +363,7 @@ mod tests {
             limits: Limits::default(),
             progress: None,
             foreign: None,
+            link: None,
         }
     }
 

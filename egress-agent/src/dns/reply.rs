@@ -266,6 +266,10 @@ pub(super) fn extended_code(reason: Reason) -> u16 {
         | Reason::HelperFailed
         | Reason::Misrouted
         | Reason::TooManyQueries
+        | Reason::LinkFrame
+        | Reason::SpoofedSource
+        | Reason::NoConnection
+        | Reason::ConnectionsFull
         | Reason::UpstreamFailed
         | Reason::GrantFailed
         | Reason::MalformedQuery => 0,

@@ -10,6 +10,7 @@ use super::gate::Gate;
 use super::hosts::Hosts;
 use super::listen::{self, BindError, Ports, Sockets};
 use super::lookups::Lookups;
+use super::places;
 use super::resolver::Resolver;
 use super::stream;
 use super::upstream::{Patience, Strategy, Upstreams};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -120,7 +122,6 @@ pub(super) struct Shared<G: Gate> {
 }
 
 /// A resolver that answers. Dropping it stops it at once.
-#[derive(Debug)]
 pub struct Running {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -129,6 +130,7 @@ pub struct Running {
     finish: watch::Sender<bool>,
     sweeper: JoinSet<()>,
     counters: Arc<Counters>,
+    serve: Serve,
 }
 
 /// The threads that read datagrams.
@@ -174,6 +176,9 @@ impl Drop for Workers {
         self.tell_to_stop();
     }
 }
+/// Answers on further sockets until told to stop.
+pub(super) type Serve =
+    Arc<dyn Fn(tokio::net::UdpSocket, TcpListener, watch::Receiver<bool>) + Send + Sync>;
 
 impl Server {
     /// Binds UDP and TCP on `127.0.0.1` and `::1`; a wanted port of 0 lets the
@@ -255,6 +260,11 @@ impl Server {
             workers.start(config.workers, udp, &shared);
             tasks.spawn(stream::connections(shared.clone(), tcp, stopped.clone()));
         }
+        let serve: Serve = Arc::new(move |udp, tcp, stopped| {
+            let (shared, udp) = (Arc::clone(&shared), Arc::new(udp));
+            tokio::spawn(places::datagrams(Arc::clone(&shared), udp, stopped.clone()));
+            tokio::spawn(stream::connections(shared, tcp, stopped));
+        });
         Running {
             stop,
             tasks,
@@ -262,6 +272,7 @@ impl Server {
             finish,
             sweeper,
             counters,
+            serve,
         }
     }
 }
@@ -270,6 +281,11 @@ impl Running {
     /// The running totals.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// What opens further places where this resolver answers.
+    pub fn places(&self) -> super::Places {
+        super::Places::new(self.serve.clone())
     }
 
     /// Takes nothing new, lets what is under way end, and says whether all of it

@@ -25,6 +25,7 @@ pub fn json_schema() -> Value {
                 { "required": ["unit"] },
                 { "required": ["slice"] },
                 { "required": ["cgroup"] },
+                { "required": ["interface"] },
             ]),
         ),
     ] {

@@ -2,6 +2,8 @@
 //! what it found out in [`crate::emit::Seen`]; `main` turns that into codes.
 
 pub mod call;
+pub mod interface;
+mod link;
 pub mod packet;
 pub mod redirect;
 pub mod socket;

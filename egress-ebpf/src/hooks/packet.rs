@@ -227,7 +227,7 @@ pub(super) fn loopback_word(key: &AskerKey) -> Option<u32> {
 /// Takes one query from the sandbox's budget. As for events, two CPUs that race
 /// may both take the last one.
 #[inline(always)]
-fn may_ask(cgroup: CgroupId) -> bool {
+pub(super) fn may_ask(cgroup: CgroupId) -> bool {
     let Some(meter) = lookups::meter(cgroup) else {
         return false;
     };

@@ -39,6 +39,7 @@ const ALL: [&str; 8] = [
     "unit",
     "enforcement",
     "bypasses",
+    "interface",
     "resilience",
     "reload",
     "operations",

@@ -1,7 +1,7 @@
 //! One sandbox, as the book knows it.
 
 use crate::api::wire::Progress;
-use crate::model::{Attribution, Relaxation, SandboxName};
+use crate::model::{Attribution, LinkSpec, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, SandboxId};
 use jiff::Timestamp;
@@ -37,6 +37,8 @@ pub struct Member {
     pub progress: Option<Progress>,
     /// The cgroup of somebody else that it is, if it is one.
     pub foreign: Option<Foreign>,
+    /// The interface that it is behind, if it is no cgroup.
+    pub link: Option<Arc<LinkSpec>>,
 }
 
 /// A cgroup that somebody else made, and ends.
@@ -81,6 +83,8 @@ pub struct Newcomer {
     pub left_out: Vec<String>,
     /// See [`Member::foreign`].
     pub foreign: Option<Foreign>,
+    /// See [`Member::link`].
+    pub link: Option<Arc<LinkSpec>>,
 }
 
 impl Newcomer {
@@ -94,6 +98,7 @@ impl Newcomer {
             limits: Limits::default(),
             left_out: Vec::new(),
             foreign: None,
+            link: None,
         }
     }
 }

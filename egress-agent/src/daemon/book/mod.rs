@@ -214,6 +214,7 @@ impl Book {
             limits: newcomer.limits,
             progress: None,
             foreign: newcomer.foreign,
+            link: newcomer.link,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;

@@ -41,6 +41,7 @@ pub fn compile(
     // All of it is read before anything is missed, so that all problems show.
     let name = name(document, source, report);
     let (applies_to, adopts) = settings::applies_to(document, report);
+    let interfaces = settings::interfaces(document, report);
     let dns = settings::dns(document, report);
     let limits = limits::read(document, report);
     let relaxed = settings::relaxed(document, report);
@@ -52,6 +53,8 @@ pub fn compile(
         applies_to,
         adopts,
         unmet_contract: settings::unmet_contract(document),
+        interfaces,
+        link: settings::link(document),
         rules: read.rules,
         blocks: read.blocks,
         dns,
