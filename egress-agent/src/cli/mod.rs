@@ -16,6 +16,7 @@ mod exit;
 mod generate;
 mod interruption;
 mod learning;
+mod names;
 mod oci_hook;
 mod operate;
 mod output;
@@ -79,6 +80,9 @@ enum Command {
     /// Make, verify and install signed bundles of policies.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
+    /// Make and ask lists of names that policies block or allow; needs no agent and no root.
+    #[command(subcommand)]
+    Names(names::NamesCommand),
     /// Look at sandboxes, pause, resume and stop them.
     #[command(subcommand)]
     Sandbox(sandbox::SandboxCommand),
@@ -128,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&socket, arguments),
         Command::Policy(command) => policy::run(command),
         Command::Bundle(command) => bundle::run(&socket, command),
+        Command::Names(command) => names::run(command),
         Command::Sandbox(command) => sandbox::run(&socket, command),
         Command::Status(arguments) => operate::status(&socket, &arguments),
         Command::Top(arguments) => top::run(&socket, &arguments),

@@ -24,6 +24,7 @@ use egress_common::Sandbox;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
+use tokio::sync::mpsc::Sender;
 
 /// How long what is left in a sandbox has to die.
 pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ struct ResolverState {
     /// Why it is not where the last one was.
     moved: Option<String>,
     counters: Arc<dns::Counters>,
+    renewals: Sender<dns::Renewal>,
 }
 
 /// The resolver of a started agent; it stops when this is dropped.
@@ -269,11 +271,13 @@ impl Agent {
         }
         let resolver = server.serve(Arc::clone(self));
         let counters = Arc::clone(resolver.counters());
+        let renewals = resolver.renewals();
         // There is one start, so nobody has set it before.
         let _ = self.resolver.set(ResolverState {
             ports,
             moved,
             counters,
+            renewals,
         });
         Ok(Services { resolver })
     }
@@ -337,6 +341,10 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| (state.ports, state.counters.read()))
+    }
+
+    pub(super) fn renewals(&self) -> Option<&Sender<dns::Renewal>> {
+        self.resolver.get().map(|state| &state.renewals)
     }
 
     pub(super) fn resolver_latency(&self) -> Option<(f64, Vec<(f64, u64)>)> {

@@ -2,8 +2,8 @@
 //! written, and only then may an answer leave.
 
 use super::agent::Agent;
-use super::permit::Permit;
-use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing};
+use super::permit::{Permit, PolicySieve};
+use crate::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Sources, Standing};
 use crate::enforcer::{Receipt, boot_now};
 use crate::grants::Clamp;
 use crate::model::{DomainName, NameLimits, Record};
@@ -39,6 +39,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 impl Gate for Agent {
     type Receipt = StandingGrants;
     type Permit = Permit;
+    type Sieve = PolicySieve;
 
     fn now(&self) -> u64 {
         boot_now()
@@ -58,6 +59,10 @@ impl Gate for Agent {
         self.book().policy_of(sandbox).map(|_| sandbox)
     }
 
+    fn sieve(&self, sandbox: SandboxId) -> Option<PolicySieve> {
+        self.book().sieve(sandbox)
+    }
+
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
         if self.enforcer().is_stopped() {
             return Judgement::Refuse(Refusal {
@@ -71,6 +76,18 @@ impl Gate for Agent {
 
     fn screen(&self, sandbox: SandboxId, permit: &Permit, address: IpAddr) -> Result<(), Reason> {
         self.book().screen(sandbox, permit, address)
+    }
+
+    fn sources(&self, sandbox: SandboxId, name: &DomainName) -> Sources {
+        let book = self.book();
+        let Some(compiled) = book.policy_of(sandbox) else {
+            return Sources::default();
+        };
+        let dns = &compiled.policy.dns;
+        Sources {
+            view: dns.view.clone(),
+            addresses: dns.hosts.get(name).cloned(),
+        }
     }
 
     fn query_type_allowed(&self, sandbox: SandboxId, query_type: u16) -> bool {

@@ -103,11 +103,15 @@ impl Agent {
         if ticks.is_multiple_of(RARELY) {
             self.sweep_grants();
         }
+        let is_time_for_names = ticks.is_multiple_of(RARELY);
         let agent = Arc::clone(self);
         // Ending a sandbox waits for processes to die.
         tokio::task::spawn_blocking(move || {
             agent.look_for_others();
             agent.collect_orphans();
+            if is_time_for_names {
+                agent.keep_fresh();
+            }
         });
         // Last: whoever hangs in one of the steps above is no longer alive.
         if !self.config().ephemeral {

@@ -23,6 +23,7 @@ mod ephemeral;
 mod error;
 mod evidence;
 mod feeds;
+mod freshness;
 mod gate;
 mod lifecycle;
 mod limits;

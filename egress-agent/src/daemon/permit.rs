@@ -2,11 +2,11 @@
 //! clocks are arguments, and the caller brings the kernel map in step.
 
 use super::book::{Book, Compiled};
-use crate::dns::{Below, Judgement, OpenError, Opening, Refusal};
+use crate::dns::{Below, Judgement, OpenError, Opening, Refusal, Sieve};
 use crate::enforcer::boot_now;
 use crate::grants::{Changes, Clamp, Offer};
 use crate::model::{DomainName, Transport};
-use crate::policy::{NamePermit, NameVerdict, PermittedService};
+use crate::policy::{self, NamePermit, NameVerdict, PermittedService, Policy};
 use egress_common::{Mode, PolicyId, Reason, RuleId, SandboxId};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -23,7 +23,45 @@ pub struct Permit {
     name: Option<Arc<NamePermit>>,
 }
 
+/// A version of a policy, to be asked what it refuses without the book's lock.
+#[derive(Clone, Debug)]
+pub struct PolicySieve(Arc<Policy>);
+
+impl Sieve for PolicySieve {
+    fn refuses(&self, name: &str) -> Option<Reason> {
+        self.0.refuses(name)
+    }
+
+    fn refusal(&self, name: &DomainName) -> Option<Refusal> {
+        match self.0.judge_name(name, Timestamp::now()) {
+            NameVerdict::Refuse(refused) => Some(refusal(refused)),
+            NameVerdict::Allow(_) => None,
+        }
+    }
+
+    fn negative_ttl(&self) -> Duration {
+        self.0.dns.negative_cache_ttl
+    }
+}
+
+fn refusal(refused: policy::Refusal) -> Refusal {
+    Refusal {
+        reason: refused.reason,
+        rule: refused.rule,
+        help: Some(refused.help).filter(|help| !help.is_empty()),
+    }
+}
+
 impl Book {
+    /// What the sandbox's policy refuses in any case; `None` if each query has to
+    /// be counted, or if refusals are recorded only.
+    pub fn sieve(&self, sandbox: SandboxId) -> Option<PolicySieve> {
+        let policy = &self.policy_of(sandbox)?.policy;
+        let is_counted = policy.dns.limits.queries_per_second.is_some();
+        let is_enforced = policy.mode == Mode::Enforce;
+        (is_enforced && !is_counted).then(|| PolicySieve(Arc::clone(policy)))
+    }
+
     /// Whether the sandbox may resolve the name.
     pub fn judge(
         &self,
@@ -57,12 +95,8 @@ impl Book {
                     rule,
                 }
             }
-            NameVerdict::Refuse(refusal) => {
-                let refusal = Refusal {
-                    reason: refusal.reason,
-                    rule: refusal.rule,
-                    help: Some(refusal.help).filter(|help| !help.is_empty()),
-                };
+            NameVerdict::Refuse(refused) => {
+                let refusal = refusal(refused);
                 match compiled.policy.mode {
                     Mode::Enforce => Judgement::Refuse(refusal),
                     Mode::Shadow => Judgement::Shadow {

@@ -1,7 +1,7 @@
 //! The `[dns]` table of the agent's configuration.
 
 use crate::dns::{Endpoint, Hosts, Identity, Strategy, Transport};
-use crate::model::{DomainName, DomainPattern};
+use crate::model::{DomainName, DomainPattern, is_view_name};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -37,6 +37,7 @@ struct UpstreamWire {
     authorities: Option<PathBuf>,
     pins: Vec<String>,
     domains: Vec<String>,
+    view: Option<String>,
 }
 
 /// How the resolver runs on this host.
@@ -200,6 +201,10 @@ impl UpstreamWire {
                 return Err(problem(text));
             }
         };
+        if self.view.as_ref().is_some_and(|view| !is_view_name(view)) {
+            let text = "`view` is 1 to 64 of a-z, A-Z, 0-9, `-`, `_` and `.`";
+            return Err(problem(text.into()));
+        }
         let address = self
             .address
             .parse::<IpAddr>()
@@ -252,6 +257,7 @@ impl UpstreamWire {
             address,
             transport,
             domains: self.domains.iter().map(domain).collect::<Result<_, _>>()?,
+            view: self.view.map(Into::into),
         })
     }
 }

@@ -28,7 +28,7 @@ impl Agent {
     }
 
     /// Every cgroup at or below a sandbox, with the sandbox's own.
-    fn cgroups_of_sandboxes(&self) -> BTreeMap<CgroupId, CgroupId> {
+    pub(super) fn cgroups_of_sandboxes(&self) -> BTreeMap<CgroupId, CgroupId> {
         let mut found = BTreeMap::new();
         let members: Vec<Member> = self.book().members().cloned().collect();
         for member in members {

@@ -15,6 +15,8 @@ use std::time::{Duration, Instant};
 pub(super) struct Key {
     pub(super) name: DomainName,
     pub(super) query_type: RecordType,
+    /// Among whose upstreams: the same name can mean something else there.
+    pub(super) view: Option<Arc<str>>,
 }
 
 /// One upstream answer.
@@ -190,6 +192,7 @@ mod tests {
 
     fn key(n: u32) -> Key {
         Key {
+            view: None,
             name: DomainName::parse(&format!("n{n}.example")).expect("a name"),
             query_type: RecordType::A,
         }

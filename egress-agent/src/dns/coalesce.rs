@@ -62,6 +62,7 @@ mod tests {
 
     fn key() -> Key {
         Key {
+            view: None,
             name: DomainName::parse("a.example").expect("a name"),
             query_type: RecordType::A,
         }

@@ -50,6 +50,8 @@ counters! {
     stale,
     /// Asked for anew before its time was over.
     prefetched,
+    /// Asked for anew because a connection to it lives on.
+    kept_fresh,
     /// SERVFAIL, whatever the cause.
     failed,
     /// Messages that are no query.

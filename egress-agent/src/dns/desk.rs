@@ -8,8 +8,9 @@
 //! [`super::resolver`], which judges, screens, opens and puts the answer here anew.
 
 use super::budget::{Below, Bucket, NamesSpent, Passed};
-use super::gate::Standing;
-use super::query::Plain;
+use super::denial;
+use super::gate::{Gate, Refusal, Sieve, Standing};
+use super::query::{Plain, QuestionKey};
 use super::template::Template;
 use crate::model::{DomainName, NameLimits, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
@@ -83,17 +84,30 @@ pub(super) enum Tally {
     },
 }
 
+/// One sandbox's desk.
+type Locked<S, V> = Arc<Mutex<Desk<S, V>>>;
+
 /// The desks of all sandboxes.
 #[derive(Debug)]
-pub(super) struct Desks<S> {
+pub(super) struct Desks<S, V> {
     bounds: Bounds,
-    desks: RwLock<HashMap<SandboxId, Arc<Mutex<Desk<S>>>>>,
+    desks: RwLock<HashMap<SandboxId, Locked<S, V>>>,
     held: AtomicUsize,
 }
 
+/// What a desk could say at once.
+pub(super) enum Said {
+    /// An answer of this length.
+    Answer(usize),
+    /// A refusal of this length, to be recorded if it is here.
+    Refusal(usize, Option<(DomainName, Refusal)>),
+}
+
 #[derive(Debug)]
-struct Desk<S> {
+struct Desk<S, V> {
     ready: HashMap<Box<[u8]>, (Ready<S>, u64)>,
+    /// What is refused in any case, and the generation from before it was asked for.
+    sieve: Option<(u64, Option<V>)>,
     records_left: u32,
     records_refilled: u64,
     folded: Vec<(Outcome, Option<Reason>, u64)>,
@@ -102,10 +116,11 @@ struct Desk<S> {
     queries_per_second: Option<u32>,
 }
 
-impl<S> Default for Desk<S> {
+impl<S, V> Default for Desk<S, V> {
     fn default() -> Self {
         Self {
             ready: HashMap::new(),
+            sieve: None,
             records_left: 0,
             records_refilled: 0,
             folded: Vec::new(),
@@ -116,7 +131,7 @@ impl<S> Default for Desk<S> {
     }
 }
 
-impl<S: Standing> Desks<S> {
+impl<S: Standing, V: Sieve> Desks<S, V> {
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             bounds,
@@ -125,27 +140,48 @@ impl<S: Standing> Desks<S> {
         }
     }
 
-    /// Writes the answer to a query, if it is at hand; its length.
-    pub(super) fn answer(
+    /// Writes what can be said about a query at once: an answer that is at hand,
+    /// or a refusal.
+    pub(super) fn say<G: Gate<Sieve = V>>(
         &self,
+        gate: &G,
         sandbox: SandboxId,
-        (key, query): (&[u8], &Plain<'_>),
+        (key, query): (&QuestionKey, &Plain<'_>),
         (now, generation): (u64, u64),
         out: &mut [u8],
-    ) -> Option<usize> {
-        let desk = self.desk(sandbox)?;
-        let mut desk = lock(&desk);
+    ) -> Option<Said> {
+        let desk = self.desk_or_new(sandbox);
+        let desk = &mut *lock(&desk);
         // What cannot be paid for is told the long way.
         let paid = match desk.queries_per_second {
             None => desk.queries,
             Some(most) => desk.queries.spend(now, 1, most, SECOND)?,
         };
-        let (ready, served) = desk.ready.get_mut(key)?;
-        let ttl = ready.ttl(now, generation)?;
-        let length = ready.template.fill(query, ttl, out)?;
-        *served += 1;
+        let said = if let Some((ready, served)) = desk.ready.get_mut(key.as_bytes()) {
+            let ttl = ready.ttl(now, generation)?;
+            let length = ready.template.fill(query, ttl, out)?;
+            *served += 1;
+            Said::Answer(length)
+        } else {
+            let sieve = desk.sieve(gate, sandbox, generation)?;
+            let reason = sieve.refuses(key.plain_text()?)?;
+            // Only who hears or reads the reason has it put in words.
+            let is_recorded = desk.has_record_left(now, self.bounds.records_per_second);
+            let words = if is_recorded || query.speaks_edns() {
+                let name = key.name()?;
+                let refusal = sieve.refusal(&name)?;
+                Some((name, refusal))
+            } else {
+                None
+            };
+            let help = words.as_ref().and_then(|(_, said)| said.help.as_deref());
+            let ttl = u32::try_from(sieve.negative_ttl().as_secs()).unwrap_or(u32::MAX);
+            let length = denial::write(query, (reason, help), ttl, out)?;
+            desk.note_record(is_recorded, Outcome::Denied, Some(reason));
+            Said::Refusal(length, words.filter(|_| is_recorded))
+        };
         desk.queries = paid;
-        Some(length)
+        Some(said)
     }
 
     /// Puts an answer where it is at hand, unless the desk is full.
@@ -202,23 +238,9 @@ impl<S: Standing> Desks<S> {
     ) -> bool {
         let desk = self.desk_or_new(sandbox);
         let mut desk = lock(&desk);
-        // Zero is a desk that was made just now.
-        if desk.records_refilled == 0 || now.saturating_sub(desk.records_refilled) >= SECOND {
-            desk.records_refilled = now.max(1);
-            desk.records_left = self.bounds.records_per_second;
-        }
-        if let Some(left) = desk.records_left.checked_sub(1) {
-            desk.records_left = left;
-            return true;
-        }
-        let same = |(known, why, _): &&mut (Outcome, Option<Reason>, u64)| {
-            (*known, *why) == (outcome, reason)
-        };
-        match desk.folded.iter_mut().find(same) {
-            Some((_, _, count)) => *count += 1,
-            None => desk.folded.push((outcome, reason, 1)),
-        }
-        false
+        let is_recorded = desk.has_record_left(now, self.bounds.records_per_second);
+        desk.note_record(is_recorded, outcome, reason);
+        is_recorded
     }
 
     /// Takes what was counted, and throws away what cannot be given any more.
@@ -281,12 +303,12 @@ impl<S: Standing> Desks<S> {
         self.held.load(Ordering::Relaxed)
     }
 
-    fn desk(&self, sandbox: SandboxId) -> Option<Arc<Mutex<Desk<S>>>> {
+    fn desk(&self, sandbox: SandboxId) -> Option<Locked<S, V>> {
         let desks = self.desks.read().unwrap_or_else(PoisonError::into_inner);
         desks.get(&sandbox).cloned()
     }
 
-    fn desk_or_new(&self, sandbox: SandboxId) -> Arc<Mutex<Desk<S>>> {
+    fn desk_or_new(&self, sandbox: SandboxId) -> Locked<S, V> {
         if let Some(desk) = self.desk(sandbox) {
             return desk;
         }
@@ -295,13 +317,55 @@ impl<S: Standing> Desks<S> {
     }
 }
 
-impl<S> Desk<S> {
+impl<S, V: Clone> Desk<S, V> {
+    /// What the policy of this generation refuses in any case.
+    fn sieve<G: Gate<Sieve = V>>(
+        &mut self,
+        gate: &G,
+        sandbox: SandboxId,
+        generation: u64,
+    ) -> Option<V> {
+        match &self.sieve {
+            Some((known, sieve)) if *known == generation => sieve.clone(),
+            _ => {
+                let sieve = gate.sieve(sandbox);
+                self.sieve = Some((generation, sieve.clone()));
+                sieve
+            }
+        }
+    }
+
+    /// Whether another query gets a record of its own.
+    fn has_record_left(&mut self, now: u64, per_second: u32) -> bool {
+        // Zero is a desk that was made just now.
+        if self.records_refilled == 0 || now.saturating_sub(self.records_refilled) >= SECOND {
+            self.records_refilled = now.max(1);
+            self.records_left = per_second;
+        }
+        self.records_left > 0
+    }
+
+    /// Counts a query that gets a record of its own, or is folded.
+    fn note_record(&mut self, is_recorded: bool, outcome: Outcome, reason: Option<Reason>) {
+        if is_recorded {
+            self.records_left = self.records_left.saturating_sub(1);
+            return;
+        }
+        let same = |(known, why, _): &&mut (Outcome, Option<Reason>, u64)| {
+            (*known, *why) == (outcome, reason)
+        };
+        match self.folded.iter_mut().find(same) {
+            Some((_, _, count)) => *count += 1,
+            None => self.folded.push((outcome, reason, 1)),
+        }
+    }
+
     fn is_empty(&self, now: u64) -> bool {
         self.ready.is_empty() && self.folded.is_empty() && self.names.is_idle(now)
     }
 }
 
 /// Every change below is one step, so a panic elsewhere leaves nothing half done.
-fn lock<S>(desk: &Mutex<Desk<S>>) -> MutexGuard<'_, Desk<S>> {
+fn lock<S, V>(desk: &Mutex<Desk<S, V>>) -> MutexGuard<'_, Desk<S, V>> {
     desk.lock().unwrap_or_else(PoisonError::into_inner)
 }

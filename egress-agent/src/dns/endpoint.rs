@@ -43,6 +43,9 @@ pub struct Endpoint {
     /// The names that it is asked for, and nobody else is; empty stands for all
     /// names that no other upstream has for itself.
     pub domains: Vec<DomainPattern>,
+    /// The view that it belongs to: it is asked for sandboxes whose policy names
+    /// that view, and for no others. `None` is for those whose policy names none.
+    pub view: Option<Arc<str>>,
 }
 
 impl From<SocketAddr> for Endpoint {
@@ -51,6 +54,7 @@ impl From<SocketAddr> for Endpoint {
             address,
             transport: Transport::Plain,
             domains: Vec::new(),
+            view: None,
         }
     }
 }

@@ -4,6 +4,7 @@ use super::budget::Below;
 use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Through which the resolver is served. Every call is made from an async task
@@ -15,6 +16,9 @@ pub trait Gate: Send + Sync + 'static {
     type Receipt: Standing;
     /// What the policy allows about one name.
     type Permit: Send + Sync + Clone;
+
+    /// What a sandbox's policy refuses in any case.
+    type Sieve: Sieve;
 
     /// Boot-time nanoseconds, the clock of the grants.
     fn now(&self) -> u64;
@@ -29,6 +33,10 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Whose socket sent a packet from here, as the kernel recorded it.
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
+
+    /// What the sandbox's policy refuses in any case, good until the generation
+    /// moves. `None` if nothing can be said without [`Gate::judge`].
+    fn sieve(&self, sandbox: SandboxId) -> Option<Self::Sieve>;
 
     /// Whether the sandbox may resolve the name. Asked before anything is
     /// forwarded, and again after an upstream answered, because the policy may
@@ -48,6 +56,9 @@ pub trait Gate: Send + Sync + 'static {
 
     /// The sandbox's bounds.
     fn limits(&self, sandbox: SandboxId) -> Limits;
+
+    /// Where the sandbox's policy says that the answer for a name comes from.
+    fn sources(&self, sandbox: SandboxId, name: &DomainName) -> Sources;
 
     /// Opens the addresses for the sandbox. Called before every answer that
     /// names something, also from the cache, where it renews; with no address
@@ -70,6 +81,19 @@ pub trait Standing: Send + 'static {
     /// says its addresses are good for `answer_ttl`: the grants outlive it, and
     /// opening them again would not make them last noticeably longer.
     fn covers(&self, now: u64, answer_ttl: Duration) -> bool;
+}
+
+/// What a policy refuses at any time, kept where it can be asked without a lock:
+/// names that are refused are asked by the thousand.
+pub trait Sieve: Send + Sync + Clone + 'static {
+    /// Why the name, in canonical text, is refused. `None` says nothing.
+    fn refuses(&self, name: &str) -> Option<Reason>;
+
+    /// Why a name that is refused is, in words.
+    fn refusal(&self, name: &DomainName) -> Option<Refusal>;
+
+    /// How long a refusal may be kept.
+    fn negative_ttl(&self) -> Duration;
 }
 
 /// What policy says about a name.
@@ -105,6 +129,15 @@ pub struct Refusal {
     pub rule: Option<RuleOrigin>,
     /// The line that would allow it, or whatever else helps a person.
     pub help: Option<String>,
+}
+
+/// Where a policy says that the answer for a name comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Sources {
+    /// Of which view an upstream must be.
+    pub view: Option<Arc<str>>,
+    /// The addresses that the policy itself gives the name.
+    pub addresses: Option<Vec<IpAddr>>,
 }
 
 /// A sandbox's bounds on answers.

@@ -60,7 +60,16 @@ impl Hosts {
 
     /// The entry of a name, as an answer from nobody.
     pub(super) fn find(&self, key: &Key, now: Instant) -> Option<Arc<Lookup>> {
-        let addresses = self.0.get(&key.name)?;
+        Self::answer(self.0.get(&key.name)?, key, "hosts", now)
+    }
+
+    /// The answer that addresses make for a name, in the words of who named them.
+    pub(super) fn answer(
+        addresses: &[IpAddr],
+        key: &Key,
+        source: &str,
+        now: Instant,
+    ) -> Option<Arc<Lookup>> {
         let owner = wire(&key.name)?;
         let record = |address: &IpAddr| {
             let data = match (address, key.query_type) {
@@ -91,7 +100,7 @@ impl Hosts {
         Some(Arc::new(Lookup {
             learned,
             received: now,
-            upstream: "hosts".into(),
+            upstream: source.into(),
             is_stale: false,
         }))
     }
@@ -103,6 +112,7 @@ mod tests {
 
     fn key(name: &str, query_type: RecordType) -> Key {
         Key {
+            view: None,
             name: DomainName::parse(name).expect("a name"),
             query_type,
         }

@@ -2,9 +2,11 @@
 //! all upstreams fail, what the cache knew before.
 
 use super::cache::{Cache, Key, Lookup};
+use super::chain::Learned;
 use super::coalesce::InFlight;
 use super::counters::{Counters, count};
 use super::hosts::Hosts;
+use super::special;
 use super::upstream::{Failure, Upstreams};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +15,9 @@ use tokio::time::timeout;
 /// How long a client waits for upstreams where something old could be said
 /// instead (RFC 8767 section 5).
 const BEFORE_STALE: Duration = Duration::from_millis(1800);
+
+/// How long it may be believed that a name is for this network alone.
+const LOCAL_TTL: Duration = Duration::from_secs(300);
 
 /// All sources of answers.
 #[derive(Debug)]
@@ -27,11 +32,40 @@ pub(super) struct Lookups {
 }
 
 impl Lookups {
-    /// What is known without asking anybody.
-    pub(super) fn known(&self, key: &Key, now: Instant) -> Option<Arc<Lookup>> {
+    /// What is known without asking anybody. `is_named` says whether a rule names it.
+    pub(super) fn known(&self, key: &Key, is_named: bool, now: Instant) -> Option<Arc<Lookup>> {
+        self.own(key, is_named, now)
+            .or_else(|| self.cache.find(key, now))
+    }
+
+    /// What no upstream is asked for.
+    pub(super) fn own(&self, key: &Key, is_named: bool, now: Instant) -> Option<Arc<Lookup>> {
         self.hosts
             .find(key, now)
-            .or_else(|| self.cache.find(key, now))
+            .or_else(|| self.local(key, is_named, now))
+    }
+
+    /// Asks upstreams although something may be known.
+    pub(super) async fn ask_anew(&self, key: &Key) -> Result<Arc<Lookup>, Failure> {
+        self.ask_now(key, true).await
+    }
+
+    /// "No such name", for a name that no public server can know, unless an
+    /// upstream is there for it.
+    fn local(&self, key: &Key, is_named: bool, now: Instant) -> Option<Arc<Lookup>> {
+        let document = special::is_local(&key.name, is_named)?;
+        if self.upstreams.have_domain_of(key) {
+            return None;
+        }
+        Some(Arc::new(Lookup {
+            learned: Learned::Nothing {
+                no_such_name: true,
+                ttl: LOCAL_TTL,
+            },
+            received: now,
+            upstream: format!("nobody ({document})").into(),
+            is_stale: false,
+        }))
     }
 
     /// Asks upstreams; once for all who ask the same meanwhile.
@@ -40,7 +74,7 @@ impl Lookups {
             return self.ask_now(key, false).await;
         };
         // Nobody waits again for those who were silent a moment ago.
-        let patience = if self.upstreams.have_failed(&key.name) {
+        let patience = if self.upstreams.have_failed(key) {
             Duration::ZERO
         } else {
             BEFORE_STALE

@@ -33,6 +33,11 @@ pub(super) fn is_localhost(name: &DomainName) -> bool {
     name.labels().next_back() == Some("localhost")
 }
 
+/// Whether a name that ends in this label may have a meaning that no policy gives it.
+pub(super) fn may_be_special(last_label: &str) -> bool {
+    matches!(last_label, "localhost" | "local" | "arpa")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

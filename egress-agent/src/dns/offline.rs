@@ -76,6 +76,7 @@ pub async fn answer<G: Gate>(
             is_stale: false,
         };
         let key = Key {
+            view: None,
             name: question.name,
             query_type: question.query_type,
         };

@@ -5,6 +5,7 @@
 //! unusual in any way is left to the full parser (`question`), which also says
 //! what is wrong with it.
 
+use super::name::may_be_special;
 use crate::model::DomainName;
 use hickory_proto::rr::{DNSClass, RecordType};
 
@@ -19,6 +20,8 @@ const MIN_UDP: u16 = 512;
 pub(super) struct QuestionKey {
     bytes: [u8; 2 + MAX_NAME],
     length: usize,
+    /// The same name with dots, beginning with one.
+    text: [u8; MAX_NAME],
 }
 
 impl QuestionKey {
@@ -26,11 +29,24 @@ impl QuestionKey {
         Self {
             bytes: [0; 2 + MAX_NAME],
             length: 0,
+            text: [0; MAX_NAME],
         }
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    /// The name in canonical text; `None` where it takes more than a look at its
+    /// letters to say what it means: it may be an address, or a name with a
+    /// meaning of its own.
+    pub(super) fn plain_text(&self) -> Option<&str> {
+        // Type, and the empty label at the end.
+        let text = self.text.get(1..self.length.checked_sub(3)?)?;
+        let text = std::str::from_utf8(text).ok()?;
+        let last = text.rsplit('.').next()?;
+        let is_plain = last.starts_with(|c: char| c.is_ascii_lowercase()) && !may_be_special(last);
+        is_plain.then_some(text)
     }
 
     /// The name, if it is one that policy can judge.
@@ -100,6 +116,7 @@ impl<'a> Plain<'a> {
         loop {
             let length = *body.get(at)?;
             *key.bytes.get_mut(2 + at)? = length;
+            *key.text.get_mut(at)? = b'.';
             at += 1;
             if length == 0 {
                 break;
@@ -109,12 +126,15 @@ impl<'a> Plain<'a> {
                 return None;
             }
             let label = body.get(at..at + usize::from(length))?;
-            let lower = key.bytes.get_mut(2 + at..2 + at + usize::from(length))?;
-            for (byte, lower) in label.iter().zip(lower) {
+            let end = at + usize::from(length);
+            let lower = key.bytes.get_mut(2 + at..2 + end)?;
+            let text = key.text.get_mut(at..end)?;
+            for ((byte, lower), letter) in label.iter().zip(lower).zip(text) {
                 if !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')) {
                     return None;
                 }
                 *lower = byte.to_ascii_lowercase();
+                *letter = *lower;
             }
             at += usize::from(length);
         }
@@ -215,6 +235,7 @@ mod tests {
         let bytes = message("WwW.Example.com.", RecordType::AAAA, Some(4096));
         let plain = Plain::read(&bytes, &mut key).expect("ordinary");
         assert_eq!(key.name().expect("a name").as_str(), "www.example.com");
+        assert_eq!(key.plain_text(), Some("www.example.com"));
         assert_eq!(type_of(key.as_bytes()), Some(RecordType::AAAA));
         assert_eq!(plain.limit(), 1232);
         assert!(plain.question().starts_with(b"\x03WwW\x07Example"));
@@ -222,6 +243,18 @@ mod tests {
         let bytes = message("a.test.", RecordType::A, None);
         let plain = Plain::read(&bytes, &mut key).expect("ordinary");
         assert_eq!((plain.limit(), plain.speaks_edns()), (512, false));
+        // The key is used again: nothing of a longer name stays.
+        assert_eq!(key.plain_text(), Some("a.test"));
+        for name in [
+            "a.localhost.",
+            "1.0.0.127.in-addr.arpa.",
+            "a.b.7.",
+            "x.0x7.",
+        ] {
+            let bytes = message(name, RecordType::A, None);
+            assert!(Plain::read(&bytes, &mut key).is_some());
+            assert_eq!(key.plain_text(), None, "{name}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::chain::Learned;
 use super::counters::{Counters, count, gauge};
 use super::desk::{Desks, Ready};
 use super::gate::{Gate, Judgement, Limits, Refusal};
+use super::hosts::Hosts;
 use super::lookups::Lookups;
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 /// The resolver without its sockets.
 pub(super) struct Resolver<G: Gate> {
     pub(super) gate: Arc<G>,
-    pub(super) desks: Desks<G::Receipt>,
+    pub(super) desks: Desks<G::Receipt, G::Sieve>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
 }
@@ -39,6 +40,13 @@ pub(super) struct Admitted<P> {
     pub(super) rule: Option<RuleOrigin>,
     help: Option<String>,
     pub(super) below: Option<Below>,
+}
+
+impl<P> Admitted<P> {
+    /// Whether a rule names what was asked for, and not only shadow mode lets it pass.
+    pub(super) fn is_named(&self) -> bool {
+        self.reason.is_none()
+    }
 }
 
 impl<G: Gate> Resolver<G> {
@@ -150,7 +158,19 @@ impl<G: Gate> Resolver<G> {
             Ok(admitted) => admitted,
             Err(finding) => return *finding,
         };
-        let cached = self.known(question, &admitted.limits);
+        let sources = self.gate.sources(sandbox, &question.name);
+        let key = Key {
+            name: question.name.clone(),
+            query_type: question.query_type,
+            view: sources.view,
+        };
+        let own = sources
+            .addresses
+            .and_then(|own| Hosts::answer(&own, &key, "hosts of the policy", Instant::now()));
+        let cached = match own {
+            Some(own) => Some((own, "the policy itself says so".to_owned())),
+            None => self.known(&key, &admitted),
+        };
         let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
             Ok(beyond) => beyond,
             Err(finding) => return *finding,
@@ -158,7 +178,7 @@ impl<G: Gate> Resolver<G> {
         let was_known = cached.is_some();
         let looked_up = match cached {
             Some(found) => Ok(found),
-            None => self.look_up(question).await,
+            None => self.look_up(&key).await,
         };
         let (lookup, source) = match looked_up {
             Ok(found) => found,
@@ -279,7 +299,7 @@ impl<G: Gate> Resolver<G> {
     }
 
     /// Whether the name and the type may be resolved at all.
-    fn admit(
+    pub(super) fn admit(
         &self,
         sandbox: SandboxId,
         question: &Question,
@@ -341,9 +361,9 @@ impl<G: Gate> Resolver<G> {
     }
 
     /// What is known without asking anybody, with a note that says from where.
-    fn known(&self, question: &Question, limits: &Limits) -> Option<(Arc<Lookup>, String)> {
-        let (now, key) = (Instant::now(), key(question));
-        let lookup = self.lookups.known(&key, now)?;
+    fn known(&self, key: &Key, admitted: &Admitted<G::Permit>) -> Option<(Arc<Lookup>, String)> {
+        let (now, limits) = (Instant::now(), &admitted.limits);
+        let lookup = self.lookups.known(key, admitted.is_named(), now)?;
         let bound = match &lookup.learned {
             Learned::Records(_) => limits.cache_ttl,
             Learned::Nothing { .. } => limits.negative_cache_ttl,
@@ -354,16 +374,16 @@ impl<G: Gate> Resolver<G> {
         }
         count(&self.counters.cache_hits);
         if self.lookups.prefetch && lookup.refresh_after().is_some_and(|after| age >= after) {
-            self.lookups.refresh(key);
+            self.lookups.refresh(key.clone());
         }
         let note = format!("from the cache, {} s old", age.as_secs());
         Some((lookup, note))
     }
 
     /// What an upstream says, with a note that says which.
-    async fn look_up(&self, question: &Question) -> Result<(Arc<Lookup>, String), Failure> {
+    async fn look_up(&self, key: &Key) -> Result<(Arc<Lookup>, String), Failure> {
         let began = Instant::now();
-        let lookup = self.lookups.ask(&key(question)).await?;
+        let lookup = self.lookups.ask(key).await?;
         let took = began.elapsed().as_millis();
         let upstream = &lookup.upstream;
         let note = if lookup.is_stale {
@@ -372,13 +392,6 @@ impl<G: Gate> Resolver<G> {
             format!("from upstream {upstream} in {took} ms")
         };
         Ok((lookup, note))
-    }
-}
-
-fn key(question: &Question) -> Key {
-    Key {
-        name: question.name.clone(),
-        query_type: question.query_type,
     }
 }
 

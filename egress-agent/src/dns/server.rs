@@ -10,6 +10,7 @@ use super::gate::Gate;
 use super::hosts::Hosts;
 use super::listen::{self, BindError, Ports, Sockets};
 use super::lookups::Lookups;
+use super::renewal::{self, Renewal};
 use super::resolver::Resolver;
 use super::stream;
 use super::upstream::{Patience, Strategy, Upstreams};
@@ -20,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 /// After an error of `recv` or `accept`, so that a lasting one does not spin.
@@ -129,6 +130,7 @@ pub struct Running {
     finish: watch::Sender<bool>,
     sweeper: JoinSet<()>,
     counters: Arc<Counters>,
+    renewals: mpsc::Sender<Renewal>,
 }
 
 /// The threads that read datagrams.
@@ -251,6 +253,8 @@ impl Server {
         let (finish, finished) = watch::channel(false);
         let mut sweeper = JoinSet::new();
         sweeper.spawn(sweep(shared.clone(), finished));
+        let (renewals, wanted) = mpsc::channel(renewal::WAITING);
+        tasks.spawn(renewal::renewals(shared.clone(), wanted, stopped.clone()));
         for Sockets { udp, tcp, port: _ } in [Some(v4), v6].into_iter().flatten() {
             workers.start(config.workers, udp, &shared);
             tasks.spawn(stream::connections(shared.clone(), tcp, stopped.clone()));
@@ -262,6 +266,7 @@ impl Server {
             finish,
             sweeper,
             counters,
+            renewals,
         }
     }
 }
@@ -270,6 +275,11 @@ impl Running {
     /// The running totals.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
+    }
+
+    /// Where names are named whose grants are to be renewed.
+    pub fn renewals(&self) -> mpsc::Sender<Renewal> {
+        self.renewals.clone()
     }
 
     /// Takes nothing new, lets what is under way end, and says whether all of it

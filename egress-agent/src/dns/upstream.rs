@@ -6,7 +6,6 @@ use super::counters::{Counters, count_many};
 use super::endpoint::{Endpoint, Line};
 use super::exchange::{ExchangeError, exchange};
 use super::identity::IdentityError;
-use crate::model::DomainName;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -145,7 +144,7 @@ impl Upstreams {
         };
         let mut silent = true;
         for _ in 0..ROUNDS {
-            for server in self.preferred(&key.name) {
+            for server in self.preferred(key) {
                 let begin = Instant::now();
                 let asked = exchange(
                     (server.endpoint.address, &server.line),
@@ -178,7 +177,7 @@ impl Upstreams {
                 }
             }
         }
-        Err(match (self.servers.is_empty(), silent) {
+        Err(match (self.preferred(key).is_empty(), silent) {
             (true, _) => Failure::NoUpstream,
             (false, true) => Failure::Silent(troubles.join(", ")),
             (false, false) => Failure::Unusable(troubles.join(", ")),
@@ -208,27 +207,37 @@ impl Upstreams {
     }
 
     /// Whether nobody who is for the name has answered lately.
-    pub(super) fn have_failed(&self, name: &DomainName) -> bool {
+    pub(super) fn have_failed(&self, key: &Key) -> bool {
         let now = self.elapsed();
         let avoided = |server: &&Server| now < server.avoided_until.load(Ordering::Relaxed);
-        self.preferred(name).iter().all(avoided)
+        self.preferred(key).iter().all(avoided)
+    }
+
+    /// Whether an upstream has the name for itself.
+    pub(super) fn have_domain_of(&self, key: &Key) -> bool {
+        self.of_view(key)
+            .any(|server| server.endpoint.specificity(&key.name).is_some())
+    }
+
+    fn of_view(&self, key: &Key) -> impl Iterator<Item = &Server> {
+        let is_of = |server: &&Server| server.endpoint.view == key.view;
+        self.servers.iter().filter(is_of)
     }
 
     /// Those that are for the name, the best first, those that failed lately at
     /// the end. A name that an upstream has for itself is asked of nobody else,
     /// also when that one is gone: it may exist there only.
-    fn preferred(&self, name: &DomainName) -> Vec<&Server> {
-        let now = self.elapsed();
+    fn preferred(&self, key: &Key) -> Vec<&Server> {
+        let (now, name) = (self.elapsed(), &key.name);
         let best = self
-            .servers
-            .iter()
+            .of_view(key)
             .filter_map(|server| server.endpoint.specificity(name))
             .max();
         let is_for = |server: &&Server| match best {
             Some(best) => server.endpoint.specificity(name) == Some(best),
             None => server.endpoint.domains.is_empty(),
         };
-        let mut servers: Vec<&Server> = self.servers.iter().filter(is_for).collect();
+        let mut servers: Vec<&Server> = self.of_view(key).filter(is_for).collect();
         let avoided = |server: &Server| now < server.avoided_until.load(Ordering::Relaxed);
         match self.strategy {
             Strategy::Order => servers.sort_by_key(|server| avoided(server)),

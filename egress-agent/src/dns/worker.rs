@@ -10,13 +10,13 @@
 use super::admission::Pass;
 use super::batch::Batch;
 use super::counters::count;
-use super::gate::{Gate, Judgement};
-use super::name::is_localhost;
+use super::desk::Said;
+use super::gate::Gate;
 use super::query::{Plain, QuestionKey};
+use super::resolver::Resolver;
 use super::server::{PAUSE_AFTER_ERROR, Shared, reap};
 use super::trace::{self, Asked};
-use super::{denial, resolver::Resolver};
-use egress_common::{Outcome, Protocol, SandboxId};
+use egress_common::{Protocol, SandboxId};
 use rustix::net::SendFlags;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
@@ -117,33 +117,25 @@ pub(super) fn quick<G: Gate>(
 ) -> Option<usize> {
     let sandbox = resolver.gate.sender(from, Protocol::Udp)?;
     let query = Plain::read(bytes, key)?;
-    let (desks, counters) = (&resolver.desks, &resolver.counters);
-    let asked = (key.as_bytes(), &query);
-    if let Some(length) = desks.answer(sandbox, asked, (now, generation), room) {
-        count(&counters.queries);
-        count(&counters.answered);
-        count(&counters.cache_hits);
-        return Some(length);
-    }
-    let name = key.name().filter(|name| !is_localhost(name))?;
-    let Judgement::Refuse(refusal) = resolver.gate.judge(sandbox, &name) else {
-        return None;
-    };
-    let limits = resolver.gate.limits(sandbox);
-    if limits.names.queries_per_second.is_some() {
-        return None;
-    }
-    let ttl = limits.negative_cache_ttl.as_secs();
-    let ttl = u32::try_from(ttl).unwrap_or(u32::MAX);
-    let why = (refusal.reason, refusal.help.as_deref());
-    let length = denial::write(&query, why, ttl, room)?;
+    let (gate, counters) = (&*resolver.gate, &resolver.counters);
+    let asked = (&*key, &query);
+    let said = resolver
+        .desks
+        .say(gate, sandbox, asked, (now, generation), room)?;
     count(&counters.queries);
-    count(&counters.refused);
-    if desks.may_record(sandbox, now, Outcome::Denied, Some(refusal.reason)) {
-        let question = super::query::type_of(key.as_bytes());
-        resolver
-            .gate
-            .record(trace::refused(sandbox, name, question, refusal));
+    match said {
+        Said::Answer(length) => {
+            count(&counters.answered);
+            count(&counters.cache_hits);
+            Some(length)
+        }
+        Said::Refusal(length, to_record) => {
+            count(&counters.refused);
+            if let Some((name, refusal)) = to_record {
+                let question = super::query::type_of(key.as_bytes());
+                gate.record(trace::refused(sandbox, name, question, refusal));
+            }
+            Some(length)
+        }
     }
-    Some(length)
 }

@@ -230,6 +230,20 @@ impl Ledger {
         })
     }
 
+    /// One entry, with the names that keep it.
+    pub fn held(&self, key: &GrantKey) -> Option<Held> {
+        let entry = self.sandboxes.get(&key.sandbox)?.entries.get(key)?;
+        let names = entry
+            .holds()
+            .iter()
+            .filter_map(|hold| self.names.name(hold.name));
+        Some(Held {
+            key: *key,
+            grant: entry.grant()?,
+            names: names.cloned().collect(),
+        })
+    }
+
     /// Everything that the kernel map should hold.
     pub fn entries(&self) -> impl Iterator<Item = (GrantKey, Grant)> {
         self.sandboxes

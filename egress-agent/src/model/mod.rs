@@ -14,7 +14,7 @@ pub mod rule;
 pub mod sandbox;
 
 pub use attribution::{Attribution, AttributionError};
-pub use name::{DomainName, DomainPattern, NameError};
+pub use name::{DomainName, DomainPattern, NameError, is_view_name};
 pub use name_limits::{AtBound, NameBudget, NameLimits, RecordAs};
 pub use record::{Record, RecordKind};
 pub use relaxation::{Relaxation, RelaxationError};

@@ -115,6 +115,12 @@ impl DomainName {
     }
 }
 
+/// Whether text can name a view: a set of upstreams that some policies ask.
+pub fn is_view_name(text: &str) -> bool {
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=64).contains(&text.len()) && text.chars().all(is_fit)
+}
+
 /// Letters, digits, hyphen (RFC 952, RFC 1123) and underscore, which service
 /// names use (RFC 8552).
 fn is_name_character(character: char) -> bool {

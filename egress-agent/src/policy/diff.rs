@@ -3,7 +3,9 @@
 use super::limits::{Bytes, Limits};
 use super::meaning::{DnsSettings, Policy};
 use super::rule::{BlockEntry, Rule, Subject};
-use std::collections::BTreeSet;
+use crate::model::DomainName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 /// Differences, each as a line for people, sorted.
 #[derive(Clone, PartialEq, Eq, Debug, Default, serde::Serialize)]
@@ -35,8 +37,10 @@ pub fn diff(before: Option<&Policy>, after: Option<&Policy>) -> Difference {
     };
     let blocks = |policy: Option<&Policy>| -> BTreeSet<String> {
         let blocks = policy.iter().flat_map(|policy| &policy.blocks);
+        let lists = policy.iter().flat_map(|policy| &policy.block_lists);
         blocks
             .map(|block: &BlockEntry| subject(&block.subject))
+            .chain(lists.map(|block| block.list.to_string()))
             .collect()
     };
     let less = |a: &BTreeSet<String>, b: &BTreeSet<String>| a.difference(b).cloned().collect();
@@ -82,6 +86,7 @@ fn opened(rule: &Rule) -> Vec<String> {
     let subjects: Vec<String> = match &rule.subject {
         Subject::Domain(pattern) => vec![pattern.to_string()],
         Subject::Networks(networks) => networks.iter().map(ToString::to_string).collect(),
+        Subject::List(list) => vec![list.to_string()],
     };
     subjects
         .iter()
@@ -101,6 +106,7 @@ fn subject(subject: &Subject) -> String {
             let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
             networks.join(" ")
         }
+        Subject::List(list) => list.to_string(),
     }
 }
 
@@ -117,6 +123,7 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         unmet_contract,
         rules: _,
         blocks: _,
+        block_lists: _,
         dns,
         user,
         limits,
@@ -124,6 +131,7 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         relaxed,
         relaxations: _,
         allowed_names: _,
+        listing_rules: _,
         blocked_names: _,
         blocked_networks: _,
     } = policy;
@@ -136,6 +144,9 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         grace,
         max_addresses,
         limits: names,
+        keep_fresh,
+        view,
+        hosts,
     } = dns;
     let mut applies: Vec<String> = applies_to.iter().map(ToString::to_string).collect();
     applies.extend(adopts.iter().map(|adoption| {
@@ -159,6 +170,9 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("dns.grace", format!("{grace:?}")),
         ("dns.max_addresses", max_addresses.to_string()),
         ("dns.limits", format!("{names:?}")),
+        ("dns.keep_fresh", keep_fresh.to_string()),
+        ("dns.view", view.as_deref().unwrap_or("none").to_owned()),
+        ("dns.hosts", hosts_in_words(hosts)),
         ("user", format!("{user:?}")),
         (
             "unmet_contract",
@@ -168,6 +182,14 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         ("seccomp", format!("{seccomp:?}").to_lowercase()),
         ("relax", relaxed.join(" ")),
     ]
+}
+
+fn hosts_in_words(hosts: &BTreeMap<DomainName, Vec<IpAddr>>) -> String {
+    let words = hosts.iter().map(|(name, addresses)| {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("{name} {}", addresses.join(" "))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// The limits that are set, each with its key.

@@ -2,6 +2,7 @@
 
 use super::Policy;
 use super::diagnostic::Diagnostic;
+use super::listed::OpenLists;
 use super::set::PolicySet;
 use jiff::Timestamp;
 use std::fs::File;
@@ -16,7 +17,22 @@ pub const MAX_FILES: usize = 4096;
 /// Reads one policy file.
 pub fn file(path: &Path, now: Timestamp) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
     let text = read(path).map_err(|problem| vec![problem])?;
-    Policy::parse(path, &text, now)
+    let (policy, warnings) = Policy::parse(path, &text, now)?;
+    with_lists(policy, warnings, &mut OpenLists::default())
+}
+
+/// Opens the lists of a policy.
+fn with_lists(
+    mut policy: Policy,
+    mut found: Vec<Diagnostic>,
+    open: &mut OpenLists,
+) -> Result<(Policy, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let problems = policy.open_lists(open);
+    if problems.is_empty() {
+        return Ok((policy, found));
+    }
+    found.extend(problems);
+    Err(found)
 }
 
 /// A policy file that was read and not understood yet.
@@ -65,8 +81,10 @@ pub fn parse(
     now: Timestamp,
 ) -> Result<(PolicySet, Vec<Diagnostic>), Vec<Diagnostic>> {
     let mut policies = Vec::new();
+    let mut open = OpenLists::default();
     for Text { path, text } in texts {
-        match Policy::parse(path, text, now) {
+        let parsed = Policy::parse(path, text, now);
+        match parsed.and_then(|(policy, found)| with_lists(policy, found, &mut open)) {
             Ok((policy, warnings)) => {
                 policies.push(policy);
                 found.extend(warnings);

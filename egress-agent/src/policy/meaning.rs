@@ -7,13 +7,15 @@ use super::glob::Glob;
 use super::limits::{Limits, SeccompProfile};
 use super::names::NameIndex;
 use super::ranges::NetworkIndex;
-use super::rule::{BlockEntry, Rule};
+use super::rule::{BlockEntry, BlockList, Rule};
 use super::wire::{Document, Read};
 use super::yaml::{self, Value};
-use crate::model::{NameLimits, Relaxation};
+use crate::model::{DomainName, NameLimits, Relaxation};
 use egress_common::Mode;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +41,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// What is refused whatever the rules say.
     pub blocks: Vec<BlockEntry>,
+    /// Lists of names that are refused whatever the rules say.
+    pub block_lists: Vec<BlockList>,
     /// How names are resolved.
     pub dns: DnsSettings,
     /// Who the command runs as, if the policy says.
@@ -52,6 +56,8 @@ pub struct Policy {
     /// What this policy gives away beyond the usual, in plain words with the line.
     pub relaxations: Vec<String>,
     pub(super) allowed_names: NameIndex,
+    /// Positions of the rules whose names are in lists.
+    pub(super) listing_rules: Vec<usize>,
     pub(super) blocked_names: NameIndex,
     pub(super) blocked_networks: NetworkIndex,
 }
@@ -75,6 +81,12 @@ pub struct DnsSettings {
     pub max_addresses: u16,
     /// How much may be said in names.
     pub limits: NameLimits,
+    /// Whether names of live connections are asked for again before their grants lapse.
+    pub keep_fresh: bool,
+    /// The view whose upstreams are asked; `None` those that belong to none.
+    pub view: Option<Arc<str>>,
+    /// Addresses that the policy gives names itself, beside all upstreams.
+    pub hosts: BTreeMap<DomainName, Vec<IpAddr>>,
 }
 
 impl Default for DnsSettings {
@@ -88,6 +100,9 @@ impl Default for DnsSettings {
             grace: Duration::from_secs(60),
             max_addresses: 32,
             limits: NameLimits::default(),
+            keep_fresh: true,
+            view: None,
+            hosts: BTreeMap::new(),
         }
     }
 }

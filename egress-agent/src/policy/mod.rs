@@ -6,15 +6,16 @@
 //! ```
 //!
 //! Pure: no clock (`now` is an argument) and no I/O, except that [`load`] reads
-//! the files. What is not enforced is not accepted, and empty never means
+//! the files and [`lists`] maps lists of names. What is not enforced is not accepted, and empty never means
 //! everything. The language is described in `docs/policy.md`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod adopt;
 mod compile;
 mod judge;
 mod limits;
+mod listed;
 mod meaning;
 mod names;
 mod networks;
@@ -29,6 +30,7 @@ pub mod diagnostic;
 pub mod diff;
 pub mod explain;
 pub mod glob;
+pub mod lists;
 pub mod load;
 pub mod render;
 pub mod set;
@@ -42,7 +44,7 @@ pub use judge::{NamePermit, NameVerdict, Refusal};
 pub use limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits, SeccompProfile};
 pub use meaning::{DnsSettings, Policy, UserSetting};
 pub use networks::FlatNetwork;
-pub use rule::{BlockEntry, PermittedService, Rule, Subject};
+pub use rule::{BlockEntry, BlockList, ListUse, PermittedService, Rule, Subject};
 pub use schema::json_schema;
 pub use set::{PolicySet, SelectError};
 pub use special::is_special;

@@ -1,16 +1,17 @@
 //! Finds every pattern that means a name, however many patterns there are.
 
 use crate::model::{DomainName, DomainPattern};
+use foldhash::fast::RandomState;
 use std::collections::HashMap;
 
 /// Patterns by the name that they are built on.
 ///
 /// A name is looked up once per label that some pattern is long enough to
-/// reach, so the cost does not grow with the number of patterns. The hash is
-/// keyed per process: who asks for names cannot choose collisions.
+/// reach, so the cost does not grow with the number of patterns. Only who writes
+/// policies puts names in, so the hash need not withstand chosen collisions.
 #[derive(Clone, Debug, Default)]
 pub struct NameIndex {
-    by_base: HashMap<Box<str>, Vec<Entry>>,
+    by_base: HashMap<Box<str>, Vec<Entry>, RandomState>,
     /// Labels of the longest base.
     depth: usize,
 }
@@ -34,7 +35,10 @@ impl NameIndex {
     /// Indexes patterns with their positions in somebody's list.
     pub fn new<'p>(patterns: impl Iterator<Item = (usize, &'p DomainPattern)>) -> Self {
         let mut index = Self {
-            by_base: HashMap::with_capacity(patterns.size_hint().0),
+            by_base: HashMap::with_capacity_and_hasher(
+                patterns.size_hint().0,
+                RandomState::default(),
+            ),
             depth: 0,
         };
         for (position, pattern) in patterns {
@@ -67,6 +71,15 @@ impl NameIndex {
         })
     }
 
+    /// Whether any pattern means `name`, which must be canonical text. Allocates nothing.
+    pub fn means(&self, name: &str) -> bool {
+        self.entries(name).any(|(own, entry)| match entry.reach {
+            Reach::Exact => own,
+            Reach::Below => !own,
+            Reach::Within => true,
+        })
+    }
+
     /// Positions of the patterns that mean every name that `pattern` means.
     pub fn covering(&self, pattern: &DomainPattern) -> Vec<usize> {
         match pattern {
@@ -93,18 +106,23 @@ impl NameIndex {
     /// `wanted` is told how far a pattern reaches, and whether its base is the
     /// name itself and not one above it.
     fn find(&self, name: &DomainName, wanted: impl Fn(Reach, bool) -> bool) -> Vec<usize> {
-        let labels = name.labels().count();
-        let mut found: Vec<usize> = name
-            .suffixes()
-            .enumerate()
-            .skip(labels.saturating_sub(self.depth))
-            .filter_map(|(above, suffix)| Some((above == 0, self.by_base.get(suffix)?)))
-            .flat_map(|(own, entries)| entries.iter().map(move |entry| (own, entry)))
+        let mut found: Vec<usize> = self
+            .entries(name.as_str())
             .filter(|(own, entry)| wanted(entry.reach, *own))
             .map(|(_, entry)| entry.position as usize)
             .collect();
         found.sort_unstable();
         found
+    }
+
+    /// The entries whose base is the name or above it; whether it is the name itself.
+    fn entries<'i>(&'i self, name: &'i str) -> impl Iterator<Item = (bool, &'i Entry)> {
+        let labels = 1 + name.bytes().filter(|byte| *byte == b'.').count();
+        std::iter::successors(Some(name), |rest| rest.split_once('.').map(|(_, up)| up))
+            .enumerate()
+            .skip(labels.saturating_sub(self.depth))
+            .filter_map(|(above, suffix)| Some((above == 0, self.by_base.get(suffix)?)))
+            .flat_map(|(own, entries)| entries.iter().map(move |entry| (own, entry)))
     }
 }
 

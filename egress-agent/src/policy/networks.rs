@@ -291,7 +291,7 @@ mod tests {
             let special = super::special::all().iter().map(|range| range.net);
             let nets = written.flat_map(|subject| match subject {
                 Subject::Networks(nets) => nets.clone(),
-                Subject::Domain(_) => Vec::new(),
+                Subject::Domain(_) | Subject::List(_) => Vec::new(),
             }).chain(special);
             for net in nets {
                 let (first, bits) = to_mapped(&net);

@@ -1,11 +1,13 @@
 //! A rule, and what it opens.
 
+use super::lists::NameList;
 use super::special::{Class, Special, holding};
 use crate::model::{DomainPattern, PortRange, RuleOrigin, Transport};
 use egress_common::Protocol;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A destination that is allowed.
@@ -34,6 +36,27 @@ pub enum Subject {
     Domain(DomainPattern),
     /// Networks; the resolver has no part in it.
     Networks(Vec<IpNet>),
+    /// Names of a list.
+    List(ListUse),
+}
+
+/// A list of names that a policy uses.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ListUse {
+    /// The list's file.
+    pub path: PathBuf,
+    /// The names; `None` until the file is opened (`policy::load`), and as long
+    /// nothing is allowed under the policy.
+    pub names: Option<NameList>,
+}
+
+/// A list of names that are refused, whatever the rules say.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockList {
+    /// Where the policy names it.
+    pub origin: RuleOrigin,
+    /// The list.
+    pub list: ListUse,
 }
 
 /// A destination that is refused, whatever the rules say.

@@ -13,9 +13,14 @@ pub fn json_schema() -> Value {
     let mut schema = schema.to_value();
     // What holds between keys is checked by `compile` and said here again.
     let destination = json!([{ "required": ["domain"] }, { "required": ["cidr"] }]);
+    let with_list = json!([
+        { "required": ["domain"] },
+        { "required": ["cidr"] },
+        { "required": ["domain_list"] },
+    ]);
     for (block, key, value) in [
         ("Allow", "required", json!(["protocols"])),
-        ("Allow", "oneOf", destination.clone()),
+        ("Allow", "oneOf", with_list),
         ("Block", "oneOf", destination),
         (
             "Applies",

@@ -1,7 +1,9 @@
 //! The DNS message path between hostile clients and hostile upstreams.
 
 use crate::dns::wire::Message;
-use egress_agent::dns::{Gate, Judgement, Limits, OpenError, Opening, Refusal, Standing, offline};
+use egress_agent::dns::{
+    Gate, Judgement, Limits, OpenError, Opening, Refusal, Sieve, Sources, Standing, offline,
+};
 use egress_agent::model::{DomainName, NameLimits, Record};
 use egress_common::{Ip, Mode, Protocol, Reason, SandboxId};
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +25,40 @@ impl Small {
     }
 }
 
+/// Refuses all that [`Small`] refuses.
+#[derive(Clone)]
+struct Everything;
+
+impl Everything {
+    fn reason(name: &DomainName) -> Option<Reason> {
+        if Small::within(name, "blocked.test") {
+            Some(Reason::NameBlocked)
+        } else if Small::within(name, "test") {
+            None
+        } else {
+            Some(Reason::NameNotAllowed)
+        }
+    }
+}
+
+impl Sieve for Everything {
+    fn refuses(&self, name: &str) -> Option<Reason> {
+        Self::reason(&DomainName::parse(name).expect("canonical"))
+    }
+
+    fn refusal(&self, name: &DomainName) -> Option<Refusal> {
+        Self::reason(name).map(|reason| Refusal {
+            reason,
+            rule: None,
+            help: None,
+        })
+    }
+
+    fn negative_ttl(&self) -> Duration {
+        Duration::from_secs(60)
+    }
+}
+
 /// Made by [`Small::open`] only.
 struct Receipt;
 
@@ -35,6 +71,7 @@ impl Standing for Receipt {
 impl Gate for Small {
     type Receipt = Receipt;
     type Permit = ();
+    type Sieve = Everything;
 
     fn now(&self) -> u64 {
         1
@@ -53,24 +90,18 @@ impl Gate for Small {
     }
 
     fn judge(&self, _: SandboxId, name: &DomainName) -> Judgement<()> {
-        let refuse = |reason| {
-            Judgement::Refuse(Refusal {
-                reason,
-                rule: None,
-                help: None,
-            })
-        };
-        if Self::within(name, "blocked.test") {
-            refuse(Reason::NameBlocked)
-        } else if Self::within(name, "test") {
-            Judgement::Allow {
+        match Everything.refusal(name) {
+            Some(refusal) => Judgement::Refuse(refusal),
+            None => Judgement::Allow {
                 permit: (),
                 rule: None,
                 below: None,
-            }
-        } else {
-            refuse(Reason::NameNotAllowed)
+            },
         }
+    }
+
+    fn sieve(&self, _: SandboxId) -> Option<Everything> {
+        Some(Everything)
     }
 
     fn screen(&self, _: SandboxId, (): &(), address: IpAddr) -> Result<(), Reason> {
@@ -79,6 +110,10 @@ impl Gate for Small {
             return Err(Reason::Rebinding);
         }
         Ok(())
+    }
+
+    fn sources(&self, _: SandboxId, _: &DomainName) -> Sources {
+        Sources::default()
     }
 
     fn query_type_allowed(&self, _: SandboxId, query_type: u16) -> bool {

@@ -87,7 +87,8 @@ pub fn changing(names: &[&str], more: &str) -> String {
 }
 
 /// Grants that last two seconds: to be added to a policy.
-pub const SHORT_GRANTS: &str = "dns:\n  cache_ttl: 1s\n  min_ttl: 2s\n  max_ttl: 2s\n  grace: 0s\n";
+pub const SHORT_GRANTS: &str =
+    "dns:\n  cache_ttl: 1s\n  min_ttl: 2s\n  max_ttl: 2s\n  grace: 0s\n  keep_fresh: false\n";
 
 /// A time of the wall clock, as policies write it.
 pub fn seconds_from_now(seconds: u64) -> String {

@@ -57,6 +57,9 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("ssh_key", "bundle"),
     ("minisign_verify", "bundle"),
     ("tar", "bundle"),
+    ("fst", "policy"),
+    ("memmap2", "policy"),
+    ("foldhash", "policy"),
     ("notify", "daemon"),
     ("sd_notify", "daemon"),
     ("tracing_journald", "telemetry"),
@@ -66,6 +69,8 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
 pub const UNSAFE_ROOMS: &[&str] = &[
     // bpf(2) calls that aya does not have.
     "egress-agent/src/enforcer/",
+    // The mapping of a file that nobody else has.
+    "egress-agent/src/policy/lists/mapped.rs",
     // Many datagrams per system call.
     "egress-agent/src/dns/batch.rs",
     // Between fork and exec.

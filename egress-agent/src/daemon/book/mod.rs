@@ -345,6 +345,7 @@ impl Book {
             let kept = self.compiled.get(&policy.name).filter(|old| {
                 old.policy.digest == policy.digest
                     && old.policy.file == policy.file
+                    && old.policy.lists().eq(policy.lists())
                     && old.next_expiry.is_none_or(|end| now < end)
             });
             let entry = match kept {

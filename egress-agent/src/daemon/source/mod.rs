@@ -15,6 +15,7 @@ use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Diagnostic, PolicySet, load};
 use content::Content;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +53,8 @@ pub struct Source {
     versions: Versions,
     /// The files as they were at the last reading.
     seen: Fingerprint,
+    /// Lists of names that the policies use; a new one is a push too.
+    lists: BTreeSet<PathBuf>,
     in_force: Option<InForce>,
     problems: Problems,
 }
@@ -68,6 +71,13 @@ struct Problems {
     keep: Option<String>,
 }
 
+impl Loaded {
+    fn lists(&self) -> BTreeSet<PathBuf> {
+        let lists = self.policies.iter().flat_map(|policy| policy.lists());
+        lists.map(|list| list.path.clone()).collect()
+    }
+}
+
 impl Source {
     /// The source that a configuration names.
     pub fn open(config: &Config) -> Result<Self, Vec<Diagnostic>> {
@@ -76,6 +86,7 @@ impl Source {
             config: config.clone(),
             versions,
             seen: Vec::new(),
+            lists: BTreeSet::new(),
             in_force: None,
             problems: Problems::default(),
         })
@@ -88,7 +99,14 @@ impl Source {
             let read = Content::read(&self.config);
             if self.seen == self.fingerprint() {
                 let (content, problems) = read?;
-                return self.understand(content, problems, now);
+                let loaded = self.understand(content, problems, now)?;
+                let lists = loaded.lists();
+                if lists == self.lists {
+                    return Ok(loaded);
+                }
+                // They have to stand still while all is read, as the policies do.
+                self.lists = lists;
+                continue;
             }
             std::thread::sleep(PAUSE);
         }
@@ -229,6 +247,11 @@ impl Source {
 
     /// The files and directories whose change is a push.
     pub fn watched(&self) -> Vec<PathBuf> {
+        let lists = self.lists.iter().cloned();
+        self.sources().into_iter().chain(lists).collect()
+    }
+
+    fn sources(&self) -> Vec<PathBuf> {
         let bundle = self.config.bundle.iter().flat_map(|bundle| {
             std::iter::once(bundle.file.clone()).chain(content::signature_files(&bundle.file))
         });

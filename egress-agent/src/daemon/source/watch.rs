@@ -6,7 +6,7 @@ use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -42,9 +42,11 @@ impl Open {
 /// Watches until the agent stops.
 pub async fn watch(agent: Arc<Agent>) {
     let (sender, mut events) = unbounded_channel();
-    let paths = agent.source().watched();
-    let ours = paths.clone();
+    // Which lists of names belong to the policies changes with them.
+    let paths = Arc::new(Mutex::new(agent.source().watched()));
+    let ours = Arc::clone(&paths);
     let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        let ours = ours.lock().unwrap_or_else(PoisonError::into_inner);
         if event.as_ref().map_or(true, |event| concerns(event, &ours)) {
             // Nobody listens any more when the agent ends.
             let _ = sender.send(event);
@@ -57,9 +59,11 @@ pub async fn watch(agent: Arc<Agent>) {
         .ok();
     let mut open = Open::default();
     loop {
+        let watched = agent.source().watched();
         if let Some(watcher) = &mut watcher {
-            follow(watcher, &paths);
+            follow(watcher, &watched);
         }
+        *paths.lock().unwrap_or_else(PoisonError::into_inner) = watched;
         tokio::select! {
             () = agent.stopped() => return,
             () = settled(&mut events, &mut open) => {}

@@ -5,6 +5,7 @@ mod answers;
 mod budget;
 mod choice;
 mod failure;
+mod local;
 mod policy;
 mod quick;
 mod robustness;

@@ -91,13 +91,13 @@ async fn a_type_that_is_not_allowed_gets_no_data_so_that_clients_go_on() {
 async fn reverse_zones_are_names_like_others() {
     let upstream = upstream().await;
     let world = World::new(&upstream).await;
-    let refused = world.ask("7.113.0.203.in-addr.arpa", RecordType::PTR).await;
+    let refused = world.ask("7.100.51.11.in-addr.arpa", RecordType::PTR).await;
     assert_eq!(refused.metadata.response_code, ResponseCode::NoError);
     assert_eq!(upstream.asked(), 0);
     world.policy(|policy| {
         policy.types.insert(RecordType::PTR.into());
     });
-    let allowed = world.ask("7.113.0.203.in-addr.arpa", RecordType::PTR).await;
+    let allowed = world.ask("7.100.51.11.in-addr.arpa", RecordType::PTR).await;
     assert_eq!(allowed.metadata.response_code, ResponseCode::NoError);
     assert_eq!(upstream.asked(), 1);
     let v6 = world
@@ -218,13 +218,13 @@ async fn loopback_names_are_answered_here() {
 #[tokio::test]
 async fn shadow_mode_resolves_and_records_what_it_would_have_refused() {
     let upstream = Upstream::saying(vec![
-        address("other.test", 300, "203.0.113.9"),
-        address("other.test", 300, "10.0.0.5"),
+        address("other.example", 300, "203.0.113.9"),
+        address("other.example", 300, "10.0.0.5"),
     ])
     .await;
     let world = World::new(&upstream).await;
     world.policy(|policy| policy.limits.mode = Mode::Shadow);
-    let answer = world.ask("other.test", RecordType::A).await;
+    let answer = world.ask("other.example", RecordType::A).await;
     assert_eq!(addresses(&answer), ["203.0.113.9", "10.0.0.5"]);
     let record = world.record();
     assert_eq!(record.outcome, Some(Outcome::WouldDeny));

@@ -125,6 +125,7 @@ impl Secure {
             upstreams: vec![Endpoint {
                 address: self.address,
                 transport,
+                view: None,
                 domains: Vec::new(),
             }],
             ..config(&[])

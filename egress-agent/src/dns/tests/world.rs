@@ -3,7 +3,7 @@
 use super::upstream::Upstream;
 use crate::dns::{
     Below, Config, Gate, Judgement, Limits, OpenError, Opening, Ports, Refusal, Running, Server,
-    Standing,
+    Sieve, Sources, Standing,
 };
 use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
@@ -40,7 +40,27 @@ impl Standing for Receipt {
     }
 }
 
+/// What the scripted policy refused when it was asked for.
+#[derive(Clone)]
+pub(super) struct Scripted(Policy);
+
+impl Sieve for Scripted {
+    fn refuses(&self, name: &str) -> Option<Reason> {
+        let name = DomainName::parse(name).expect("canonical");
+        Some(self.refusal(&name)?.reason)
+    }
+
+    fn refusal(&self, name: &DomainName) -> Option<Refusal> {
+        self.0.judge(name).err()
+    }
+
+    fn negative_ttl(&self) -> Duration {
+        self.0.limits.negative_cache_ttl
+    }
+}
+
 /// A policy made of sets.
+#[derive(Clone)]
 pub(super) struct Policy {
     /// Names with everything below them.
     pub(super) allowed: BTreeSet<DomainName>,
@@ -53,6 +73,29 @@ pub(super) struct Policy {
     pub(super) generation: u64,
     /// What is chosen by the client in every allowed name.
     pub(super) below: Option<Below>,
+    pub(super) view: Option<Arc<str>>,
+    pub(super) hosts: HashMap<DomainName, Vec<IpAddr>>,
+}
+
+impl Policy {
+    fn judge(&self, name: &DomainName) -> Result<(), Refusal> {
+        let within = |set: &BTreeSet<DomainName>| set.iter().any(|own| name.is_within(own));
+        if within(&self.blocked) {
+            return Err(Refusal {
+                reason: Reason::NameBlocked,
+                rule: Some(origin("blocklist")),
+                help: None,
+            });
+        }
+        if within(&self.allowed) {
+            return Ok(());
+        }
+        Err(Refusal {
+            reason: Reason::NameNotAllowed,
+            rule: None,
+            help: Some(format!("add `- domain: {name}`")),
+        })
+    }
 }
 
 pub(super) struct FakeGate {
@@ -77,6 +120,7 @@ fn origin(text: &str) -> RuleOrigin {
 impl Gate for FakeGate {
     type Receipt = Receipt;
     type Permit = DomainName;
+    type Sieve = Scripted;
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_nanos()).expect("a short test")
@@ -94,29 +138,22 @@ impl Gate for FakeGate {
         self.askers.lock().expect("lock").get(&from.port()).copied()
     }
 
+    fn sieve(&self, _: SandboxId) -> Option<Scripted> {
+        let policy = self.policy.lock().expect("lock");
+        (policy.limits.mode == Mode::Enforce).then(|| Scripted(policy.clone()))
+    }
+
     fn judge(&self, _: SandboxId, name: &DomainName) -> Judgement<DomainName> {
         let policy = self.policy.lock().expect("lock");
-        let within = |set: &BTreeSet<DomainName>| set.iter().any(|own| name.is_within(own));
-        let refusal = if within(&policy.blocked) {
-            Refusal {
-                reason: Reason::NameBlocked,
-                rule: Some(origin("blocklist")),
-                help: None,
+        let refusal = match policy.judge(name) {
+            Ok(()) => {
+                return Judgement::Allow {
+                    permit: name.clone(),
+                    rule: Some(origin("domain")),
+                    below: policy.below,
+                };
             }
-        } else if within(&policy.allowed) {
-            let rule = Some(origin("domain"));
-            return Judgement::Allow {
-                permit: name.clone(),
-                rule,
-                below: policy.below,
-            };
-        } else {
-            let help = Some(format!("add `- domain: {name}`"));
-            Refusal {
-                reason: Reason::NameNotAllowed,
-                rule: None,
-                help,
-            }
+            Err(refusal) => refusal,
         };
         match policy.limits.mode {
             Mode::Enforce => Judgement::Refuse(refusal),
@@ -132,6 +169,14 @@ impl Gate for FakeGate {
             IpAddr::V4(v4) if v4.is_private() || v4.is_loopback() => Err(Reason::Rebinding),
             IpAddr::V6(v6) if v6.is_loopback() => Err(Reason::Rebinding),
             _ => Ok(()),
+        }
+    }
+
+    fn sources(&self, _: SandboxId, name: &DomainName) -> Sources {
+        let policy = self.policy.lock().expect("lock");
+        Sources {
+            view: policy.view.clone(),
+            addresses: policy.hosts.get(name).cloned(),
         }
     }
 
@@ -239,6 +284,8 @@ impl World {
                 grants_last: false,
                 generation: 1,
                 below: None,
+                view: None,
+                hosts: HashMap::new(),
             }),
             askers: Mutex::default(),
             watched: Mutex::default(),
@@ -256,7 +303,10 @@ impl World {
     }
 
     pub(super) fn policy(&self, change: impl FnOnce(&mut Policy)) {
-        change(&mut self.gate.policy.lock().expect("lock"));
+        let mut policy = self.gate.policy.lock().expect("lock");
+        change(&mut policy);
+        // As the book does: whatever may be refused now was not found out before.
+        policy.generation += 1;
     }
 
     /// Where the resolver listens on IPv4.

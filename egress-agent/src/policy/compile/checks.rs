@@ -81,6 +81,16 @@ pub fn domain(
             "write `domain: localhost` for loopback listeners",
         );
     }
+    ports_and_networks(allow, place, transports, report);
+}
+
+/// Checks what any rule says whose addresses come from the resolver.
+pub fn ports_and_networks(
+    allow: &Allow,
+    place: Span,
+    transports: &[Transport],
+    report: &mut Report,
+) {
     if single_ports(transports) > MAX_DOMAIN_PORTS {
         let span = allow.ports.as_ref().map_or(place, |ports| ports.span);
         report.error(
@@ -186,6 +196,7 @@ pub fn warn_about_blocked(
                 let all: Option<Vec<usize>> = nets.iter().map(|net| networks.around(net)).collect();
                 all.and_then(|blocks| blocks.first().copied())
             }
+            Subject::List(_) => None,
         };
         if let Some(block) = by.and_then(|position| read.blocks.get(position)) {
             report.warn(

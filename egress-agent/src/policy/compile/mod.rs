@@ -2,6 +2,7 @@
 
 mod capacity;
 mod checks;
+mod hosts;
 mod limits;
 mod rules;
 mod settings;
@@ -10,7 +11,7 @@ use super::diagnostic::{Report, Source, Span};
 use super::meaning::Policy;
 use super::names::NameIndex;
 use super::ranges::NetworkIndex;
-use super::rule::{BlockEntry, Subject};
+use super::rule::{BlockEntry, Rule, Subject};
 use super::wire::{Document, PolicyName};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -35,13 +36,17 @@ pub fn compile(
     let allowed_names = index(read.rules.iter().map(|rule| &rule.subject));
     let blocked_names = index(read.blocks.iter().map(|block| &block.subject));
     let blocked_networks = index_networks(&read.blocks);
+    let is_list =
+        |(at, rule): (usize, &Rule)| matches!(rule.subject, Subject::List(_)).then_some(at);
+    let listing_rules = read.rules.iter().enumerate().filter_map(is_list).collect();
     checks::warn_about_blocked(&read, &blocked_names, &blocked_networks, report);
     capacity::check(&read, report);
 
     // All of it is read before anything is missed, so that all problems show.
     let name = name(document, source, report);
     let (applies_to, adopts) = settings::applies_to(document, report);
-    let dns = settings::dns(document, report);
+    let mut dns = settings::dns(document, report);
+    dns.hosts = hosts::read(document, report);
     let limits = limits::read(document, report);
     let relaxed = settings::relaxed(document, report);
     let mut policy = Policy {
@@ -54,6 +59,7 @@ pub fn compile(
         unmet_contract: settings::unmet_contract(document),
         rules: read.rules,
         blocks: read.blocks,
+        block_lists: read.block_lists,
         dns,
         user: settings::user(document),
         limits,
@@ -61,10 +67,12 @@ pub fn compile(
         relaxed,
         relaxations: Vec::new(),
         allowed_names,
+        listing_rules,
         blocked_names,
         blocked_networks,
     };
     policy.relaxations = settings::relaxations(&policy);
+    hosts::check(&policy, document, now, report);
     Some(policy)
 }
 
@@ -98,7 +106,7 @@ fn index<'s>(subjects: impl Iterator<Item = &'s Subject>) -> NameIndex {
             .enumerate()
             .filter_map(|(position, subject)| match subject {
                 Subject::Domain(pattern) => Some((position, pattern)),
-                Subject::Networks(_) => None,
+                Subject::Networks(_) | Subject::List(_) => None,
             }),
     )
 }
@@ -109,7 +117,7 @@ fn index_networks(blocks: &[BlockEntry]) -> NetworkIndex {
         .enumerate()
         .flat_map(|(position, block)| match &block.subject {
             Subject::Networks(nets) => nets.iter().map(|net| (position, net)).collect(),
-            Subject::Domain(_) => Vec::new(),
+            Subject::Domain(_) | Subject::List(_) => Vec::new(),
         });
     NetworkIndex::new(nets)
 }

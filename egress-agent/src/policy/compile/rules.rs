@@ -3,9 +3,9 @@
 use super::checks;
 use crate::model::{PortRange, RuleOrigin, Transport};
 use crate::policy::diagnostic::{Report, Source, Span};
-use crate::policy::rule::{BlockEntry, Rule, Subject, joined};
+use crate::policy::rule::{BlockEntry, BlockList, ListUse, Rule, Subject, joined};
 use crate::policy::special::canonical;
-use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field};
+use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field, Text};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -17,6 +17,8 @@ pub struct Rules {
     pub places: Vec<Span>,
     /// What is refused.
     pub blocks: Vec<BlockEntry>,
+    /// Lists of what is refused.
+    pub block_lists: Vec<BlockList>,
 }
 
 /// What reading a rule needs to know about its surroundings.
@@ -45,6 +47,7 @@ impl Rules {
             rules: Vec::new(),
             places: Vec::new(),
             blocks: Vec::new(),
+            block_lists: Vec::new(),
         };
         for (group, items) in groups {
             let group: Arc<str> = group.into();
@@ -73,6 +76,16 @@ impl Rules {
                 reason: None,
             });
         }
+        let lists = document
+            .dns
+            .iter()
+            .filter_map(|dns| dns.value.block_lists.as_ref());
+        for item in lists.flat_map(|field| &field.value.0) {
+            read.block_lists.push(BlockList {
+                origin: reader.origin(item.span, format!("block list {}", one_line(&item.value.0))),
+                list: reader.list(&item.value.0),
+            });
+        }
         read
     }
 }
@@ -85,7 +98,10 @@ impl Reader<'_, '_> {
             entry.span,
             allow.domain.as_ref(),
             allow.cidr.as_ref(),
-            allow.written.lacks("domain") && allow.written.lacks("cidr"),
+            allow.domain_list.as_ref(),
+            ["domain", "cidr", "domain_list"]
+                .iter()
+                .all(|key| allow.written.lacks(key)),
         );
         if let Some(expires) = &allow.expires
             && expires.value.0 <= self.now
@@ -103,10 +119,18 @@ impl Reader<'_, '_> {
                 checks::domain(allow, pattern, place, &transports, self.report)
             }
             Subject::Networks(nets) => checks::networks(allow, nets, place, self.report),
+            Subject::List(_) => checks::ports_and_networks(allow, place, &transports, self.report),
         }
         let private_networks = allow.allow_private_networks.as_ref();
         let rule = Rule {
-            origin: self.origin(place, words(allow.domain.as_ref(), allow.cidr.as_ref())),
+            origin: self.origin(
+                place,
+                words(
+                    allow.domain.as_ref(),
+                    allow.cidr.as_ref(),
+                    allow.domain_list.as_ref(),
+                ),
+            ),
             group: Arc::clone(group),
             subject,
             transports,
@@ -135,9 +159,10 @@ impl Reader<'_, '_> {
             entry.span,
             block.domain.as_ref(),
             block.cidr.as_ref(),
+            None,
             block.written.lacks("domain") && block.written.lacks("cidr"),
         )?;
-        let text = words(block.domain.as_ref(), block.cidr.as_ref());
+        let text = words(block.domain.as_ref(), block.cidr.as_ref(), None);
         Some(BlockEntry {
             origin: self.origin(place, format!("block {text}")),
             subject,
@@ -156,14 +181,35 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// The destination of an entry, from exactly one of `domain` and `cidr`.
+    /// A list as the policy names it: from the directory of the policy file.
+    fn list(&self, path: &str) -> ListUse {
+        let above = self.source.file.parent();
+        ListUse {
+            path: above.map_or_else(|| path.into(), |above| above.join(path)),
+            names: None,
+        }
+    }
+
+    /// The destination of an entry, from exactly one of its keys.
     fn subject(
         &mut self,
         entry: Span,
         domain: Option<&Field<Domain>>,
         cidr: Option<&Field<Cidr>>,
+        list: Option<&Field<Text>>,
         missing: bool,
     ) -> Option<(Subject, Span)> {
+        if let Some(list) = list {
+            if domain.is_some() || cidr.is_some() {
+                self.report.error(
+                    "conflicting-keys",
+                    list.key,
+                    "an entry has one of `domain`, `cidr` and `domain_list`",
+                    "write an entry for each",
+                );
+            }
+            return Some((Subject::List(self.list(&list.value.0)), list.span));
+        }
         match (domain, cidr) {
             (Some(domain), Some(cidr)) => {
                 self.report.error(
@@ -245,11 +291,16 @@ fn loopback() -> Subject {
     Subject::Networks(nets.iter().filter_map(|net| net.parse().ok()).collect())
 }
 
-fn words(domain: Option<&Field<Domain>>, cidr: Option<&Field<Cidr>>) -> String {
-    match (domain, cidr) {
-        (Some(domain), _) => format!("domain {}", domain.value.0),
-        (None, Some(cidr)) => format!("cidr {}", cidr.value.0),
-        (None, None) => String::new(),
+fn words(
+    domain: Option<&Field<Domain>>,
+    cidr: Option<&Field<Cidr>>,
+    list: Option<&Field<Text>>,
+) -> String {
+    match (domain, cidr, list) {
+        (Some(domain), ..) => format!("domain {}", domain.value.0),
+        (None, Some(cidr), _) => format!("cidr {}", cidr.value.0),
+        (None, None, Some(list)) => format!("domain list {}", one_line(&list.value.0)),
+        (None, None, None) => String::new(),
     }
 }
 

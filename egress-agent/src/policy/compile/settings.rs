@@ -206,6 +206,15 @@ pub fn dns(document: &Document, report: &mut Report) -> DnsSettings {
             .limits
             .as_ref()
             .map_or(standard.limits, |field| name_limits(&field.value, report)),
+        keep_fresh: block
+            .keep_fresh
+            .as_ref()
+            .map_or(standard.keep_fresh, |field| field.value),
+        view: block
+            .view
+            .as_ref()
+            .map(|field| field.value.0.as_str().into()),
+        hosts: standard.hosts,
     };
     if settings.min_ttl > settings.max_ttl
         && let Some(field) = block.max_ttl.as_ref().or(block.min_ttl.as_ref())
@@ -348,11 +357,13 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
             say("is open on every port");
         }
         match &rule.subject {
-            Subject::Domain(_) if rule.allow_private => say("may lead to private addresses"),
-            Subject::Domain(_) if !rule.private_networks.is_empty() => {
+            Subject::Domain(_) | Subject::List(_) if rule.allow_private => {
+                say("may lead to private addresses")
+            }
+            Subject::Domain(_) | Subject::List(_) if !rule.private_networks.is_empty() => {
                 say("may lead to the private networks that it names");
             }
-            Subject::Domain(_) => {}
+            Subject::Domain(_) | Subject::List(_) => {}
             Subject::Networks(nets) => {
                 match nets.first().and_then(around).map(|range| range.class) {
                     Some(Class::Loopback) => say("opens loopback listeners outside the sandbox"),

@@ -4,8 +4,8 @@ use super::block;
 use super::lists::{Groups, Items};
 use super::quantities::{Cpu, Device, Number, Size, Weight};
 use super::values::{
-    Amount, Cidr, Count, Domain, Expiry, LabelLength, PolicyName, PortItem, RecordType, Relax,
-    Seconds, Text, User,
+    Address, Amount, Cidr, Count, Domain, Expiry, LabelLength, PolicyName, PortItem, RecordType,
+    Relax, Seconds, Text, User,
 };
 use super::words::{
     Action, AlwaysTrue, ApiVersion, AtBoundWord, ContractWord, Enabled, Internal, Logging,
@@ -81,6 +81,9 @@ block! {
         domain: Domain,
         /// A network or an address, instead of `domain`.
         cidr: Cidr,
+        /// A list of names that `egressctl names build` made, instead of `domain`: an
+        /// absolute path, or one from the directory of the policy file.
+        domain_list: Text,
         /// Ports, ranges such as `8000-8080`, or `any`. With `https` and `http` the
         /// default is 443 and 80.
         ports: Items<PortItem>,
@@ -134,6 +137,9 @@ block! {
         response_validation: AlwaysTrue,
         /// Names that are refused even where a rule allows them.
         block_patterns: Items<Domain>,
+        /// Lists of names that are refused even where a rule allows them, made by
+        /// `egressctl names build`: absolute paths, or from the directory of the policy file.
+        block_lists: Items<Text>,
         /// Record types that are answered beside addresses and what clients need around them.
         query_types: Items<RecordType>,
         /// The longest time that an answer may be kept by whoever asked. Default 300s.
@@ -150,6 +156,14 @@ block! {
         max_addresses: Count,
         /// How much a sandbox may say in the names that it asks for.
         limits: NameLimitsBlock,
+        /// Whether names of which the sandbox has a live connection are asked for again
+        /// shortly before their grants lapse. Default `true`.
+        keep_fresh: bool,
+        /// The view of the agent's configuration whose upstreams are asked for names.
+        view: PolicyName,
+        /// Names with addresses of their own: `db.example: ["10.0.0.5"]`. A rule still
+        /// has to allow the name, and where it leads.
+        hosts: Groups<Address>,
     }
     later { "upstreams", "upstream", "dnssec", "rate_limit", "max_queries", "entropy", "search" }
 }

@@ -14,7 +14,7 @@ mod words;
 pub use document::{Allow, Block, Document, IoBlock, NameLimitsBlock, SandboxBlock};
 pub use lists::Items;
 pub use quantities::Size;
-pub use values::{Amount, Cidr, Domain, PolicyName, PortItem, Seconds, User};
+pub use values::{Amount, Cidr, Domain, PolicyName, PortItem, Seconds, Text, User};
 pub use words::{ContractWord, SeccompWord};
 
 use super::diagnostic::{Report, Span};

@@ -89,6 +89,24 @@ impl Read for Text {
 
 schema!(Text, { "type": "string", "minLength": 1 });
 
+/// An address of a host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Address(pub IpAddr);
+
+impl Read for Address {
+    fn read(node: &Node, key: &str, report: &mut Report) -> Option<Self> {
+        let read = text(node, key, report)?;
+        let Ok(address) = read.parse() else {
+            let help = "write an IPv4 or IPv6 address in quotes";
+            refuse(node, report, format!("`{read}` is no address"), help);
+            return None;
+        };
+        Some(Self(address))
+    }
+}
+
+schema!(Address, { "type": "string" });
+
 /// A policy's name: what a person types after `--policy`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyName(pub String);
