@@ -59,6 +59,35 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
     ),
     ("openssl", "openssl", "makes certificates in tests"),
     ("tmux", "tmux", "is the terminal in tests"),
+    ("/usr/bin/host", "bind9-host", "is a client in tests"),
+    ("/usr/bin/kdig", "knot-dnsutils", "is a client in tests"),
+    ("/usr/bin/drill", "ldnsutils", "is a client in tests"),
+    ("/usr/bin/wget", "wget", "is a client in tests"),
+    ("/usr/bin/busybox", "busybox-static", "is a client in tests"),
+    ("/usr/bin/node", "nodejs", "is a client in tests"),
+    ("/usr/bin/npm", "npm", "is a client in tests"),
+    ("/usr/bin/git", "git", "is a client in tests"),
+    ("/usr/bin/ssh", "openssh-client", "is a client in tests"),
+    (
+        "/usr/lib/python3/dist-packages/pip/__main__.py",
+        "python3-pip",
+        "is a client in tests",
+    ),
+    (
+        "/usr/bin/keytool",
+        "default-jre-headless",
+        "is a client in tests",
+    ),
+    (
+        "/usr/bin/musl-gcc",
+        "musl-tools",
+        "builds a client with another C library in tests",
+    ),
+    (
+        "/usr/sbin/dropbear",
+        "dropbear-bin",
+        "is the SSH server in tests",
+    ),
 ];
 
 /// What the linker is built from.

@@ -1,6 +1,6 @@
 //! The server: UDP and TCP on the given addresses, port 53.
 
-use super::wire::{Data, NOERROR, NXDOMAIN, Query, Record, kind};
+use super::wire::{Data, NOERROR, NXDOMAIN, Query, Record, kind, soa};
 use crate::Namespace;
 use crate::servers::{Threads, accepting, receiving};
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ struct Shared {
     records: BTreeMap<(String, u16), Vec<Record>>,
     below: Vec<(String, Vec<IpAddr>)>,
     truncated: Vec<String>,
+    negative: Option<(String, u32)>,
     asked: Vec<Asked>,
 }
 
@@ -105,6 +106,12 @@ impl DnsServer {
         lock(&self.shared).truncated.push(name.into());
     }
 
+    /// Says in negative answers, from now on, that they are good for so long, in the
+    /// name of this zone.
+    pub fn say_how_long(&self, zone: &str, ttl: u32) {
+        lock(&self.shared).negative = Some((zone.into(), ttl));
+    }
+
     /// Everything that was asked, in order.
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.shared).asked.clone()
@@ -164,7 +171,12 @@ fn answer(
     let records = shared.records.get(&(query.name.clone(), query.kind));
     let known = shared.records.keys().any(|(name, _)| *name == query.name);
     let code = if known { NOERROR } else { NXDOMAIN };
-    Some(query.answer(code, false, records.map_or(&[], Vec::as_slice)))
+    let records = records.map_or(&[][..], Vec::as_slice);
+    let authority: Vec<Record> = match &shared.negative {
+        Some((zone, ttl)) if records.is_empty() => vec![soa(zone, *ttl)],
+        _ => Vec::new(),
+    };
+    Some(query.answer_with(code, false, records, &authority))
 }
 
 fn serve_stream(shared: &Mutex<Shared>, mut stream: TcpStream, server: IpAddr) -> io::Result<()> {

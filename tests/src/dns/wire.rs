@@ -9,6 +9,8 @@ pub mod kind {
     pub const A: u16 = 1;
     /// Alias.
     pub const CNAME: u16 = 5;
+    /// Start of a zone.
+    pub const SOA: u16 = 6;
     /// Pointer.
     pub const PTR: u16 = 12;
     /// Mail exchange.
@@ -108,15 +110,28 @@ impl Query {
 
     /// Writes the answer to this query.
     pub fn answer(&self, code: u8, truncated: bool, records: &[Record]) -> Vec<u8> {
+        self.answer_with(code, truncated, records, &[])
+    }
+
+    /// The same, with records in the authority section.
+    pub fn answer_with(
+        &self,
+        code: u8,
+        truncated: bool,
+        records: &[Record],
+        authority: &[Record],
+    ) -> Vec<u8> {
         let mut bytes = self.id.to_be_bytes().to_vec();
         let count = u16::try_from(records.len()).unwrap_or(u16::MAX);
         bytes.extend([0x85 | u8::from(truncated) << 1, 0x80 | code, 0, 1]);
         bytes.extend(count.to_be_bytes());
-        bytes.extend([0; 4]);
+        let count = u16::try_from(authority.len()).unwrap_or(u16::MAX);
+        bytes.extend(count.to_be_bytes());
+        bytes.extend([0; 2]);
         put_name(&mut bytes, &self.name);
         bytes.extend(self.kind.to_be_bytes());
         bytes.extend([0, 1]);
-        for record in records {
+        for record in records.iter().chain(authority) {
             put_record(&mut bytes, record);
         }
         bytes
@@ -161,6 +176,21 @@ impl Message {
             Data::Address(address) => Some(address),
             Data::Alias(_) | Data::Other(..) => None,
         })
+    }
+}
+
+/// The SOA record of a zone, by which negative answers say how long they are good.
+pub fn soa(zone: &str, ttl: u32) -> Record {
+    let mut content = Vec::new();
+    put_name(&mut content, &format!("ns.{zone}"));
+    put_name(&mut content, &format!("nobody.{zone}"));
+    for number in [1, 3600, 600, 86_400, ttl] {
+        content.extend(number.to_be_bytes());
+    }
+    Record {
+        owner: zone.into(),
+        ttl,
+        data: Data::Other(kind::SOA, content),
     }
 }
 

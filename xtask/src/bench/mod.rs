@@ -30,6 +30,8 @@ enum What {
     Connect(Connect),
     /// What the audit store costs: sustained writing, folding, verification, queries.
     Audit(Audit),
+    /// What a policy with a million names costs: to build, to ask, and in memory.
+    Names(Names),
     /// How many names a second the resolver answers and refuses, and what it adds to
     /// a cold one, beside unbound, dnsmasq and dnsdist.
     Dns(dns::Options),
@@ -47,6 +49,14 @@ struct Sandbox {
     #[arg(long, default_value_t = 300)]
     rounds: u32,
     /// Fail if they take longer than they may.
+    #[arg(long)]
+    check: bool,
+}
+
+/// What can be chosen about [`What::Names`].
+#[derive(clap::Args)]
+struct Names {
+    /// Fail if a goal is missed.
     #[arg(long)]
     check: bool,
 }
@@ -91,6 +101,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         What::Connect(options) => connect(options),
         What::Audit(options) => audit(options),
         What::Dns(options) => dns::run(options),
+        What::Names(options) => names(options),
         What::Sandbox(options) => sandbox(options),
     }
 }
@@ -101,6 +112,17 @@ fn audit(options: &Audit) -> Result<(), Failure> {
     let mut cargo = shell::cargo();
     // Hashing and SQLite are what is measured: as they are released.
     cargo.args(["bench", "--package", "egress-tests", "--bench", "audit"]);
+    match shell::run(&mut cargo) {
+        Err(failure) if options.check => Err(failure),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Builds and runs the measuring program, which prints its own table.
+fn names(options: &Names) -> Result<(), Failure> {
+    setup::run_first()?;
+    let mut cargo = shell::cargo();
+    cargo.args(["bench", "--package", "egress-tests", "--bench", "names"]);
     match shell::run(&mut cargo) {
         Err(failure) if options.check => Err(failure),
         Ok(()) | Err(_) => Ok(()),

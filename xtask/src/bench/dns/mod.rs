@@ -5,12 +5,14 @@
 //! server is asked through the same gate; "bare" is the same client outside. Our grants are
 //! really written: every answer comes from the running agent.
 
+mod abuse;
 mod client;
 mod report;
 mod servers;
 
 use super::Format;
 use crate::{Failure, setup, shell};
+use abuse::{Misuse, resident};
 use client::{Found, Load};
 use egress_tests::World;
 use egress_tests::product::Agent;
@@ -56,7 +58,8 @@ enum Scenario {
     Refused,
     /// Names that nobody asked before.
     Cold,
-    /// A quiet sandbox beside one that asks 10,000 times a second.
+    /// A quiet sandbox beside one that floods, holds idle or slow connections, or sends
+    /// what is no message.
     Abuse,
 }
 
@@ -291,23 +294,58 @@ impl<'w, 'o> Bench<'w, 'o> {
         Ok(vec![Sample::each("cold", found.each)])
     }
 
+    /// A quiet sandbox beside one that misuses the resolver. The other servers are
+    /// only measured beside a flood: what they do with the rest is not compared.
     fn abuse(&mut self, server: Server) -> Result<Vec<Sample>, Failure> {
-        let (loud, quiet) = (self.fresh_sandbox(), self.fresh_sandbox());
-        let flood = Load {
-            questions: &self.refused,
-            rate: 10_000,
-            ..self.load(server)
-        };
-        let flood = flood.start_in(&self.agent, &loud, None)?;
-        let calm = Load {
-            rate: 200,
-            each: true,
-            outstanding: 1,
-            ..self.load(server)
-        };
-        let found = calm.run_in(&self.agent, &quiet)?;
-        Found::of(flood)?;
-        Ok(vec![Sample::each("beside a flood", found.each)])
+        let seconds = self.options.seconds.max(5);
+        let mut samples = Vec::new();
+        for misuse in Misuse::ALL {
+            if server != Server::Egress && misuse != Misuse::Flood {
+                continue;
+            }
+            let (loud, quiet) = (self.fresh_sandbox(), self.fresh_sandbox());
+            let process = self.agent.pid().unwrap_or(0);
+            let before = resident(process);
+            let misusing = match misuse.start(&self.agent, &loud, seconds + 4)? {
+                Some(misusing) => misusing,
+                None => {
+                    let flood = Load {
+                        questions: &self.refused,
+                        rate: 10_000,
+                        seconds: seconds + 4,
+                        ..self.load(server)
+                    };
+                    flood.start_in(&self.agent, &loud, None)?
+                }
+            };
+            // Until it is under way.
+            std::thread::sleep(std::time::Duration::from_secs(2));
+            let calm = Load {
+                rate: 200,
+                each: true,
+                outstanding: 1,
+                seconds,
+                ..self.load(server)
+            };
+            let found = calm.run_in(&self.agent, &quiet)?;
+            let after = resident(process);
+            let (status, _, errors) = misusing.finish();
+            if !status.success() {
+                return Err(Failure::new(format!("{misuse:?}: {status}: {errors}")));
+            }
+            if server == Server::Egress {
+                eprintln!(
+                    "\n{}: {} answers, {} lost; the agent had {} KiB resident, and {} beside it",
+                    misuse.scenario(),
+                    found.each.len(),
+                    found.lost,
+                    before,
+                    after
+                );
+            }
+            samples.push(Sample::each(misuse.scenario(), found.each));
+        }
+        Ok(samples)
     }
 }
 
