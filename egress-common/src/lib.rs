@@ -34,6 +34,6 @@ pub use flow::{Asker, AskerKey, Flow, Origin, Peer};
 pub use grant::{Grant, GrantKey, MAX_SERVICES, Network, NetworkKey, Service};
 pub use sandbox::{
     CONTRACT, CgroupId, Emergency, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId,
-    Settings,
+    Settings, Traffic,
 };
 pub use verdict::{Because, Reason, Verdict};

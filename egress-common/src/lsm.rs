@@ -108,13 +108,22 @@ pub struct KernelLayout {
     pub task_set: u32,
     /// `struct css_set`, `dfl_cgrp`.
     pub set_cgroup: u32,
+    /// `struct inode`, `i_private`.
+    pub inode_private: u32,
+    /// `struct kernfs_node`, its parent.
+    pub node_parent: u32,
+    /// `struct kernfs_node`, `name`.
+    pub node_name: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 shared! {
-    KernelLayout: 56 = {
+    KernelLayout: 72 = {
         socket_sk: u32, sock_family: u32, sock_cgroup: u32, cgroup_level: u32,
         cgroup_ancestors: u32, cgroup_node: u32, node_id: u32, file_inode: u32,
         file_private: u32, inode_mode: u32, inode_super: u32, super_magic: u32,
-        task_set: u32, set_cgroup: u32,
+        task_set: u32, set_cgroup: u32, inode_private: u32, node_parent: u32,
+        node_name: u32, reserved: u32,
     }
 }

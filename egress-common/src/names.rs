@@ -34,6 +34,12 @@ maps! {
     ORIGINS;
     /// Bound socket → [`crate::CgroupId`] of its sandbox.
     HOMES;
+    /// [`crate::CgroupId`] → TCP sockets that are connected, where they are counted.
+    OPEN_SOCKETS;
+    /// Connected socket → [`crate::CgroupId`] of the sandbox that it counts for.
+    COUNTED;
+    /// [`crate::CgroupId`] → [`crate::Traffic`], per CPU.
+    TRAFFIC;
     /// Ring of [`crate::Event`].
     EVENTS;
     /// [`crate::Counter`] → count, per CPU.

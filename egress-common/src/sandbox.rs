@@ -55,8 +55,8 @@ pub struct Sandbox {
     pub policy: PolicyId,
     /// [`Mode`] as a number: a map value can hold any bits, an enum cannot.
     pub mode: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// TCP sockets that may be connected at a time; 0 if they are not counted.
+    pub max_connections: u32,
 }
 
 impl Sandbox {
@@ -89,14 +89,14 @@ pub struct Settings {
     pub queries_per_period: u64,
     /// The [`CONTRACT`] of the agent that wrote this.
     pub contract: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Whether [`Traffic`] is counted; 0 if it is not.
+    pub count_bytes: u32,
 }
 
 /// What programs and maps mean to each other, as a number that grows with every
 /// change that an older agent would not know how to honour. An agent refuses to
 /// take over from a newer one: its older programs could be more open.
-pub const CONTRACT: u32 = 2;
+pub const CONTRACT: u32 = 3;
 
 /// The emergency block, in a one-element array of its own: it is written whole,
 /// by whoever presses the button, and no other writer can lose it.
@@ -140,6 +140,17 @@ pub struct Meter {
     pub queries_refilled: u64,
 }
 
+/// What a sandbox has sent and received, on each processor: bytes of packets that
+/// passed, with their IP headers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Traffic {
+    /// What left.
+    pub sent: u64,
+    /// What entered.
+    pub received: u64,
+}
+
 /// Over which [`Settings::queries_per_period`] counts, in nanoseconds.
 pub const QUERY_PERIOD: u64 = 100_000_000;
 
@@ -149,8 +160,9 @@ shared! {
     PolicyId: 4 = { 0: u32 }
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
-    Sandbox: 16 = { id: u32, policy: u32, mode: u32, reserved: u32 }
-    Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, reserved: u32 }
+    Sandbox: 16 = { id: u32, policy: u32, mode: u32, max_connections: u32 }
+    Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, count_bytes: u32 }
     Emergency: 8 = { 0: u64 }
+    Traffic: 16 = { sent: u64, received: u64 }
     Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
 }

@@ -119,6 +119,8 @@ reasons! {
     TooManyQueries = 16, "too_many_queries", "the sandbox sends DNS queries faster than the resolver takes them from one sandbox";
     /// The emergency block is in force.
     Emergency = 17, "emergency", "everything is stopped by `egressctl emergency-block`, whatever policy says";
+    /// As many TCP sockets are connected as the policy lets the sandbox have.
+    TooManyConnections = 18, "too_many_connections", "the sandbox has as many connections open as `max_connections` of the policy";
 
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";

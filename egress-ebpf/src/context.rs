@@ -40,16 +40,38 @@ pub fn current_cgroup() -> Option<CgroupId> {
 /// Adds one to a number that other programs, on this CPU too, may be adding to.
 #[inline(always)]
 pub fn add_one(value: &mut u64) {
+    add(value, 1);
+}
+
+/// Adds to such a number.
+#[inline(always)]
+pub fn add(value: &mut u64, more: u64) {
     // SAFETY: a reference points to eight aligned, writable bytes. Assembly,
     // because `core` for this target is built without read-modify-write atomics,
     // although every supported kernel has this one instruction (BPF_XADD).
     unsafe {
         core::arch::asm!(
-            "lock *(u64 *)({pointer} + 0) += {one}",
+            "lock *(u64 *)({pointer} + 0) += {more}",
             pointer = in(reg) core::ptr::from_mut(value),
-            one = in(reg) 1_u64,
+            more = in(reg) more,
         );
     }
+}
+
+/// Adds to a number that other programs may be adding to; gives what it was before.
+/// Linux 5.12 (`BPF_ATOMIC` with `BPF_FETCH`).
+#[inline(always)]
+pub fn fetch_add(value: &mut u64, more: u64) -> u64 {
+    let mut before = more;
+    // SAFETY: as for `add_one`.
+    unsafe {
+        core::arch::asm!(
+            "{before} = atomic_fetch_add((u64 *)({pointer} + 0), {before})",
+            pointer = in(reg) core::ptr::from_mut(value),
+            before = inout(reg) before,
+        );
+    }
+    before
 }
 
 /// Family, type and protocol of a socket that is being made.
@@ -312,6 +334,14 @@ impl<'a> Skb<'a> {
         // SAFETY: the kernel passes a valid context for the time of the call;
         // every member of the union is that pointer.
         NonNull::new(unsafe { (*self.context.skb.skb).__bindgen_anon_2.sk }).map(Socket)
+    }
+
+    /// Its length from the IP header on, in bytes; of many packets at once where the
+    /// kernel still holds them together.
+    #[inline(always)]
+    pub fn length(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context for the time of the call.
+        unsafe { (*self.context.skb.skb).len }
     }
 
     /// Whether the packet is too long to be nothing but headers.

@@ -17,7 +17,7 @@ use aya_ebpf::{
 use core::ffi::c_void;
 use egress_common::{
     AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter,
-    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings,
+    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings, Traffic,
 };
 
 /// Boot-time nanoseconds.
@@ -39,7 +39,7 @@ pub fn settings() -> &'static Settings {
         events_per_second: 0,
         queries_per_period: 0,
         contract: 0,
-        reserved: 0,
+        count_bytes: 0,
     };
     maps::SETTINGS.get(0).unwrap_or(&NONE)
 }
@@ -100,6 +100,23 @@ pub fn meter(payer: CgroupId) -> Option<&'static mut Meter> {
     // SAFETY: the element outlives the program run. Its fields are plain
     // integers that other CPUs may change at any time, which the users allow for.
     unsafe { meter.as_mut() }
+}
+
+/// How many connected sockets a cgroup has, if that is counted.
+#[inline(always)]
+pub fn open_connections(cgroup: CgroupId) -> Option<&'static mut u64> {
+    let count = maps::OPEN_SOCKETS.get_ptr_mut(cgroup)?;
+    // SAFETY: the element outlives the program run; it is only added to, atomically.
+    unsafe { count.as_mut() }
+}
+
+/// What a cgroup has sent and received on this processor, if that is counted.
+#[inline(always)]
+pub fn traffic(cgroup: CgroupId) -> Option<&'static mut Traffic> {
+    let traffic = maps::TRAFFIC.get_ptr_mut(cgroup)?;
+    // SAFETY: the element outlives the program run; programs that interrupt this
+    // one add to it atomically.
+    unsafe { traffic.as_mut() }
 }
 
 /// Writes who asks from a loopback port. `false` cannot happen for an index that

@@ -25,7 +25,7 @@ use aya_ebpf::{
 use context::{Address, Inet, Inet6, Skb};
 use egress_common::{Counter, Hook, Outcome, Reason};
 use emit::{Actor, Seen, count, emit};
-use hooks::{Judged, Passed, call, packet, redirect, socket};
+use hooks::{Judged, Passed, call, connections, packet, redirect, socket, traffic};
 
 /// The kernel's words for refusing and for passing, the same on every hook here.
 const REFUSE: i32 = 0;
@@ -73,7 +73,11 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(&ctx);
     let mut seen = Seen::at(Hook::Egress);
     let judged = packet::egress(&skb, &mut seen);
-    conclude(judged, &seen, Actor::Owner(&skb))
+    let code = conclude(judged, &seen, Actor::Owner(&skb));
+    if code == PASS {
+        traffic::sent(&skb);
+    }
+    code
 }
 
 /// The gate for what enters.
@@ -82,7 +86,11 @@ pub fn ingress(ctx: SkBuffContext) -> i32 {
     let skb = Skb::new(&ctx);
     let mut seen = Seen::at(Hook::Ingress);
     let judged = packet::ingress(&skb, &mut seen);
-    conclude(judged, &seen, Actor::Owner(&skb))
+    let code = conclude(judged, &seen, Actor::Owner(&skb));
+    if code == PASS {
+        traffic::received(&skb);
+    }
+    code
 }
 
 /// `connect(2)` over IPv4.
@@ -158,6 +166,7 @@ pub fn socket_create(ctx: SockContext) -> i32 {
 #[cgroup_sock(sock_release)]
 pub fn socket_release(ctx: SockContext) -> i32 {
     redirect::forget(ctx.sock);
+    connections::close(ctx.sock);
     PASS
 }
 

@@ -1,12 +1,14 @@
 //! The maps, with their bounds. What happens at each bound is said here.
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage},
+    btf_maps::{
+        Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf, SkStorage,
+    },
     macros::btf_map,
 };
 use egress_common::{
     Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network,
-    NetworkKey, Origin, Sandbox, Settings,
+    NetworkKey, Origin, Sandbox, Settings, Traffic,
 };
 
 /// What all programs must know.
@@ -63,6 +65,20 @@ pub static ORIGINS: SkStorage<Origin> = SkStorage::new();
 /// Whose bound sockets are. Out of memory: connecting to it fails with EPERM.
 #[btf_map]
 pub static HOMES: SkStorage<CgroupId> = SkStorage::new();
+
+/// Connected TCP sockets, of the sandboxes in which they are counted. Full: as for
+/// [`SANDBOXES`], with which it is filled.
+#[btf_map]
+pub static OPEN_SOCKETS: HashMap<CgroupId, u64, 4096> = HashMap::new();
+
+/// What sandboxes sent and received, where the agent wants it counted. Full: as for
+/// [`SANDBOXES`], with which it is filled.
+#[btf_map]
+pub static TRAFFIC: PerCpuHashMap<CgroupId, Traffic, 4096> = PerCpuHashMap::new();
+
+/// In which sandbox's count a socket is. Out of memory: it cannot connect.
+#[btf_map]
+pub static COUNTED: SkStorage<CgroupId> = SkStorage::new();
 
 /// Reports to the agent, 4 MiB: 47,000 events. Full: the event is counted.
 #[btf_map]

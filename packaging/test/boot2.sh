@@ -6,6 +6,7 @@ check "it was refused by enforcement and not for lack of a way" grep -q 'Operati
 check "the arming came before the slice, and the slice before the unit" \
     sh -c 'systemctl show -p After early.service | grep -q egress.slice && systemctl show -p After egress.slice | grep -q egress-arm.service'
 check "the agent is up after the boot" eventually active egress-agent.service
+stop_unless_up
 check "the last good policies are in force after a bad push and a reboot" eventually status_says "backup  enforce"
 check "that is told loudly" status_says "WARNING.*refused"
 check "and it is said where they come from" status_says "what was good the last time"

@@ -17,6 +17,8 @@ check() {
         echo "test $sentence ... FAILED (status $?)"
         echo "+ $*"
         cat /tmp/out
+        # What systemd, the kernel and the agent said meanwhile.
+        journalctl --no-pager --output=short-monotonic --lines=12
         failed=$((failed + 1))
     fi
 }
@@ -27,6 +29,17 @@ result() {
     echo "test result: $word. $passed passed; $failed failed; 0 ignored"
     sync
     [ "$failed" = 0 ]
+}
+
+# stop_unless_up: without the service nothing else can be tested; says why it is
+# not there.
+stop_unless_up() {
+    if ! active egress-agent.service; then
+        journalctl --boot --no-pager --output=short-monotonic --unit=egress-arm.service \
+            --unit=egress-agent.service --unit=egress.slice | tail -n 60
+        result
+        exit 1
+    fi
 }
 
 not() { ! "$@"; }
@@ -41,8 +54,24 @@ eventually() {
 }
 
 active() { [ "$(systemctl is-active "$1")" = active ]; }
-status_says() { egressctl status | grep -q "$1"; }
+status_says() {
+    egressctl status >/tmp/status
+    grep -q "$1" /tmp/status || { cat /tmp/status; false; }
+}
 recorded() { egressctl audit query --limit 1000 -o jsonl | grep -q "$1"; }
+
+# in_container: whether this is a container and not a machine.
+in_container() { systemd-detect-virt --quiet --container; }
+
+# place_the_root: a container has a part of the host's cgroups, and the slice is
+# below that part.
+place_the_root() {
+    in_container || return 0
+    below=$(sed -n 's,^0::/\(.*\)/init.scope$,\1,p' /proc/1/cgroup)
+    echo force-confold >/etc/dpkg/dpkg.cfg.d/keep
+    mkdir --parents /etc/egress
+    printf 'root = "%s/egress.slice"\nwatch = true\n' "$below" >/etc/egress/agent.toml
+}
 
 # A far side behind a veth pair.
 world() {

@@ -50,6 +50,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "nftables",
         "is what the benchmark compares enforcement with",
     ),
+    ("runc", "runc", "starts the containers of tests"),
     ("promtool", "prometheus", "checks the metrics in tests"),
     ("rsyslogd", "rsyslog", "is a collector in tests"),
     (

@@ -161,6 +161,11 @@ fn checks(tally: &mut Tally) {
         tally.skip("lints: clippy is not installed (rustup component add clippy)");
     }
     tally.check(tidy::run());
+    if package::can_be_staged() {
+        tally.check(package::check_content());
+    } else {
+        tally.skip("package: `strip` is not installed (apt-get install binutils)");
+    }
     if package::units::can_be_judged() {
         tally.check(package::units::judge());
     } else {

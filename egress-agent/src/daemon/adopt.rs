@@ -40,6 +40,12 @@ impl Agent {
             }
         }
         self.told_of().retain(|(name, _)| there.contains(name));
+        {
+            let book = self.book();
+            for member in book.members() {
+                there.remove(member.directory());
+            }
+        }
         for directory in &there {
             self.consider(directory);
         }
@@ -53,6 +59,10 @@ impl Agent {
         }
         let Some(policy) = book.policies().select_cgroup(directory) else {
             drop(book);
+            // Where nothing runs nobody is denied anything.
+            if processes_below(&self.root().path().join(directory)).is_empty() {
+                return;
+            }
             return self.tell_once(
                 directory,
                 "is in no sandbox: no policy names it, so it is denied everything",

@@ -113,6 +113,7 @@ impl Agent {
         };
 
         enforcer.limit_queries(config.dns.queries_per_second)?;
+        enforcer.count_bytes(config.count_bytes)?;
         let image = enforcer.image()?;
         let book = Book::new(&image);
         let sandbox_labels = config.metrics.as_ref().and_then(|it| it.sandbox_labels);

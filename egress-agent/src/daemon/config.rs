@@ -23,6 +23,7 @@ struct Wire {
     socket: Option<PathBuf>,
     upstreams: Option<Vec<String>>,
     events_per_second: Option<u64>,
+    count_bytes: Option<bool>,
     audit: EvidenceWire,
     dns: super::resolver_config::Wire,
     metrics: Option<MetricsWire>,
@@ -59,6 +60,8 @@ pub struct Config {
     pub upstreams: Vec<SocketAddr>,
     /// Reports per second that one sandbox may cause before they are only counted.
     pub events_per_second: u64,
+    /// Whether bytes that sandboxes send and receive are counted.
+    pub count_bytes: bool,
     /// How the evidence is kept.
     pub audit: EvidenceConfig,
     /// How names are resolved.
@@ -141,6 +144,7 @@ impl Default for Config {
             socket: "/run/egress/agent.sock".into(),
             upstreams: Vec::new(),
             events_per_second: 2000,
+            count_bytes: false,
             audit: EvidenceConfig::default(),
             dns: ResolverConfig::default(),
             metrics: None,
@@ -206,6 +210,7 @@ impl Config {
                 .map(|text| upstream(text).map_err(|problem| value("upstreams", problem)))
                 .collect::<Result<_, _>>()?,
             events_per_second: wire.events_per_second.unwrap_or(default.events_per_second),
+            count_bytes: wire.count_bytes.unwrap_or(default.count_bytes),
             audit: wire
                 .audit
                 .check()

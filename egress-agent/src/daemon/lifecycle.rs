@@ -2,7 +2,7 @@
 
 use super::agent::{Agent, KILL_DEADLINE};
 use super::book::{BookError, Member};
-use super::limits::{LimitWatch, usage_in_words};
+use super::limits::LimitWatch;
 use crate::api::wire::{Done, Failure, FailureKind, Progress, Sandbox, Stop};
 use crate::enforcer::boot_now;
 use crate::sandbox::{CgroupError, Controllers, GovernedRoot, Hierarchy, SandboxCgroup};
@@ -205,9 +205,7 @@ impl Agent {
         } else {
             "running"
         };
-        let used = cgroup
-            .usage()
-            .map_or_else(|_| String::new(), |usage| usage_in_words(&usage));
+        let used = self.used(member, &cgroup).unwrap_or_default();
         (state, processes, used)
     }
 

@@ -404,10 +404,26 @@ impl Agent {
     /// The last look at a sandbox: what it used, and what ended it.
     pub(super) fn last_look(&self, member: &Member, cgroup: &SandboxCgroup) -> String {
         self.look_at_limits(member);
-        cgroup.usage().map_or_else(
-            |error| format!("what it used is not known: {error}"),
-            |usage| usage_in_words(&usage),
-        )
+        self.used(member, cgroup)
+            .unwrap_or_else(|error| format!("what it used is not known: {error}"))
+    }
+
+    /// What a sandbox has used until now, in words.
+    pub(super) fn used(
+        &self,
+        member: &Member,
+        cgroup: &SandboxCgroup,
+    ) -> Result<String, CgroupError> {
+        let mut words = usage_in_words(&cgroup.usage()?);
+        if self.config().count_bytes
+            && let Ok(traffic) = self.enforcer().traffic(member.cgroup)
+        {
+            words += &format!(
+                ", {} bytes sent, {} bytes received",
+                traffic.sent, traffic.received
+            );
+        }
+        Ok(words)
     }
 
     /// Forgets what was told of a sandbox that has ended; gives what ended it.
@@ -425,7 +441,7 @@ fn in_words(unenforced: &[Unenforced]) -> Vec<String> {
 
 /// `cpu 1.234s, memory at most 12Mi, at most 3 processes`; what is not known is
 /// left out.
-pub(super) fn usage_in_words(usage: &Usage) -> String {
+fn usage_in_words(usage: &Usage) -> String {
     let mut words = Vec::new();
     let mut say = |text: Option<String>| words.extend(text);
     let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());

@@ -266,6 +266,7 @@ pub(super) fn extended_code(reason: Reason) -> u16 {
         | Reason::HelperFailed
         | Reason::Misrouted
         | Reason::TooManyQueries
+        | Reason::TooManyConnections
         | Reason::UpstreamFailed
         | Reason::GrantFailed
         | Reason::MalformedQuery => 0,

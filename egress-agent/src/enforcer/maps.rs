@@ -4,10 +4,13 @@ use super::error::{EnforcerError, MapProblem, chain};
 use super::object::Loaded;
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{
+    Array, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues, RingBuf,
+};
+use aya::util::nr_cpus;
 use egress_common::{
     Asker, AskerKey, CgroupId, Counter, Emergency, Grant, GrantKey, Meter, Network, NetworkKey,
-    Sandbox, Settings, names,
+    Sandbox, Settings, Traffic, names,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -98,6 +101,8 @@ pub(super) struct Maps {
     emergency: Mutex<Array<MapData, Emergency>>,
     sandboxes: Table<CgroupId, Sandbox>,
     meters: Table<CgroupId, Meter>,
+    open_connections: Table<CgroupId, u64>,
+    traffic: Mutex<PerCpuHashMap<MapData, CgroupId, Traffic>>,
     grants: Table<GrantKey, Grant>,
     askers: Table<AskerKey, Asker>,
     networks: Mutex<LpmTrie<MapData, NetworkKey, Network>>,
@@ -121,6 +126,8 @@ impl Maps {
             emergency: Mutex::new(typed(loaded, names::EMERGENCY)?),
             sandboxes: Table::take(loaded, names::SANDBOXES)?,
             meters: Table::take(loaded, names::METERS)?,
+            open_connections: Table::take(loaded, names::OPEN_SOCKETS)?,
+            traffic: Mutex::new(typed(loaded, names::TRAFFIC)?),
             grants: Table::take(loaded, names::GRANTS)?,
             askers: Table::take(loaded, names::ASKERS)?,
             networks: Mutex::new(typed(loaded, names::NETWORKS)?),
@@ -175,8 +182,12 @@ impl Maps {
         self.sandboxes.entries()
     }
 
-    /// Makes a meter where there is none; one that counts already goes on.
+    /// Begins to count for a cgroup; what counts already goes on.
     pub(super) fn begin_meter(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        if self.open_connections.get(&cgroup)?.is_none() {
+            self.open_connections.put(&cgroup, &0)?;
+        }
+        self.begin_traffic(cgroup)?;
         if self.meters.get(&cgroup)?.is_some() {
             return Ok(());
         }
@@ -184,7 +195,43 @@ impl Maps {
     }
 
     pub(super) fn remove_meter(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        self.open_connections.remove(&cgroup)?;
+        // Absent is as good as removed.
+        let _ = self.traffic().remove(&cgroup);
         self.meters.remove(&cgroup)
+    }
+
+    fn begin_traffic(&self, cgroup: CgroupId) -> Result<(), EnforcerError> {
+        let failed = |error: MapError| problem(names::TRAFFIC, &error);
+        let mut traffic = self.traffic();
+        if traffic.get(&cgroup, 0).is_ok() {
+            return Ok(());
+        }
+        let cpus = nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        let nothing = PerCpuValues::try_from(vec![Traffic::default(); cpus])
+            .map_err(|error| failed(MapError::IoError(error)))?;
+        traffic.insert(cgroup, nothing, 0).map_err(failed)
+    }
+
+    /// What a cgroup has sent and received, on all processors.
+    pub(super) fn traffic_of(&self, cgroup: CgroupId) -> Result<Traffic, EnforcerError> {
+        let values = match self.traffic().get(&cgroup, 0) {
+            Ok(values) => values,
+            Err(MapError::KeyNotFound) => return Ok(Traffic::default()),
+            Err(error) => return Err(problem(names::TRAFFIC, &error)),
+        };
+        Ok(values.iter().fold(Traffic::default(), |sum, one| Traffic {
+            sent: sum.sent + one.sent,
+            received: sum.received + one.received,
+        }))
+    }
+
+    fn traffic(&self) -> MutexGuard<'_, PerCpuHashMap<MapData, CgroupId, Traffic>> {
+        self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn open_connections(&self, cgroup: CgroupId) -> Result<u64, EnforcerError> {
+        Ok(self.open_connections.get(&cgroup)?.unwrap_or(0))
     }
 
     pub(super) fn meters(&self) -> Result<Vec<(CgroupId, Meter)>, EnforcerError> {

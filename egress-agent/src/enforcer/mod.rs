@@ -22,6 +22,7 @@ mod sys;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod usage;
 mod words;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};

@@ -161,7 +161,7 @@ mod tests {
                                 id,
                                 policy: policy(n),
                                 mode,
-                                reserved: 0,
+                                max_connections: 0,
                             },
                         )
                     })

@@ -232,7 +232,7 @@ const ASKER: Sandbox = Sandbox {
     id: SandboxId(1),
     policy: PolicyId(1),
     mode: Mode::Enforce as u32,
-    reserved: 0,
+    max_connections: 0,
 };
 
 /// The networks of a policy without a kernel: no grant was earned, and every

@@ -1,12 +1,14 @@
 //! `connect` and `sendmsg`: the courtesy. They give an errno at once, and know
 //! the process; what they let pass is judged again by the packet hook.
 
-use super::{Judged, Passed, identify, note, redirect, settle, stop_in_emergency};
+use super::{Judged, Passed, connections, identify, note, redirect, settle, stop_in_emergency};
 use crate::context::{Address, Family, current_cgroup};
 use crate::emit::Seen;
 use crate::lookups::{self, AtCall};
 use crate::maps;
-use egress_common::{Because, Destination, Flow, Peer, Port, Protocol, Reason, Standing, decide};
+use egress_common::{
+    Because, CgroupId, Destination, Flow, Peer, Port, Protocol, Reason, Sandbox, Standing, decide,
+};
 
 /// The transports that reach an address hook.
 #[inline(always)]
@@ -41,7 +43,9 @@ pub fn connect<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
         }
         return Ok(Passed::Quietly);
     }
-    judge(address, &to, seen)
+    let (passed, cgroup, sandbox) = judge(address, &to, seen)?;
+    connections::open(address.socket(), cgroup, &sandbox)?;
+    Ok(passed)
 }
 
 /// `sendmsg4` and `sendmsg6`: datagrams with an address of their own.
@@ -71,16 +75,22 @@ pub fn sendmsg<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
     {
         return Ok(Passed::Quietly);
     }
-    judge(address, &to, seen)
+    judge(address, &to, seen).map(|(passed, ..)| passed)
 }
 
+/// How it passes, and who is judged.
 #[inline(always)]
-fn judge(address: &Address<'_>, to: &Destination, seen: &mut Seen) -> Judged {
+fn judge(
+    address: &Address<'_>,
+    to: &Destination,
+    seen: &mut Seen,
+) -> Result<(Passed, CgroupId, Sandbox), Reason> {
     note(to, seen);
     let (cgroup, sandbox) = identify(current_cgroup(), seen)?;
     let verdict = decide(&AtCall { address, cgroup }, &sandbox, to, Standing::New);
-    match settle(verdict, seen)? {
-        Because::Granted { .. } | Because::Network(_) => Ok(Passed::Noted),
-        Because::Resolver | Because::OwnSandbox => Ok(Passed::Quietly),
-    }
+    let passed = match settle(verdict, seen)? {
+        Because::Granted { .. } | Because::Network(_) => Passed::Noted,
+        Because::Resolver | Because::OwnSandbox => Passed::Quietly,
+    };
+    Ok((passed, cgroup, sandbox))
 }

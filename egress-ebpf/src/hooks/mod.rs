@@ -2,9 +2,11 @@
 //! what it found out in [`crate::emit::Seen`]; `main` turns that into codes.
 
 pub mod call;
+pub mod connections;
 pub mod packet;
 pub mod redirect;
 pub mod socket;
+pub mod traffic;
 
 use crate::emit::Seen;
 use crate::lookups;

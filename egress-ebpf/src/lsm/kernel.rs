@@ -6,7 +6,10 @@
 
 use aya_ebpf::{
     btf_maps::PerCpuArray,
-    helpers::{bpf_probe_read_kernel, generated::bpf_get_current_ancestor_cgroup_id},
+    helpers::{
+        bpf_probe_read_kernel,
+        generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id},
+    },
     macros::btf_map,
 };
 use core::ffi::c_void;
@@ -33,6 +36,10 @@ static KERNEL_LAYOUT: KernelLayout = KernelLayout {
     super_magic: 0,
     task_set: 0,
     set_cgroup: 0,
+    inode_private: 0,
+    node_parent: 0,
+    node_name: 0,
+    reserved: 0,
 };
 
 /// What was refused, by [`LsmHook`].
@@ -145,6 +152,30 @@ pub fn is_foreign_task(task: Address) -> bool {
 pub fn file_system(inode: Address) -> Option<u64> {
     let super_block: Address = read(inode, place!(inode_super))?;
     read(super_block, place!(super_magic))
+}
+
+/// Whether a `struct inode` of a cgroup file system is `cgroup.procs` of the very
+/// cgroup that the running process is in. Writing there brings nobody anywhere:
+/// whoever is elsewhere can only be moved by who may write above both.
+#[inline(always)]
+pub fn is_own_membership(inode: Address) -> bool {
+    let Some(node) = read::<Address>(inode, place!(inode_private)) else {
+        return false;
+    };
+    let cgroup = read::<Address>(node, place!(node_parent))
+        .and_then(|parent| read::<u64>(parent, place!(node_id)));
+    // SAFETY: the helper takes nothing and reads only the current task.
+    let own = unsafe { bpf_get_current_cgroup_id() };
+    cgroup == Some(own) && read::<Address>(node, place!(node_name)).is_some_and(is_membership)
+}
+
+/// Whether a name in the kernel is `cgroup.procs`, in words: there is no memory to
+/// compare.
+#[inline(always)]
+fn is_membership(name: Address) -> bool {
+    read(name, 0) == Some(u64::from_ne_bytes(*b"cgroup.p"))
+        && read(name, 8) == Some(u32::from_ne_bytes(*b"rocs"))
+        && read(name, 12) == Some(0_u8)
 }
 
 /// Counts a refusal.

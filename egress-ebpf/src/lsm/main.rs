@@ -83,13 +83,15 @@ pub fn lsm_bpf(_: LsmContext) -> i32 {
     conclude(LsmHook::Bpf, true)
 }
 
-/// A cgroup is written: moving processes, making and removing cgroups.
+/// A cgroup is written: moving processes, making and removing cgroups. But a
+/// process may put itself where it is: systemd's services do, after systemd has.
 #[lsm_cgroup(hook = "inode_permission")]
 pub fn lsm_write(ctx: LsmContext) -> i32 {
     let inode: *const c_void = ctx.arg(0);
     let mask: i32 = ctx.arg(1);
     let refused = mask & MAY_WRITE != 0
-        && kernel::file_system(inode).is_none_or(|magic| CGROUP_FILE_SYSTEMS.contains(&magic));
+        && kernel::file_system(inode).is_none_or(|magic| CGROUP_FILE_SYSTEMS.contains(&magic))
+        && !kernel::is_own_membership(inode);
     conclude(LsmHook::InodePermission, refused)
 }
 

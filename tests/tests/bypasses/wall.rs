@@ -70,11 +70,12 @@ fn a_process_that_is_moved_in_uses_nothing_that_it_brought() {
         &["open s udp4", &format!("give s {}", meeting.display())],
     );
 
-    let procs = format!("write {}", cgroup.join("cgroup.procs").display());
+    let above = cgroup.parent().expect("the root");
+    let procs = format!("write {}", above.join("cgroup.procs").display());
     let open_cgroup = format!(
         "call-as c {} -100 text:{} {}",
         libc::SYS_openat,
-        cgroup.parent().expect("the root").display(),
+        above.display(),
         libc::O_DIRECTORY,
     );
     let pidfd = format!("call-as q {} {victim_id} 0", libc::SYS_pidfd_open);

@@ -1,6 +1,6 @@
 //! From the staged tree to files that can be installed.
 
-use super::stage::Stage;
+use super::stage::{self, Stage};
 use crate::{Failure, shell};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +18,7 @@ fn epoch() -> Result<String, Failure> {
 ///
 /// `fast` compresses little, for packages that are installed once.
 pub fn deb(_: &Stage, version: &str, output: &Path, fast: bool) -> Result<PathBuf, Failure> {
+    let version = stage::debian(version);
     let path = output.join(format!("egress_{version}_amd64.deb"));
     let mut cargo = shell::cargo();
     cargo
@@ -30,7 +31,7 @@ pub fn deb(_: &Stage, version: &str, output: &Path, fast: bool) -> Result<PathBu
         ])
         .args(fast.then_some("--fast"))
         // It tells of each file that it was told not to build.
-        .args(["--quiet", "--deb-version", version, "--output"])
+        .args(["--quiet", "--deb-version", &version, "--output"])
         .arg(&path)
         .env("SOURCE_DATE_EPOCH", epoch()?);
     shell::run(&mut cargo)?;

@@ -2,6 +2,7 @@
 //! same bytes for the same sources.
 
 mod archives;
+mod content;
 mod stage;
 pub mod units;
 
@@ -71,6 +72,20 @@ pub fn deb_for_tests(version: &str, output: &Path) -> Result<PathBuf, Failure> {
     archives::deb(&stage, version, output, true)
 }
 
+/// Stages the tree with the programs of the last debug build, and compares it with
+/// what the packagers are told; needs none of them.
+pub fn check_content() -> Result<(), Failure> {
+    let output = shell::workspace().join("target/package");
+    let programs = shell::workspace().join("target/debug");
+    let stage = stage::Stage::make(&programs, env!("CARGO_PKG_VERSION"), &output)?;
+    content::check(&stage)
+}
+
+/// Whether a tree can be staged here.
+pub fn can_be_staged() -> bool {
+    shell::find("strip").is_some()
+}
+
 fn provide() -> Result<(), Failure> {
     setup::provide(&PROGRAMS)?;
     for (tool, version) in TOOLS {
@@ -93,6 +108,7 @@ fn make(options: &Options, output: &Path) -> Result<Made, Failure> {
         build(output)?
     };
     let stage = stage::Stage::make(&programs, version, output)?;
+    content::check(&stage)?;
     Ok(Made {
         deb: archives::deb(&stage, version, output, options.debug)?,
         rpm: archives::rpm(&stage, output)?,

@@ -7,8 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Files of the repository, and where they are installed.
-const FILES: [(&str, &str); 12] = [
+const FILES: [(&str, &str); 13] = [
     ("packaging/systemd/egress.slice", "usr/lib/systemd/system"),
+    (
+        "packaging/systemd/egress-controllers.slice",
+        "usr/lib/systemd/system",
+    ),
     (
         "packaging/systemd/egress-arm.service",
         "usr/lib/systemd/system",
@@ -41,6 +45,12 @@ const COMPLETIONS: [(&str, &str); 3] = [
 /// Scripts of the Debian package.
 const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 
+/// The version of the Debian package: what is packaged, and the first packaging
+/// of it.
+pub fn debian(version: &str) -> String {
+    format!("{version}-1")
+}
+
 /// A staged tree.
 pub struct Stage {
     /// The tree as it is installed.
@@ -68,6 +78,7 @@ impl Stage {
         fs::create_dir_all(output).map_err(unwritable(output))?;
         stage.programs(programs)?;
         stage.files()?;
+        stage.overrides()?;
         stage.generated(programs)?;
         stage.scripts(version)?;
         Ok(stage)
@@ -112,6 +123,13 @@ impl Stage {
         Ok(())
     }
 
+    /// What lintian is told about, under the package's name.
+    fn overrides(&self) -> Result<(), Failure> {
+        let file = shell::workspace().join("packaging/debian/lintian-overrides");
+        let target = self.place("usr/share/lintian/overrides/egress")?;
+        fs::copy(&file, target).map(drop).map_err(unwritable(&file))
+    }
+
     /// What the programs say about themselves.
     fn generated(&self, programs: &Path) -> Result<(), Failure> {
         let egressctl = programs.join("egressctl");
@@ -132,12 +150,13 @@ impl Stage {
     }
 
     fn scripts(&self, version: &str) -> Result<(), Failure> {
-        let debian = shell::workspace().join("packaging/debian");
+        let directory = shell::workspace().join("packaging/debian");
         for name in SCRIPTS.into_iter().chain(["changelog"]) {
-            let source = debian.join(name);
+            let source = directory.join(name);
             let text = fs::read_to_string(&source).map_err(unwritable(&source))?;
             let target = self.scripts.join(name);
-            fs::write(&target, text.replace("#VERSION#", version)).map_err(unwritable(&target))?;
+            fs::write(&target, text.replace("#VERSION#", &debian(version)))
+                .map_err(unwritable(&target))?;
         }
         Ok(())
     }

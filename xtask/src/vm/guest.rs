@@ -15,7 +15,7 @@ const SUITE: &str = "bookworm";
 /// What is installed beside the essential packages: an init, what the tests
 /// start (`ip`), and what somebody who looks around would miss.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,kmod,nftables,procps,libgcc-s1,\
-                        python3-minimal,bpftool";
+                        python3-minimal,bpftool,runc";
 
 /// Finds the three disks and hands over to systemd. The overlay belongs to
 /// this program and not to the root image, which is made once.
@@ -53,7 +53,7 @@ exec poweroff --force
 ";
 
 /// Units that would wait for what is not there, or do work that nobody needs.
-const MASKED: [&str; 10] = [
+pub const MASKED: [&str; 10] = [
     "apt-daily.timer",
     "apt-daily-upgrade.timer",
     "dpkg-db-backup.timer",
@@ -235,6 +235,11 @@ impl Share {
             fs::write(&path, text).map_err(unwritable(&path))?;
         }
         Ok(Self { directory })
+    }
+
+    /// Where it is.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Adds a program, as `/share/PLACE`.

@@ -112,7 +112,7 @@ pub fn boot(
 }
 
 /// Waits for the end, at most so long; a machine that is late is ended.
-fn wait(machine: &mut Child, limit: Duration, mut meanwhile: impl FnMut()) -> bool {
+pub fn wait(machine: &mut Child, limit: Duration, mut meanwhile: impl FnMut()) -> bool {
     let deadline = Instant::now() + limit;
     loop {
         if !matches!(machine.try_wait(), Ok(None)) {

@@ -4,6 +4,7 @@
 //! are made once and kept in `target/vm/`. Emulation is ten to twenty times
 //! slower than the machine: nothing that is measured there is a time.
 
+mod container;
 mod guest;
 mod kernel;
 mod machine;
@@ -43,7 +44,7 @@ const PROGRAMS: [(&str, &str, &str); 7] = [
 #[derive(clap::Args)]
 pub struct Options {
     /// A kernel; several may be named.
-    #[arg(long, value_name = "KERNEL", required_unless_present = "all")]
+    #[arg(long, value_name = "KERNEL")]
     kernel: Vec<Kernel>,
     /// Every kernel; every suite too, unless some are named.
     #[arg(long, conflicts_with = "kernel")]
@@ -73,6 +74,8 @@ enum Action {
     },
     /// Installs the package and does with it what operators do, over two boots.
     Package,
+    /// The same in a container with a systemd of its own, on this kernel.
+    Container,
     /// Runs a shell command, with the product's programs in /share.
     Exec {
         /// The command.
@@ -107,6 +110,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     } else {
         &options.kernel
     };
+    if kernels.is_empty() && !matches!(options.action, Some(Action::Container)) {
+        return Err(Failure::new("on which kernel? --kernel, or --all"));
+    }
     let ground = Ground::prepare(options.refresh)?;
     let cells = match &options.action {
         Some(Action::Exec { command }) => return exec(&ground, kernels, command, limit),
@@ -119,6 +125,10 @@ pub fn run(options: &Options) -> Result<(), Failure> {
                 cells.extend(package::test(&ground, kernel, limit)?);
             }
             cells
+        }
+        Some(Action::Container) => {
+            setup::provide(&container::PROGRAMS)?;
+            container::test(&ground, limit)?
         }
         None if options.all => test(&ground, kernels, &[], &[], limit)?,
         None => {

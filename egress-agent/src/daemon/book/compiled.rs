@@ -66,7 +66,7 @@ impl Compiled {
             id,
             policy: self.id,
             mode: self.policy.mode as u32,
-            reserved: 0,
+            max_connections: self.policy.limits.max_connections.unwrap_or(0),
         }
     }
 

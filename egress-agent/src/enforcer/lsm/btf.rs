@@ -155,6 +155,13 @@ impl Btf {
             super_magic: self.offset("super_block", "s_magic")?,
             task_set: self.offset("task_struct", "cgroups")?,
             set_cgroup: self.offset("css_set", "dfl_cgrp")?,
+            inode_private: self.offset("inode", "i_private")?,
+            // It has the longer name since Linux 6.15.
+            node_parent: self
+                .offset("kernfs_node", "parent")
+                .or_else(|_| self.offset("kernfs_node", "__parent"))?,
+            node_name: self.offset("kernfs_node", "name")?,
+            reserved: 0,
         })
     }
 }

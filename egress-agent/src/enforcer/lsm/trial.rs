@@ -15,16 +15,14 @@ use super::super::sys::{self, AttachPoint};
 use super::{Loaded, RUNNING, fd};
 use egress_common::lsm::LsmHook;
 use rustix::net::{AddressFamily, SocketType};
+use rustix::process::Pid;
 use rustix::process::{WaitId, WaitIdOptions};
 use std::fs::File;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// Linux 5.7; not in the C library's headers as a number of this width.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// What the process found, as bits of its status.
 mod found {
@@ -36,6 +34,8 @@ mod found {
     pub const FAMILY: i32 = 4;
     /// `bpf(2)` is refused.
     pub const BPF: i32 = 8;
+    /// It could not enter the cgroup, so it found nothing.
+    pub const OUTSIDE: i32 = 16;
 }
 
 /// Two cgroups, one in the other, removed at the end: the inner one is as deep
@@ -107,38 +107,36 @@ pub(super) fn run(place: &Place, loaded: &Loaded) -> Result<(), String> {
 }
 
 /// Makes the process and waits for what it found.
+///
+/// It enters the cgroup by itself: a service that systemd keeps from making
+/// namespaces may not call `clone3(2)`, the only call that could put it there.
 fn process_in(cgroup: &Path) -> io::Result<i32> {
-    let cgroup = File::open(cgroup)?;
+    let members = File::options()
+        .write(true)
+        .open(cgroup.join("cgroup.procs"))?;
     let outside = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    let mut pidfd: i32 = -1;
-    // SAFETY: the structure is made of integers only; all-zero asks for nothing.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = CLONE_INTO_CGROUP | libc::CLONE_PIDFD as u64;
-    arguments.pidfd = (&raw mut pidfd) as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    arguments.cgroup = cgroup.as_raw_fd() as u64;
-    // SAFETY: without CLONE_VM this is fork(2), of one thread of many: the child
-    // makes system calls only, and ends. The kernel reads `arguments` and writes
-    // `pidfd`, both of which live until it returns.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_clone3,
-            &raw mut arguments,
-            size_of::<libc::clone_args>(),
-        )
+    // SAFETY: with no flag but the signal this is fork(2), of one thread of many:
+    // the child makes system calls only, and ends.
+    let result = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    let child = match result {
+        0 => try_everything(members.as_raw_fd(), outside.as_raw_fd()),
+        number => i32::try_from(number).ok().and_then(Pid::from_raw),
     };
-    match result {
-        0 => try_everything(outside.as_raw_fd()),
-        pid if pid > 0 => {}
-        _ => return Err(io::Error::last_os_error()),
-    }
-    // SAFETY: the kernel has just opened this descriptor for us.
-    let child = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    let Some(child) = child.filter(|_| result > 0) else {
+        return Err(io::Error::last_os_error());
+    };
     loop {
-        match rustix::process::waitid(WaitId::PidFd(child.as_fd()), WaitIdOptions::EXITED) {
+        match rustix::process::waitid(WaitId::Pid(child), WaitIdOptions::EXITED) {
             Ok(status) => {
-                let status = status.and_then(|status| status.exit_status());
-                return status.ok_or_else(|| io::Error::other("the process was killed"));
+                let seen = status
+                    .and_then(|status| status.exit_status())
+                    .ok_or_else(|| io::Error::other("the process was killed"))?;
+                return match seen {
+                    found::OUTSIDE => {
+                        Err(io::Error::other("the process could not enter its cgroup"))
+                    }
+                    seen => Ok(seen),
+                };
             }
             Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -147,12 +145,16 @@ fn process_in(cgroup: &Path) -> io::Result<i32> {
 }
 
 /// The child: tries, and tells by its status.
-fn try_everything(outside: RawFd) -> ! {
+fn try_everything(members: RawFd, outside: RawFd) -> ! {
     let mut seen = 0;
+    let itself = b"0";
     // SAFETY: system calls with numbers, and with a structure that lives across
     // them; each goes to the kernel directly, so no lock of the C library, which
     // another thread may have held at the time of the fork, is taken.
     unsafe {
+        if libc::syscall(libc::SYS_write, members, itself.as_ptr(), itself.len()) < 0 {
+            libc::_exit(found::OUTSIDE);
+        }
         let own = libc::syscall(libc::SYS_socket, libc::AF_INET, libc::SOCK_DGRAM, 0);
         if connect(own as RawFd) == 0 {
             seen |= found::OWN;

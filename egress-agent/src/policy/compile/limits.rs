@@ -26,7 +26,7 @@ pub fn read(document: &Document, report: &mut Report) -> Limits {
             .as_ref()
             .map(|field| Duration::from_secs(field.value.0.into())),
         disk: disk(block, report),
-        max_connections: None,
+        max_connections: block.max_connections.as_ref().map(|field| field.value.0),
         max_pending_bytes: None,
         best_effort: block.best_effort.as_ref().is_some_and(|field| field.value),
     };

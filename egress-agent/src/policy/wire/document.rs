@@ -218,6 +218,8 @@ block! {
         memory_swap: Size,
         /// Processes and threads at a time. Beyond them none can be started.
         pids_limit: Number,
+        /// TCP connections that are open at a time. Beyond them none can be begun.
+        max_connections: Number,
         /// Limits of block devices, each per second.
         io_limit: Items<IoBlock>,
         /// Wall-clock time from the beginning of the sandbox to its end. Then it is killed.
@@ -241,7 +243,7 @@ block! {
         relax: Items<Relax>,
     }
     later {
-        "max_connections", "max_pending_bytes", "filesystem", "capabilities", "env", "devices",
+        "max_pending_bytes", "filesystem", "capabilities", "env", "devices",
     }
 }
 

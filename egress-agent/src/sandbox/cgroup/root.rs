@@ -3,7 +3,7 @@
 use crate::model::SandboxName;
 use crate::sandbox::cgroup::{CgroupError, Hierarchy};
 use egress_common::CgroupId;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -128,33 +128,37 @@ fn parts(name: &str) -> Result<Vec<&str>, CgroupError> {
 fn make_directory(above: BorrowedFd<'_>, name: &str, path: &Path) -> Result<bool, CgroupError> {
     match rustix::fs::mkdirat(above, name, Mode::from_raw_mode(MODE)) {
         // The process's umask may have taken bits away.
-        Ok(()) => rustix::fs::chmodat(
-            above,
-            name,
-            Mode::from_raw_mode(MODE),
-            rustix::fs::AtFlags::empty(),
-        )
-        .map(|()| true)
-        .map_err(|e| CgroupError::from_errno("set the mode of", path, e)),
+        Ok(()) => rustix::fs::chmodat(above, name, Mode::from_raw_mode(MODE), AtFlags::empty())
+            .map(|()| true)
+            .map_err(|e| CgroupError::from_errno("set the mode of", path, e)),
         Err(Errno::EXIST) => Ok(false),
         Err(e) => Err(CgroupError::from_errno("make", path, e)),
     }
 }
 
-/// Opens one directory without following anything out of the one above.
+/// Opens one directory without following anything out of the one above: neither a
+/// link nor a mount. `openat2(2)` would say so in one call, and a service that
+/// systemd keeps from making set-user-id files may not call it.
 pub(super) fn open_directory(
     above: BorrowedFd<'_>,
     name: &str,
     path: &Path,
 ) -> Result<OwnedFd, CgroupError> {
-    rustix::fs::openat2(
-        above,
-        name,
-        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-        ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV,
-    )
-    .map_err(|e| CgroupError::from_errno("open", path, e))
+    let failed = |action| move |e| CgroupError::from_errno(action, path, e);
+    if name.contains('/') || name == ".." {
+        return Err(failed("open")(Errno::INVAL));
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let below = rustix::fs::openat(above, name, flags, Mode::empty()).map_err(failed("open"))?;
+    let mount = |dir: BorrowedFd<'_>| {
+        let stat = rustix::fs::statx(dir, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)
+            .map_err(failed("look at"))?;
+        Ok(stat.stx_mnt_id)
+    };
+    if mount(above)? != mount(below.as_fd())? {
+        return Err(failed("open")(Errno::XDEV));
+    }
+    Ok(below)
 }
 
 /// Refuses a directory that anybody but root may change; gives its id.

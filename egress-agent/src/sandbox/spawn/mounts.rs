@@ -30,9 +30,9 @@ pub(super) fn see(view: &View) -> Result<(), Failure> {
         rustix::mount::mount(c"tmpfs", c"/tmp", c"tmpfs", flags, options.as_c_str())
             .map_err(at(Step::Tmp))?;
     }
+    let mut empty = None;
     for (index, path) in view.hidden_directories.iter().enumerate() {
-        hide_directory(path, view.host_sockets.is_empty(), view.tmp.as_deref())
-            .map_err(nth(Step::HideDirectory, index))?;
+        hide_directory(path, view, &mut empty).map_err(nth(Step::HideDirectory, index))?;
     }
     for (index, path) in view.hidden_files.iter().enumerate() {
         match rustix::mount::mount_bind(c"/dev/null", path.as_c_str()) {
@@ -67,21 +67,33 @@ const TIGHT: MountFlags = MountFlags::NOSUID
     .union(MountFlags::NODEV)
     .union(MountFlags::NOEXEC);
 
-/// An empty file system; those of `/run` and `/dev/shm` can be written, others'
-/// if something is to be put into them yet.
-fn hide_directory(path: &CStr, finished: bool, tmp: Option<&CStr>) -> Result<(), Errno> {
-    let (flags, options) = if path == RUN {
-        (TIGHT, c"mode=0755,size=1m")
-    } else if path == SHARED_MEMORY {
+/// Puts an empty file system there. Those of `/run` and `/dev/shm` can be written,
+/// and others' if something is to be put into them yet; else `empty`, the first of
+/// them, stands for all: a file system of its own costs the kernel a hundred times
+/// what one more mount of it does.
+fn hide_directory<'v>(
+    path: &'v CStr,
+    view: &View,
+    empty: &mut Option<&'v CStr>,
+) -> Result<(), Errno> {
+    let own =
+        |flags, options: &CStr| rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, options);
+    if path == RUN {
+        return own(TIGHT, c"mode=0755,size=1m");
+    }
+    if path == SHARED_MEMORY {
         // What lies there counts as the sandbox's memory; where `/tmp` is bounded
         // it is bounded alike.
-        (TIGHT, tmp.unwrap_or(c"mode=1777"))
-    } else if finished {
-        (TIGHT | MountFlags::RDONLY, c"mode=0555,size=4k")
-    } else {
-        (TIGHT, c"mode=0555,size=4k")
-    };
-    rustix::mount::mount(c"tmpfs", path, c"tmpfs", flags, options)
+        return own(TIGHT, view.tmp.as_deref().unwrap_or(c"mode=1777"));
+    }
+    if !view.host_sockets.is_empty() {
+        return own(TIGHT, c"mode=0555,size=4k");
+    }
+    if let Some(empty) = *empty {
+        return rustix::mount::mount_bind(empty, path);
+    }
+    *empty = Some(path);
+    own(TIGHT | MountFlags::RDONLY, c"mode=0555,size=4k")
 }
 
 /// Takes hold of the host's sockets while they can still be seen.
