@@ -348,7 +348,7 @@ fn connecting(script: &str) -> [String; 3] {
     // A refused connection must not end the shell that asked for it.
     let functions = format!(
         "try() {{ eval \"command exec $1<>{place}\" 2>/tmp/refused.$BASHPID && echo open || \
-         grep -o 'Operation not permitted' /tmp/refused.$BASHPID; }}; shut() {{ eval \"exec $1>&-\"; }}; "
+         grep -o -m 1 'Operation not permitted' /tmp/refused.$BASHPID; }}; shut() {{ eval \"exec $1>&-\"; }}; "
     );
     [
         "/bin/bash".into(),
