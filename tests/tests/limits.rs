@@ -446,6 +446,11 @@ fn the_closing_record_has_the_bytes_where_they_are_counted() {
     arguments.extend(command.iter().map(String::as_str));
     let said = Said::by(agent.egressctl(&arguments).expect("egressctl starts"));
     assert_eq!(said.succeeded(), format!("open\n{SENT}"), "{said:#?}");
+    assert!(
+        agent.recorded(&["ended: ", " bytes sent, "]),
+        "{:#?}",
+        agent.audit()
+    );
     let details = details(&agent.audit());
     let ended = details
         .iter()
