@@ -3,6 +3,7 @@
 use super::servers::Server;
 use crate::Failure;
 use egress_tests::World;
+use egress_tests::address::ALLOWED_V4;
 use egress_tests::process::Running;
 use egress_tests::product::Agent;
 use std::process::Command;
@@ -13,6 +14,9 @@ use std::time::Duration;
 pub struct Load<'a> {
     /// Whom it asks.
     pub server: Server,
+    /// Whether it asks the authoritative server behind it instead, which only a
+    /// client outside of every sandbox can.
+    pub direct: bool,
     /// The file of its questions.
     pub questions: &'a str,
     /// For how many seconds; 0 goes once through the file.
@@ -40,7 +44,12 @@ pub struct Found {
 
 impl Load<'_> {
     fn arguments(&self) -> Vec<String> {
-        let (address, port) = self.server.address();
+        let upstream = ALLOWED_V4.to_string();
+        let (address, port) = if self.direct {
+            (upstream.as_str(), 53)
+        } else {
+            self.server.address()
+        };
         let mut arguments: Vec<String> = ["dnsperf", "-s", address, "-t", "2", "-c", "4"]
             .map(str::to_owned)
             .to_vec();

@@ -206,6 +206,7 @@ impl<'w, 'o> Bench<'w, 'o> {
     fn load(&self, server: Server) -> Load<'_> {
         Load {
             server,
+            direct: false,
             questions: &self.hot,
             seconds: self.options.seconds,
             outstanding: 100,
@@ -288,10 +289,22 @@ impl<'w, 'o> Bench<'w, 'o> {
             each: true,
             rate: 500,
             server,
+            direct: false,
         };
         let found = load.run_in(&self.agent, &sandbox)?;
         expect_answers(&found, "NOERROR")?;
-        Ok(vec![Sample::each("cold", found.each)])
+        let mut samples = vec![Sample::each("cold", found.each)];
+        // What the upstream itself takes, the same way over the same link.
+        if server == Server::Egress {
+            let direct = Load {
+                direct: true,
+                ..load
+            };
+            let alone = Found::of(direct.start_bare(self.world)?)?;
+            expect_answers(&alone, "NOERROR")?;
+            samples.push(Sample::each("the upstream alone", alone.each));
+        }
+        Ok(samples)
     }
 
     /// A quiet sandbox beside one that misuses the resolver. The other servers are
