@@ -28,9 +28,8 @@ impl Upstream {
         script: impl Fn(&Message, Protocol) -> Vec<Vec<u8>> + Send + Sync + 'static,
     ) -> Self {
         let script: Arc<Script> = Arc::new(script);
-        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+        let (udp, tcp) = both().await;
         let address = udp.local_addr().expect("bound");
-        let tcp = TcpListener::bind(address).await.expect("bound");
         let asked = Arc::new(AtomicUsize::new(0));
         let seen: Arc<Mutex<Vec<Message>>> = Arc::default();
         let mut tasks = JoinSet::new();
@@ -80,6 +79,18 @@ impl Upstream {
     pub(super) fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+/// UDP and TCP on one port, which another test may have for TCP already.
+async fn both() -> (UdpSocket, TcpListener) {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind("127.0.0.1:0").await.expect("bound");
+        let address = udp.local_addr().expect("bound");
+        if let Ok(tcp) = TcpListener::bind(address).await {
+            return (udp, tcp);
+        }
+    }
+    panic!("no port is free for both");
 }
 
 pub(super) fn answer(query: &Message, records: Vec<Record>) -> Message {
