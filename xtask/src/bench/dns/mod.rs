@@ -39,6 +39,9 @@ pub struct Options {
     /// Measure only this; can be given several times.
     #[arg(long = "scenario", value_name = "NAME", value_enum)]
     scenarios: Vec<Scenario>,
+    /// Measure only this server; can be given several times.
+    #[arg(long = "server", value_name = "NAME", value_enum)]
+    servers: Vec<Server>,
     /// Measure the programs in this directory, and build nothing.
     #[arg(long, value_name = "DIRECTORY")]
     binaries: Option<std::path::PathBuf>,
@@ -178,6 +181,10 @@ impl<'w, 'o> Bench<'w, 'o> {
                 }
                 for turn in 0..Server::ALL.len() {
                     let server = Server::ALL[(turn + round) % Server::ALL.len()];
+                    let chosen = &self.options.servers;
+                    if !chosen.is_empty() && !chosen.contains(&server) {
+                        continue;
+                    }
                     eprint!(
                         "\rround {}, {scenario:?}, {}      ",
                         round + 1,

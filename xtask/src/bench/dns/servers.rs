@@ -24,7 +24,7 @@ pub const REFUSED: &str = "refused.example";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server of the comparison.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, clap::ValueEnum)]
 pub enum Server {
     /// The agent's resolver, as a sandbox reaches it.
     Egress,
