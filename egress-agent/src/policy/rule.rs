@@ -45,8 +45,8 @@ pub enum Subject {
 pub struct ListUse {
     /// The list's file.
     pub path: PathBuf,
-    /// The names; `None` until the file is opened (`policy::load`), and as long
-    /// nothing is allowed under the policy.
+    /// The names; `None` until the file is opened (`policy::load`). Until then a
+    /// list of a rule means no name, and a block list means every name.
     pub names: Option<NameList>,
 }
 
