@@ -40,15 +40,15 @@ for line in sys.stdin:
     elif how == "wait":
         time.sleep(float(parts[0]))
     else:
-        s = socket.create_connection(("192.0.2.53", 53))
-        s.settimeout(3)
-        ends = parts[-1] == "end"
-        for part in parts[:-1] if ends else parts:
-            s.sendall(bytes.fromhex(part))
-            time.sleep(0.05)
-        if ends: s.shutdown(socket.SHUT_WR)
-        f = s.makefile("rb")
         try:
+            s = socket.create_connection(("192.0.2.53", 53))
+            s.settimeout(3)
+            ends = parts[-1] == "end"
+            for part in parts[:-1] if ends else parts:
+                s.sendall(bytes.fromhex(part))
+                time.sleep(0.05)
+            if ends: s.shutdown(socket.SHUT_WR)
+            f = s.makefile("rb")
             while True:
                 head = f.read(2)
                 if len(head) < 2: break
