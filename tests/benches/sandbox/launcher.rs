@@ -79,15 +79,17 @@ impl Launcher {
 }
 
 /// The launching process: makes its sandbox, starts a command that does nothing,
-/// tells how long both took, and waits for the end of its input.
+/// tells how long both took, waits for the end of its input, and ends both.
 pub fn main(socket: &Path, name: &str) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let child = runtime.block_on(start(&Client::new(socket), name))?;
+    let client = Client::new(socket);
+    let child = runtime.block_on(start(&client, name))?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     child.kill()?;
     child.wait()?;
+    runtime.block_on(client.remove(name))?;
     Ok(())
 }
 

@@ -114,7 +114,6 @@ async fn starts(options: &Options, socket: &Path) -> Result<serde_json::Value, B
         let launcher = Launcher::start(socket, &name).await?;
         samples.push(launcher.sample);
         launcher.end().await?;
-        client.remove(&name).await?;
     }
     let status = client.status().await?;
     for launcher in alive.drain(..) {
