@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Files of the repository, and where they are installed.
-const FILES: [(&str, &str); 13] = [
+const FILES: [(&str, &str); 12] = [
     ("packaging/systemd/egress.slice", "usr/lib/systemd/system"),
     (
         "packaging/systemd/egress-controllers.slice",
@@ -29,7 +29,6 @@ const FILES: [(&str, &str); 13] = [
     ("packaging/etc/agent.toml", "etc/egress"),
     ("packaging/etc/policies.d/README", "etc/egress/policies.d"),
     ("packaging/man/egress-policy.5", "usr/share/man/man5"),
-    ("CHANGELOG.md", "usr/share/doc/egress"),
     ("docs/operations.md", "usr/share/doc/egress"),
     ("docs/policy.md", "usr/share/doc/egress"),
     ("docs/guarantees.md", "usr/share/doc/egress"),
@@ -79,6 +78,7 @@ impl Stage {
         stage.programs(programs)?;
         stage.files()?;
         stage.overrides()?;
+        stage.changelog()?;
         stage.generated(programs)?;
         stage.scripts(version)?;
         Ok(stage)
@@ -121,6 +121,15 @@ impl Stage {
             fs::copy(&file, &target).map_err(unwritable(&file))?;
         }
         Ok(())
+    }
+
+    /// The changelog, under the name and in the form in which Debian keeps it.
+    fn changelog(&self) -> Result<(), Failure> {
+        let file = shell::workspace().join("CHANGELOG.md");
+        let target = self.place("usr/share/doc/egress/changelog")?;
+        fs::copy(&file, &target).map_err(unwritable(&file))?;
+        let mut gzip = Command::new("gzip");
+        shell::run(gzip.args(["--best", "--no-name"]).arg(&target))
     }
 
     /// What lintian is told about, under the package's name.
