@@ -8,7 +8,7 @@ use super::machine::{self, Ending};
 use super::{Cell, Ground, package};
 use crate::test::Tally;
 use crate::{Failure, shell};
-use egress_tests::cgroup::Cgroup;
+use egress_tests::cgroup::{Cgroup, remove_all};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -87,10 +87,13 @@ pub fn test(ground: &Ground, limit: Duration) -> Result<Vec<Cell>, Failure> {
     shell::run(&mut copy)?;
     let root = Mounted::mount(&image, &ground.cache.join("container"))?;
     furnish(&root.0)?;
+    // What it makes of cgroups lies in one that goes with the test, and has one name
+    // in both boots.
+    let cgroup = Cgroup::new().map_err(|error| Failure::new(format!("no cgroup: {error}")))?;
     let mut cells = Vec::new();
     for boot in package::BOOTS {
         let share = package::share(&ground.cache, boot, &packages)?;
-        let (ending, said) = run(&root.0, &share, limit)?;
+        let (ending, said) = run(&root.0, &cgroup, &share, limit)?;
         let mut tally = Tally::default();
         for line in said.lines() {
             println!("{line}");
@@ -141,13 +144,16 @@ fn furnish(root: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn run(root: &Path, share: &Share, limit: Duration) -> Result<(Ending, String), Failure> {
+fn run(
+    root: &Path,
+    cgroup: &Cgroup,
+    share: &Share,
+    limit: Duration,
+) -> Result<(Ending, String), Failure> {
     let [stdout, status] = ["stdout", "status"].map(|name| root.join(name));
     for file in [&stdout, &status] {
         fs::write(file, "").map_err(unwritable(file))?;
     }
-    // What it makes of cgroups lies in one that goes with the test.
-    let cgroup = Cgroup::new().map_err(|error| Failure::new(format!("no cgroup: {error}")))?;
     let mut nspawn = Command::new("/bin/sh");
     nspawn
         .args([
@@ -172,7 +178,10 @@ fn run(root: &Path, share: &Share, limit: Duration) -> Result<(Ending, String), 
         .spawn()
         .map_err(|error| Failure::new(format!("`{line}` cannot be started: {error}")))?;
     let in_time = machine::wait(&mut container, limit, || {});
-    drop(cgroup);
+    // A container that was late is left alone by its supervisor.
+    for part in ["payload", "supervisor"] {
+        remove_all(&cgroup.path().join(part));
+    }
     let read = |path: &Path| fs::read_to_string(path).map_err(unwritable(path));
     let said = read(&stdout)?;
     let ending = match read(&status)?.trim().parse() {
