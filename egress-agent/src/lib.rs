@@ -9,7 +9,7 @@
 //! | 1 | [`policy`], [`bundle`] |
 //! | 2 | [`grants`] |
 //! | 3 | [`image`] |
-//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`], [`outbound`] |
+//! | 4 | [`enforcer`], [`sandbox`], [`dns`], [`events`], [`link`], [`outbound`] |
 //! | 5 | [`audit`], [`alerts`] |
 //! | 6 | [`api`], [`export`], [`learn`] |
 //! | 7 | [`daemon`] |
@@ -31,6 +31,7 @@ pub mod export;
 pub mod grants;
 pub mod image;
 pub mod learn;
+pub mod link;
 pub mod model;
 pub mod outbound;
 pub mod policy;

@@ -44,6 +44,10 @@ vocabulary! {
         SetSocketOption = 6, "setsockopt";
         /// The agent's resolver.
         Resolver = 7, "resolver";
+        /// The host's side of an interface: what the sandbox behind it sends.
+        InterfaceLeaves = 32, "interface_leaves";
+        /// The same: what would reach it.
+        InterfaceReaches = 33, "interface_reaches";
     }
 }
 
@@ -83,6 +87,11 @@ vocabulary! {
         InboundDenied = 8, "inbound_denied";
         /// Device nodes that were not opened or made.
         DeviceRefused = 9, "device_refused";
+        /// New connections through an interface that found their table full.
+        ConnectionsFull = 13, "connections_full";
+        /// Announcements of a link (neighbour discovery, multicast membership,
+        /// gratuitous ARP) that go nowhere and are not worth a record each.
+        LinkChatter = 14, "link_chatter";
     }
 }
 

@@ -21,6 +21,7 @@ pub mod device;
 pub mod event;
 pub mod flow;
 pub mod grant;
+pub mod interface;
 pub mod lsm;
 pub mod names;
 pub mod sandbox;
@@ -32,6 +33,7 @@ pub use destination::{Destination, Ip, Port, Protocol};
 pub use event::{Counter, Event, Hook, Outcome};
 pub use flow::{Asker, AskerKey, Flow, Origin, Peer};
 pub use grant::{Grant, GrantKey, MAX_SERVICES, Network, NetworkKey, Service};
+pub use interface::{Asked, Assigned, Connection, ConnectionKey, Link, LinkUse, Mac};
 pub use sandbox::{
     CONTRACT, CgroupId, Emergency, Meter, Mode, NameId, PolicyId, RuleId, Sandbox, SandboxId,
     Settings, Traffic,

@@ -40,6 +40,14 @@ maps! {
     COUNTED;
     /// [`crate::CgroupId`] → [`crate::Traffic`], per CPU.
     TRAFFIC;
+    /// Interface index → [`crate::Link`].
+    INTERFACES;
+    /// Interface index → [`crate::LinkUse`].
+    INTERFACE_USE;
+    /// [`crate::ConnectionKey`] → [`crate::Connection`].
+    CONNECTIONS;
+    /// [`crate::AskerKey`] → [`crate::Asked`].
+    ASKED;
     /// Ring of [`crate::Event`].
     EVENTS;
     /// [`crate::Counter`] → count, per CPU.
@@ -80,6 +88,10 @@ pub mod programs {
     pub const SET_OPTION: &str = "set_option";
     /// `cgroup/dev`.
     pub const DEVICE: &str = "device";
+    /// `tcx/ingress` (or `clsact`) of the host's side of an interface: what the sandbox sends.
+    pub const LINK_LEAVES: &str = "link_leaves";
+    /// `tcx/egress` (or `clsact`): what reaches it.
+    pub const LINK_REACHES: &str = "link_reaches";
 }
 
 /// The symbol that holds the depth of a sandbox below the cgroup2 root, set

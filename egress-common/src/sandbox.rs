@@ -57,9 +57,22 @@ pub struct Sandbox {
     pub mode: u32,
     /// TCP sockets that may be connected at a time; 0 if they are not counted.
     pub max_connections: u32,
+    /// Bits of [`Sandbox::OWN_NETWORK`].
+    pub flags: u32,
 }
 
 impl Sandbox {
+    /// [`Sandbox::flags`]: it has a network namespace of its own, in which the
+    /// resolver's sockets are reached by nobody else. Who asks is known there by
+    /// the socket that is asked; ports mean something else than on the host.
+    pub const OWN_NETWORK: u32 = 1;
+
+    /// Whether it has a network namespace of its own.
+    #[inline(always)]
+    pub const fn has_own_network(&self) -> bool {
+        self.flags & Self::OWN_NETWORK != 0
+    }
+
     /// Whether denials are only reported. Unknown numbers enforce.
     #[inline(always)]
     pub const fn is_shadow(&self) -> bool {
@@ -160,7 +173,7 @@ shared! {
     PolicyId: 4 = { 0: u32 }
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
-    Sandbox: 16 = { id: u32, policy: u32, mode: u32, max_connections: u32 }
+    Sandbox: 20 = { id: u32, policy: u32, mode: u32, max_connections: u32, flags: u32 }
     Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, count_bytes: u32 }
     Emergency: 8 = { 0: u64 }
     Traffic: 16 = { sent: u64, received: u64 }

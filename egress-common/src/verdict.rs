@@ -122,6 +122,14 @@ reasons! {
     /// As many TCP sockets are connected as the policy lets the sandbox have.
     TooManyConnections = 18, "too_many_connections", "the sandbox has as many connections open as `max_connections` of the policy";
 
+    /// A frame behind an interface that is neither plain IP nor what the link itself needs.
+    LinkFrame = 32, "link_frame", "only plain IP over Ethernet, and ARP or neighbour discovery with the gateway, cross the interface";
+    /// A source address, or Ethernet address, that is not the sandbox's.
+    SpoofedSource = 33, "spoofed_source", "the source address was not assigned to the sandbox";
+    /// A packet from inside that belongs to no connection that began here.
+    NoConnection = 34, "no_connection", "the packet belongs to no connection that was allowed when it began";
+    /// The sandbox's share of the connection table is used up.
+    ConnectionsFull = 35, "connections_full", "the sandbox has as many connections as one may have";
     /// The resolver: no rule allows the name.
     NameNotAllowed = 64, "name_not_allowed", "no rule allows the name";
     /// The resolver: a blocklist entry or block pattern matches the name.

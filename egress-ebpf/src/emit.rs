@@ -56,6 +56,8 @@ pub enum Actor<'a> {
     /// Only the owner of the packet's socket is known: packet hooks may run in
     /// anybody's context.
     Owner(&'a Skb<'a>),
+    /// Nobody on this host: the packet came through an interface.
+    Behind,
 }
 
 /// Wakes nobody (`BPF_RB_NO_WAKEUP`).
@@ -96,6 +98,7 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor<'_>) {
             bpf_get_current_comm().unwrap_or([0; 16]),
         ),
         Actor::Owner(skb) => (0, skb.user(), [0; 16]),
+        Actor::Behind => (0, u32::MAX, [0; 16]),
     };
     slot.write(Event {
         time,

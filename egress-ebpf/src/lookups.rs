@@ -10,14 +10,16 @@ use aya_ebpf::{
     },
     btf_maps::{SkStorage, lpm_trie},
     helpers::generated::{
-        bpf_ktime_get_boot_ns, bpf_ringbuf_query, bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id,
-        bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release, bpf_sk_storage_get,
+        bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_ringbuf_query,
+        bpf_sk_ancestor_cgroup_id, bpf_sk_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp,
+        bpf_sk_release, bpf_sk_storage_get,
     },
 };
 use core::ffi::c_void;
 use egress_common::{
-    AskerWord, CgroupId, Counter, Destination, Emergency, Grant, GrantKey, Ip, Lookups, Meter,
-    Neighbour, Network, NetworkKey, PolicyId, Port, Protocol, Sandbox, Settings, Traffic,
+    Asked, AskerKey, AskerWord, CgroupId, Connection, ConnectionKey, Counter, Destination,
+    Emergency, Grant, GrantKey, Ip, Link, LinkUse, Lookups, Meter, Neighbour, Network, NetworkKey,
+    PolicyId, Port, Protocol, Sandbox, Settings, Traffic,
 };
 
 /// Boot-time nanoseconds.
@@ -370,6 +372,89 @@ impl Lookups for AtPacket<'_> {
     fn now(&self) -> u64 {
         now()
     }
+}
+
+/// The maps, asked for what crosses an interface.
+pub struct AtInterface;
+
+impl Lookups for AtInterface {
+    #[inline(always)]
+    fn grant(&self, key: &GrantKey) -> Option<Grant> {
+        grant(key)
+    }
+
+    #[inline(always)]
+    fn network(&self, policy: PolicyId, to: &Destination) -> Option<Network> {
+        network(policy, to)
+    }
+
+    /// Nothing on the host's loopback device is the sandbox's own.
+    #[inline(always)]
+    fn neighbour(&self, _to: &Destination) -> Neighbour {
+        Neighbour::Other
+    }
+
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        now()
+    }
+}
+
+/// Monotonic nanoseconds as of the last tick of the kernel's clock: good enough
+/// to tell an idle connection, and nearly free.
+#[inline(always)]
+pub fn coarse_now() -> u64 {
+    // SAFETY: the helper takes nothing and always succeeds.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// What is behind an interface.
+#[inline(always)]
+pub fn link(interface: u32) -> Option<&'static Link> {
+    // SAFETY: the agent replaces elements whole; one that was replaced while a
+    // program looks at it shows the interface's own earlier content, or that of
+    // one that was attached in the same instant.
+    unsafe { maps::INTERFACES.get(interface) }
+}
+
+/// What the programs count about an interface.
+#[inline(always)]
+pub fn link_use(interface: u32) -> Option<&'static mut LinkUse> {
+    let usage = maps::INTERFACE_USE.get_ptr_mut(interface)?;
+    // SAFETY: as for meters.
+    unsafe { usage.as_mut() }
+}
+
+/// Counts a connection that was put into the table.
+#[inline(always)]
+pub fn begun(usage: &mut LinkUse) {
+    crate::context::add_one(&mut usage.begun);
+}
+
+/// A connection in the table, as it is now.
+#[inline(always)]
+pub fn connection(key: &ConnectionKey) -> Option<Connection> {
+    // SAFETY: copied out at once; fields may be of different packets, which the
+    // users allow for.
+    unsafe { maps::CONNECTIONS.get(key) }.copied()
+}
+
+/// A connection in the table, to note what a packet changes.
+#[inline(always)]
+pub fn connection_mut(key: &ConnectionKey) -> Option<&'static mut Connection> {
+    let connection = maps::CONNECTIONS.get_ptr_mut(key)?;
+    // SAFETY: the element outlives the program run. Packets of both directions
+    // may write it at once, each its own fields; `state` may lose a bit, after
+    // which the connection is kept longer than it needs to be.
+    unsafe { connection.as_mut() }
+}
+
+/// Which DNS server was asked from there.
+#[inline(always)]
+pub fn asked(key: &AskerKey) -> Option<Asked> {
+    // SAFETY: copied out at once; the user compares the interface, so that an
+    // element that is being reused for another source is not believed.
+    unsafe { maps::ASKED.get(key) }.copied()
 }
 
 /// The flow of a packet's socket.

@@ -14,18 +14,25 @@
 
 mod context;
 mod emit;
+mod frame;
+mod headers;
 mod hooks;
 mod lookups;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt},
-    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    macros::{
+        cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, cgroup_sockopt, classifier,
+    },
+    programs::{
+        DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext, TcContext,
+    },
 };
 use context::{Address, Inet, Inet6, Skb};
 use egress_common::{Counter, Hook, Outcome, Reason};
 use emit::{Actor, Seen, count, emit};
-use hooks::{Judged, Passed, call, connections, packet, redirect, socket, traffic};
+use frame::Frame;
+use hooks::{Judged, Passed, call, connections, interface, packet, redirect, socket, traffic};
 
 /// The kernel's words for refusing and for passing, the same on every hook here.
 const REFUSE: i32 = 0;
@@ -206,6 +213,34 @@ pub fn device(ctx: DeviceContext) -> i32 {
         return REFUSE;
     }
     PASS
+}
+
+/// The same at an interface, in the words of `tc`: dropped (`TC_ACT_SHOT`), or
+/// left to whoever is attached behind this program (`TC_ACT_UNSPEC`).
+#[inline(always)]
+fn conclude_frame(ruling: interface::Ruling, seen: &Seen) -> i32 {
+    const DROP: i32 = 2;
+    const NEXT: i32 = -1;
+    match ruling.map(|judged| conclude(judged, seen, Actor::Behind)) {
+        Some(PASS) => NEXT,
+        Some(_) | None => DROP,
+    }
+}
+
+/// What the sandbox behind an interface sends.
+#[classifier]
+pub fn link_leaves(ctx: TcContext) -> i32 {
+    let mut seen = Seen::at(Hook::InterfaceLeaves);
+    let ruling = interface::leaves(&Frame::new(&ctx), &mut seen);
+    conclude_frame(ruling, &seen)
+}
+
+/// What would reach it.
+#[classifier]
+pub fn link_reaches(ctx: TcContext) -> i32 {
+    let mut seen = Seen::at(Hook::InterfaceReaches);
+    let ruling = interface::reaches(&Frame::new(&ctx), &mut seen);
+    conclude_frame(ruling, &seen)
 }
 
 /// Never runs: a program with a path to it is refused by the verifier.

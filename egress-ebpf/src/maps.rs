@@ -7,9 +7,13 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use egress_common::{
-    Asker, AskerKey, AskerWord, CgroupId, Emergency, Event, Flow, Grant, GrantKey, Meter, Network,
-    NetworkKey, Origin, Sandbox, Settings, Traffic,
+    Asked, Asker, AskerKey, AskerWord, CgroupId, Connection, ConnectionKey, Emergency, Event, Flow,
+    Grant, GrantKey, Link, LinkUse, Meter, Network, NetworkKey, Origin, Sandbox, Settings, Traffic,
+    interface::MAX_CONNECTIONS,
 };
+
+/// `BPF_F_NO_PREALLOC`: entries cost memory only while they are there.
+const ON_DEMAND: usize = 1;
 
 /// What all programs must know.
 #[btf_map]
@@ -79,6 +83,25 @@ pub static TRAFFIC: PerCpuHashMap<CgroupId, Traffic, 4096> = PerCpuHashMap::new(
 /// In which sandbox's count a socket is. Out of memory: it cannot connect.
 #[btf_map]
 pub static COUNTED: SkStorage<CgroupId> = SkStorage::new();
+
+/// What is behind interfaces. Full: as for [`SANDBOXES`].
+#[btf_map]
+pub static INTERFACES: HashMap<u32, Link, 4096, ON_DEMAND> = HashMap::new();
+
+/// What the programs count about them. Made and removed with [`INTERFACES`].
+#[btf_map]
+pub static INTERFACE_USE: HashMap<u32, LinkUse, 4096, ON_DEMAND> = HashMap::new();
+
+/// Connections through interfaces. Full, or a sandbox's share of it, or no
+/// memory: new connections are refused and counted, and live ones go on.
+#[btf_map]
+pub static CONNECTIONS: HashMap<ConnectionKey, Connection, MAX_CONNECTIONS, ON_DEMAND> =
+    HashMap::new();
+
+/// Which DNS server was asked through an interface. Least recently used first
+/// out, as for [`ASKERS`]: its answer is dropped, and the client asks again.
+#[btf_map]
+pub static ASKED: LruHashMap<AskerKey, Asked, 16_384> = LruHashMap::new();
 
 /// Reports to the agent, 4 MiB: 47,000 events. Full: the event is counted.
 #[btf_map]

@@ -27,6 +27,7 @@ pub mod privilege;
 pub mod probe;
 pub mod process;
 pub mod product;
+pub mod raw;
 #[cfg(feature = "model")]
 pub mod reference;
 #[cfg(feature = "model")]

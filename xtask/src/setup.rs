@@ -89,6 +89,7 @@ const PROGRAMS: &[(&str, &str, &str)] = &[
         "dropbear-bin",
         "is the SSH server in tests",
     ),
+    ("crun", "crun", "starts containers in tests"),
 ];
 
 /// What the linker is built from.

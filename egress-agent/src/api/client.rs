@@ -2,7 +2,8 @@
 
 use super::wire::{
     Adopt, Adopted, Created, Disarm, Disarmed, Done, EmergencyBlock, Ended, Failure, Incident,
-    NewSandbox, Progress, Reloaded, Restore, Sandbox, Status, Stop, Why,
+    Network, NewInterface, NewNetwork, NewSandbox, Progress, Reloaded, Restore, Sandbox, Status,
+    Stop, Why,
 };
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -63,6 +64,22 @@ impl Client {
     /// Makes a sandbox.
     pub async fn create(&self, wanted: &NewSandbox) -> Result<Created, ClientError> {
         self.call(Method::POST, "/v1/sandboxes", Some(wanted)).await
+    }
+
+    /// Attaches an interface.
+    pub async fn attach(&self, wanted: &NewInterface) -> Result<Created, ClientError> {
+        self.call(Method::POST, "/v1/interfaces", Some(wanted))
+            .await
+    }
+
+    /// Wires a sandbox's network namespace to the host.
+    pub async fn give_network(
+        &self,
+        name: &str,
+        wanted: &NewNetwork,
+    ) -> Result<Network, ClientError> {
+        let path = format!("/v1/sandboxes/{name}/network");
+        self.call(Method::POST, &path, Some(wanted)).await
     }
 
     /// Ends a sandbox.

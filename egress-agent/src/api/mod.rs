@@ -17,8 +17,8 @@ pub use server::{Listening, ServeError, serve};
 
 use std::future::Future;
 use wire::{
-    Adopt, Adopted, Created, Done, Ended, Failure, Incident, NewSandbox, Progress, Reloaded,
-    Sandbox, Status, Stop,
+    Adopt, Adopted, Created, Done, Ended, Failure, Incident, Network, NewInterface, NewNetwork,
+    NewSandbox, Progress, Reloaded, Sandbox, Status, Stop,
 };
 
 /// What the control socket offers. Every call answers when it has taken effect
@@ -26,6 +26,15 @@ use wire::{
 pub trait Control: Send + Sync + 'static {
     /// Makes a sandbox: when it returns, its cgroup exists and is enforced.
     fn create(&self, wanted: NewSandbox) -> impl Future<Output = Result<Created, Failure>> + Send;
+    /// Attaches an interface: when it returns, what is behind it is enforced.
+    fn attach(&self, wanted: NewInterface)
+    -> impl Future<Output = Result<Created, Failure>> + Send;
+    /// Wires a sandbox's network namespace to the host.
+    fn give_network(
+        &self,
+        name: &str,
+        wanted: NewNetwork,
+    ) -> impl Future<Output = Result<Network, Failure>> + Send;
     /// Ends a sandbox: kills what is left in it and removes it.
     fn remove(&self, name: &str) -> impl Future<Output = Result<Ended, Failure>> + Send;
     /// One sandbox.

@@ -2,8 +2,8 @@
 
 use super::Control;
 use super::wire::{
-    Adopt, Created, Disarm, Disarmed, EmergencyBlock, Failure, FailureKind, NewSandbox, Progress,
-    Reloaded, Restore, Sandbox, Status, Stop, Why,
+    Adopt, Created, Disarm, Disarmed, EmergencyBlock, Failure, FailureKind, NewInterface,
+    NewNetwork, NewSandbox, Progress, Reloaded, Restore, Sandbox, Status, Stop, Why,
 };
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
@@ -97,6 +97,8 @@ pub async fn serve<C: Control>(
         .route("/v1/adopt", post(adopt::<C>))
         .route("/v1/sandboxes/{name}/block", post(block::<C>))
         .route("/v1/sandboxes/{name}/unblock", post(unblock::<C>))
+        .route("/v1/sandboxes/{name}/network", post(give_network::<C>))
+        .route("/v1/interfaces", post(attach::<C>))
         .route("/v1/reload", post(reload::<C>))
         .route("/v1/emergency-block", post(emergency_block::<C>))
         .route("/v1/restore", post(restore::<C>))
@@ -165,6 +167,21 @@ async fn create<C: Control>(
     Json(wanted): Json<NewSandbox>,
 ) -> Response {
     answer::<Created>(control.create(wanted).await)
+}
+
+async fn attach<C: Control>(
+    State(control): State<Arc<C>>,
+    Json(wanted): Json<NewInterface>,
+) -> Response {
+    answer::<Created>(control.attach(wanted).await)
+}
+
+async fn give_network<C: Control>(
+    State(control): State<Arc<C>>,
+    Path(name): Path<String>,
+    Json(wanted): Json<NewNetwork>,
+) -> Response {
+    answer(control.give_network(&name, wanted).await)
 }
 
 async fn remove<C: Control>(State(control): State<Arc<C>>, Path(name): Path<String>) -> Response {

@@ -19,6 +19,46 @@ pub struct NewSandbox {
     /// On whose behalf it runs.
     #[serde(default)]
     pub attribution: Attribution,
+    /// Whether it gets a network namespace of its own; its launcher makes that, and
+    /// asks for the way out.
+    #[serde(default)]
+    pub own_network: bool,
+}
+
+/// An interface to be attached: what is behind it becomes a sandbox.
+#[derive(Clone, Serialize, Deserialize, Debug, Default)]
+#[serde(deny_unknown_fields)]
+pub struct NewInterface {
+    /// Its name on the host.
+    pub interface: String,
+    /// The sandbox's name; the interface's if absent.
+    pub name: Option<String>,
+    /// The policy by name; by `applies_to` if absent.
+    pub policy: Option<String>,
+    /// What the sandbox may send from, as addresses or networks; what the host
+    /// reaches directly through the interface if empty.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// The sandbox's Ethernet address; that of its first good frame if absent.
+    #[serde(default)]
+    pub mac: Option<String>,
+}
+
+/// A process whose network namespace is to be wired to the host.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct NewNetwork {
+    /// One of the sandbox, that stays in the namespace to its end.
+    pub process: u32,
+}
+
+/// The network of a sandbox with a namespace of its own.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct Network {
+    /// The host's end of it.
+    pub interface: String,
+    /// The sandbox's addresses with their networks.
+    pub addresses: Vec<String>,
 }
 
 /// A sandbox that was made.
@@ -78,6 +118,9 @@ pub struct Sandbox {
     pub grants: usize,
     /// Reports that were only counted because there were too many.
     pub reports_lost: u64,
+    /// The interface that it is behind, if it is no cgroup.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// What it has beyond the usual, in plain words.
     pub relaxations: Vec<String>,
     /// The points of its fence that are open.

@@ -7,19 +7,21 @@ use super::output::print;
 use super::sandbox::LOGS;
 use super::supervise::{self, Errand, Health, Restart};
 use crate::api::Client;
-use crate::api::wire::{Created, Ended, Failure, NewSandbox};
+use crate::api::wire::{Created, Ended, Failure, NewNetwork, NewSandbox};
 use crate::daemon::{AgentError, Ephemeral, upstream};
 use crate::model::SandboxName;
 use crate::sandbox::view::resolv_conf;
 use crate::sandbox::{
     Caller, ChosenUser, Ending, GovernedRoot, Hierarchy, LaunchError, LaunchSpec, SandboxCgroup,
-    environment, launch,
+    Wire, environment, launch, launch_apart,
 };
 use clap::Args;
 use egress_common::SandboxId;
 use std::ffi::OsString;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How much later than the agent the launcher ends a command whose time is up:
@@ -80,6 +82,10 @@ pub struct RunArguments {
     /// Give the command a variable: NAME, with the caller's value, or NAME=VALUE.
     #[arg(long, value_name = "NAME[=VALUE]")]
     env: Vec<String>,
+    /// Give the command a network namespace of its own, judged at its interface too:
+    /// the strongest form, also for root inside. The host must forward packets.
+    #[arg(long, conflicts_with = "detach")]
+    netns: bool,
     #[command(flatten)]
     attribution: AttributionArguments,
     #[command(flatten)]
@@ -127,12 +133,36 @@ async fn ephemeral(
         policy: agent.only_policy(),
         owner: std::process::id(),
         attribution: arguments.attribution.clone().into(),
+        own_network: arguments.netns,
     };
     let result = match tokio::task::block_in_place(|| agent.create_sandbox(&wanted)) {
         Ok(created) => {
             let name = created.name.clone();
             let result = match interruption.exit_code().await {
-                None => tokio::task::block_in_place(|| start(&created, &arguments)),
+                None => {
+                    let (agent, name) = (Arc::clone(agent), name.clone());
+                    let runtime = tokio::runtime::Handle::current();
+                    let wire: Wire = Box::new(move |process| {
+                        let wanted = NewNetwork {
+                            process: process.as_raw_nonzero().get().unsigned_abs(),
+                        };
+                        // This thread is in the namespace, where the host's interfaces
+                        // are not, and so would be any that it started.
+                        let (tell, told) = std::sync::mpsc::sync_channel(1);
+                        runtime.spawn(async move {
+                            let wired =
+                                tokio::task::block_in_place(|| agent.wire_network(&name, &wanted));
+                            // The launcher waits for exactly this.
+                            let _ = tell.send(wired);
+                        });
+                        match told.recv() {
+                            Ok(Ok(_)) => Ok(()),
+                            Ok(Err(failure)) => Err(io::Error::other(failure.message)),
+                            Err(gone) => Err(io::Error::other(gone)),
+                        }
+                    });
+                    tokio::task::block_in_place(|| start(&created, &arguments, wire))
+                }
                 Some(code) => Ok(Exit::Command(code)),
             };
             match tokio::task::block_in_place(|| agent.remove_sandbox(&name)) {
@@ -176,10 +206,22 @@ async fn under_an_agent(
         policy: arguments.policy.clone(),
         owner: std::process::id(),
         attribution: arguments.attribution.clone().into(),
+        own_network: arguments.netns,
     };
     let created = client.create(&wanted).await?;
     let result = match interruption.exit_code().await {
-        None => tokio::task::block_in_place(|| start(&created, &arguments)),
+        None => {
+            let (client, name) = (client.clone(), created.name.clone());
+            let runtime = tokio::runtime::Handle::current();
+            let wire: Wire = Box::new(move |process| {
+                let wanted = NewNetwork {
+                    process: process.as_raw_nonzero().get().unsigned_abs(),
+                };
+                let wired = runtime.block_on(client.give_network(&name, &wanted));
+                wired.map(drop).map_err(io::Error::other)
+            });
+            tokio::task::block_in_place(|| start(&created, &arguments, wire))
+        }
         Some(code) => Ok(Exit::Command(code)),
     };
     match client.remove(&created.name).await {
@@ -205,6 +247,7 @@ fn detached(socket: &Path, arguments: RunArguments) -> Result<Exit, Problem> {
             policy: arguments.policy,
             owner: std::process::id(),
             attribution: arguments.attribution.into(),
+            own_network: false,
         },
         command: arguments.command,
         env: arguments.env,
@@ -233,8 +276,9 @@ fn refused(failure: Failure) -> Problem {
     Problem::from(crate::api::ClientError::Refused(failure))
 }
 
-/// Starts the command in the sandbox and waits for its end.
-fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
+/// Starts the command in the sandbox and waits for its end. `wire` is for a network
+/// namespace of its own.
+fn start(created: &Created, arguments: &RunArguments, wire: Wire) -> Result<Exit, Problem> {
     let hierarchy = Hierarchy::find().map_err(Problem::failure)?;
     let root = GovernedRoot::open(&hierarchy, &created.root).map_err(Problem::failure)?;
     let name = SandboxName::parse(&created.name).map_err(Problem::failure)?;
@@ -245,7 +289,12 @@ fn start(created: &Created, arguments: &RunArguments) -> Result<Exit, Problem> {
             .map(|timeout| Duration::from_millis(timeout) + AGENTS_TURN),
         ..spec_of(created, &arguments.command, &arguments.env)?
     };
-    let child = launch(&spec, &cgroup).map_err(|error| launch_problem(&error))?;
+    let child = if arguments.netns {
+        launch_apart(&spec, &cgroup, wire)
+    } else {
+        launch(&spec, &cgroup)
+    };
+    let child = child.map_err(|error| launch_problem(&error))?;
     let ending: Ending = child.wait().map_err(Problem::failure)?;
     Ok(Exit::Command(ending.exit_code()))
 }

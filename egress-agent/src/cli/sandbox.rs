@@ -5,7 +5,7 @@ use super::exit::{Exit, Problem};
 use super::operate::ask;
 use super::output::{Output, print, print_json, table, to_the_second};
 use crate::api::Client;
-use crate::api::wire::{Done, Sandbox, Stop};
+use crate::api::wire::{Done, NewInterface, Sandbox, Stop};
 use clap::{Args, Subcommand};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,12 +25,42 @@ pub enum SandboxCommand {
     Resume(NameArguments),
     /// Ask a sandbox to end, and kill what is left after the grace.
     Stop(StopArguments),
+    /// Make a sandbox of what is behind an interface: a container or a microVM.
+    Attach(AttachArguments),
+    /// End the sandbox behind an interface, and let everything pass there.
+    Detach(DetachArguments),
     /// Refuse a sandbox everything, until it ends or is unblocked.
     Block(BlockArguments),
     /// Bring a blocked sandbox back under its policy.
     Unblock(BlockArguments),
     /// Print what a detached command has said.
     Logs(LogsArguments),
+}
+
+#[derive(Args, Debug)]
+pub struct AttachArguments {
+    /// The host's side of it: a veth, a tap or a bridge port.
+    #[arg(long, value_name = "NAME")]
+    interface: String,
+    /// The policy by name; the one that applies to the interface or the sandbox if absent.
+    #[arg(long, value_name = "NAME")]
+    policy: Option<String>,
+    /// The sandbox's name; the interface's if absent.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// What the sandbox may send from, again for each; the networks that the host
+    /// has on the interface if absent.
+    #[arg(long, value_name = "NETWORK", value_delimiter = ',')]
+    addresses: Vec<String>,
+    /// The sandbox's Ethernet address; that of its first good frame if absent.
+    #[arg(long, value_name = "MAC")]
+    mac: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct DetachArguments {
+    /// The sandbox's name.
+    name: String,
 }
 
 #[derive(Args, Debug)]
@@ -107,10 +137,31 @@ pub fn run(socket: &Path, command: SandboxCommand) -> Result<Exit, Problem> {
             let grace_ms = arguments.grace.as_millis().try_into().unwrap_or(u64::MAX);
             done(&ask(client.stop(&arguments.name, Stop { grace_ms }))?)
         }
+        SandboxCommand::Attach(arguments) => attach(&client, arguments),
+        SandboxCommand::Detach(arguments) => {
+            ask(client.remove(&arguments.name))?;
+            Ok(Exit::Ok)
+        }
         SandboxCommand::Block(arguments) => block::run(socket, &arguments, true),
         SandboxCommand::Unblock(arguments) => block::run(socket, &arguments, false),
         SandboxCommand::Logs(arguments) => logs(&arguments),
     }
+}
+
+fn attach(client: &Client, arguments: AttachArguments) -> Result<Exit, Problem> {
+    let wanted = NewInterface {
+        interface: arguments.interface,
+        name: arguments.name,
+        policy: arguments.policy,
+        addresses: arguments.addresses,
+        mac: arguments.mac,
+    };
+    let created = ask(client.attach(&wanted))?;
+    for relaxation in &created.relaxations {
+        eprintln!("egressctl: relaxed: {relaxation}");
+    }
+    print(&format!("{}\n", created.name))?;
+    Ok(Exit::Ok)
 }
 
 fn done(done: &Done) -> Result<Exit, Problem> {

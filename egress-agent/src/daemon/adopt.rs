@@ -43,7 +43,9 @@ impl Agent {
         {
             let book = self.book();
             for member in book.members() {
-                there.remove(member.directory());
+                if let Some(directory) = member.directory() {
+                    there.remove(directory);
+                }
             }
         }
         for directory in &there {

@@ -53,6 +53,8 @@ pub struct Agent {
     /// Whether the off switch was used. Held while programs are put back or
     /// taken out, so that the one never undoes the other.
     disarmed: Mutex<bool>,
+    links: super::links::Links,
+    revoked: super::connections::Revoked,
 }
 
 /// What is told of the running resolver.
@@ -62,6 +64,7 @@ struct ResolverState {
     moved: Option<String>,
     counters: Arc<dns::Counters>,
     renewals: Sender<dns::Renewal>,
+    places: dns::Places,
 }
 
 /// The resolver of a started agent; it stops when this is dropped.
@@ -140,6 +143,8 @@ impl Agent {
             last_readings: Mutex::new(Vec::new()),
             emergency: Mutex::new(Button::new(emergency)),
             disarmed: Mutex::new(false),
+            links: super::links::Links::default(),
+            revoked: super::connections::Revoked::default(),
         });
         agent.take_over(&image, loaded.policies.clone(), now)?;
         agent.note_policies_at_start(&loaded, now);
@@ -149,6 +154,7 @@ impl Agent {
         }
         agent.look_after_emergency();
         let services = agent.open_resolver().await?;
+        tokio::task::block_in_place(|| agent.adopt_interfaces());
         agent.tell(format!(
             "agent {} started: {}",
             env!("CARGO_PKG_VERSION"),
@@ -170,7 +176,7 @@ impl Agent {
         let blocked = runtime.blocked();
         for member in runtime.sandboxes()? {
             let is_blocked = blocked.contains(&member.id);
-            if self.is_alive(&member, &image.sandboxes, is_blocked) {
+            if member.link.is_some() || self.is_alive(&member, &image.sandboxes, is_blocked) {
                 if is_blocked {
                     book.set_blocked(member.id, true);
                 }
@@ -279,6 +285,7 @@ impl Agent {
             moved,
             counters,
             renewals,
+            places: resolver.places(),
         });
         Ok(Services { resolver })
     }
@@ -352,6 +359,24 @@ impl Agent {
         self.resolver
             .get()
             .map(|state| state.counters.latency().read())
+    }
+
+    /// Where the running resolver can answer besides.
+    pub(super) fn places(&self) -> Option<&dns::Places> {
+        self.resolver.get().map(|state| &state.places)
+    }
+
+    /// Where the running resolver listens on the host's loopback device.
+    pub(super) fn resolver_ports(&self) -> Option<Ports> {
+        self.resolver.get().map(|state| state.ports)
+    }
+
+    pub(super) const fn revoked(&self) -> &super::connections::Revoked {
+        &self.revoked
+    }
+
+    pub(super) const fn links(&self) -> &super::links::Links {
+        &self.links
     }
 
     pub(super) fn started_in_words(&self) -> String {

@@ -4,14 +4,22 @@
 use super::agent::Agent;
 use crate::api::Control;
 use crate::api::wire::{
-    Adopt, Adopted, Created, Done, Ended, Failure, Incident, NewSandbox, Progress, Reloaded,
-    Sandbox, Status, Stop,
+    Adopt, Adopted, Created, Done, Ended, Failure, Incident, Network, NewInterface, NewNetwork,
+    NewSandbox, Progress, Reloaded, Sandbox, Status, Stop,
 };
 use std::sync::Arc;
 
 impl Control for Agent {
     async fn create(&self, wanted: NewSandbox) -> Result<Created, Failure> {
         tokio::task::block_in_place(|| self.create_sandbox(&wanted))
+    }
+
+    async fn attach(&self, wanted: NewInterface) -> Result<Created, Failure> {
+        tokio::task::block_in_place(|| self.attach_interface(&wanted))
+    }
+
+    async fn give_network(&self, name: &str, wanted: NewNetwork) -> Result<Network, Failure> {
+        tokio::task::block_in_place(|| self.wire_network(name, &wanted))
     }
 
     async fn remove(&self, name: &str) -> Result<Ended, Failure> {

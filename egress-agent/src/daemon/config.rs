@@ -5,8 +5,9 @@ use super::feeds::{MetricsConfig, MetricsWire, SyslogConfig, SyslogWire};
 use super::resolver_config::ResolverConfig;
 use crate::alerts::{AlertsConfig, AlertsWire};
 use crate::bundle::TrustedKey;
+use ipnet::IpNet;
 use serde::Deserialize;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Where the daemon looks unless told otherwise.
@@ -31,6 +32,7 @@ struct Wire {
     alerts: Option<AlertsWire>,
     watch: Option<bool>,
     bundle: Option<WireBundle>,
+    sandbox_networks: Option<Vec<IpNet>>,
 }
 
 /// The table `[bundle]`.
@@ -76,6 +78,9 @@ pub struct Config {
     pub watch: bool,
     /// Policies come as a signed bundle only.
     pub bundle: Option<BundleSettings>,
+    /// What the networks of sandboxes that get one of their own are taken from; at
+    /// most one of each family.
+    pub sandbox_networks: Vec<IpNet>,
     /// An agent for one command: it runs the policies that it was given or
     /// nothing, keeps none for a later start, and speaks to no supervisor.
     pub ephemeral: bool,
@@ -152,6 +157,7 @@ impl Default for Config {
             alerts: AlertsConfig::default(),
             watch: false,
             bundle: None,
+            sandbox_networks: vec![IpNet::new_assert(Ipv4Addr::new(100, 96, 0, 0).into(), 16)],
             ephemeral: false,
         }
     }
@@ -236,6 +242,7 @@ impl Config {
                 .map_err(|(key, problem)| value(key, problem))?,
             watch: wire.watch.unwrap_or(default.watch),
             bundle,
+            sandbox_networks: wire.sandbox_networks.unwrap_or(default.sandbox_networks),
             ephemeral: default.ephemeral,
         };
         if config.policies.is_empty() {
@@ -247,6 +254,8 @@ impl Config {
                 "0 would report nothing; write at least 1".into(),
             ));
         }
+        check_networks(&config.sandbox_networks)
+            .map_err(|problem| value("sandbox_networks", problem))?;
         for (key, directory) in [
             ("state_directory", &config.state_directory),
             ("runtime_directory", &config.runtime_directory),
@@ -260,6 +269,23 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+/// Each sandbox takes four addresses of an IPv4 network and a /64 of an IPv6 one.
+fn check_networks(networks: &[IpNet]) -> Result<(), String> {
+    for network in networks {
+        let most = if network.addr().is_ipv4() { 16 } else { 48 };
+        if network.prefix_len() > most || network.trunc() != *network {
+            return Err(format!(
+                "`{network}` has to be a whole network of at most /{most}"
+            ));
+        }
+    }
+    let of_family = |v4: bool| networks.iter().filter(|n| n.addr().is_ipv4() == v4).count();
+    if networks.is_empty() || of_family(true) > 1 || of_family(false) > 1 {
+        return Err("write one IPv4 network, one IPv6 network, or both".into());
+    }
+    Ok(())
 }
 
 fn bundle(wire: WireBundle, state_directory: &Path) -> Result<BundleSettings, String> {
@@ -331,6 +357,8 @@ mod tests {
                 "[metrics]\nlisten = \"[::1]:9\"\nsandbox_labels = 5000",
                 "`metrics.sandbox_labels`",
             ),
+            ("sandbox_networks = []", "`sandbox_networks`"),
+            ("sandbox_networks = [\"10.1.0.0/24\"]", "`sandbox_networks`"),
             ("[bundle]\nkeys = []", "believe nobody"),
             ("[bundle]\nkeys = [\"ssh-rsa\"]", "`keys`"),
             ("[bundle]\nfile = \"/b\"", "keys"),

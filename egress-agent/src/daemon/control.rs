@@ -48,7 +48,7 @@ impl From<BookError> for Failure {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::failed(error)
 }
 
@@ -95,6 +95,8 @@ impl Agent {
                     attribution,
                     foreign: None,
                     limits: policy.limits.clone(),
+                    link: None,
+                    own_network: wanted.own_network,
                 },
                 &policy,
                 now,
@@ -153,6 +155,9 @@ impl Agent {
             .by_name(name)
             .cloned()
             .ok_or_else(|| Failure::from(BookError::NoSuchSandbox(name.to_owned())))?;
+        if member.link.is_some() {
+            return self.detach_interface(&member);
+        }
         self.refuse_foreign(&member)?;
         let used = match self.cgroup_of(&member) {
             Ok(cgroup) => {
@@ -165,6 +170,10 @@ impl Agent {
             Err(error) => return Err(failed(error)),
         };
         self.note_last_reading(&member);
+        if member.network.is_some() {
+            let mut table = self.links().lock();
+            self.take_network(&mut table, &member)?;
+        }
         {
             let mut book = self.book();
             let changes = book.end(member.id)?;
@@ -217,6 +226,7 @@ impl Agent {
         source.note_in_force(&loaded, now);
         drop(source);
         self.renew_limits();
+        self.look_at_interfaces();
         let connections_ended = self.end_revoked().unwrap_or_else(|error| {
             // They are cut all the same, packet by packet.
             tracing::warn!(%error, "revoked connections were not ended at once");
@@ -303,6 +313,7 @@ impl Agent {
                     progress: member.progress.clone(),
                     time_left_ms: self.time_left(member),
                     used,
+                    interface: member.link.as_ref().map(|link| link.interface.clone()),
                 }
             })
             .collect();
@@ -404,6 +415,7 @@ impl Agent {
             let mut disarmed = self.disarmed();
             let programs = crate::enforcer::disarm_at(self.root().path()).map_err(failed)?;
             *disarmed = true;
+            self.disarm_interfaces();
             programs
         };
         self.tell_as(
@@ -427,7 +439,7 @@ fn attribution(wanted: &NewSandbox) -> Result<Option<Arc<Attribution>>, Failure>
 }
 
 /// A name that is not in use: short, and new for every run of a machine.
-fn unused_name(
+pub(super) fn unused_name(
     taken: impl Fn(&str) -> bool,
 ) -> Result<SandboxName, crate::model::SandboxNameError> {
     loop {

@@ -48,7 +48,12 @@ impl Upkeep {
 impl Agent {
     /// The cgroup of a sandbox.
     pub(super) fn cgroup_of(&self, member: &Member) -> Result<SandboxCgroup, CgroupError> {
-        SandboxCgroup::open_as(self.root(), member.directory(), &member.name)
+        match member.directory() {
+            Some(directory) => SandboxCgroup::open_as(self.root(), directory, &member.name),
+            None => Err(CgroupError::Missing(
+                self.root().path().join(member.name.as_str()),
+            )),
+        }
     }
 
     fn member_named(&self, name: &str) -> Result<Member, Failure> {
@@ -58,6 +63,14 @@ impl Agent {
 
     fn named(&self, name: &str) -> Result<(Member, SandboxCgroup), Failure> {
         let member = self.member_named(name)?;
+        if let Some(link) = &member.link {
+            let text = format!(
+                "`{name}` is behind the interface {}, and what runs there is not in the agent's \
+                 hands; block it, or detach it",
+                link.interface
+            );
+            return Err(Failure::new(FailureKind::Conflict, text));
+        }
         let cgroup = self.cgroup_of(&member).map_err(Failure::failed)?;
         Ok((member, cgroup))
     }
@@ -192,6 +205,9 @@ impl Agent {
 
     /// What its cgroup says: state, processes, use.
     pub(super) fn look_into(&self, member: &Member) -> (&'static str, usize, String) {
+        if member.link.is_some() {
+            return ("attached", 0, String::new());
+        }
         let Ok(cgroup) = self.cgroup_of(member) else {
             return ("empty", 0, String::new());
         };

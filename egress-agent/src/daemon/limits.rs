@@ -189,10 +189,12 @@ impl Agent {
                 .collect()
         };
         for (member, policy) in changed {
-            // What others started they limit; only the clock is the agent's.
-            let wanted = match &member.foreign {
-                None => policy.limits.clone(),
-                Some(_) => Limits {
+            // What others started they limit; only the clock is the agent's, and
+            // not even that behind an interface.
+            let wanted = match (&member.link, &member.foreign) {
+                (Some(_), _) => Limits::default(),
+                (None, None) => policy.limits.clone(),
+                (None, Some(_)) => Limits {
                     timeout: policy.limits.timeout,
                     ..Limits::default()
                 },

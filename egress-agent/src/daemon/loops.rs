@@ -35,6 +35,13 @@ impl Agent {
         let mut batch = Vec::with_capacity(BATCH);
         let stopped = self.stopped();
         tokio::pin!(stopped);
+        let mut interfaces = match crate::link::Changes::listen() {
+            Ok(changes) => Some(changes),
+            Err(error) => {
+                tracing::warn!(%error, "new interfaces are found once a second only");
+                None
+            }
+        };
         loop {
             tokio::select! {
                 () = &mut stopped => break,
@@ -44,6 +51,9 @@ impl Agent {
                         tokio::time::sleep(TICK).await;
                     }
                     self.take(&mut pipeline, &mut batch);
+                }
+                () = next_change(&mut interfaces) => {
+                    self.look_soon();
                 }
                 _ = tick.tick() => {
                     ticks += 1;
@@ -100,6 +110,7 @@ impl Agent {
         self.check_enforcement();
         self.look_after_emergency();
         self.close_expired_rules();
+        self.look_soon();
         if ticks.is_multiple_of(RARELY) {
             self.sweep_grants();
         }
@@ -210,7 +221,9 @@ impl Agent {
         let orphans: Vec<String> = self
             .book()
             .members()
-            .filter(|member| member.foreign.is_none() && !is_alive(member.owner))
+            .filter(|member| {
+                member.foreign.is_none() && member.link.is_none() && !is_alive(member.owner)
+            })
             .filter(|member| {
                 self.cgroup_of(member)
                     .and_then(|cgroup| cgroup.populated())
@@ -228,6 +241,13 @@ impl Agent {
                 ),
             }
         }
+    }
+}
+
+async fn next_change(changes: &mut Option<crate::link::Changes>) {
+    match changes {
+        Some(changes) => changes.next().await,
+        None => std::future::pending().await,
     }
 }
 

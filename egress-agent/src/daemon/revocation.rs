@@ -24,7 +24,7 @@ impl Agent {
                 ended += 1;
             }
         }
-        Ok(ended)
+        Ok(ended + self.end_revoked_at_interfaces(&image)?)
     }
 
     /// Every cgroup at or below a sandbox, with the sandbox's own.
@@ -32,7 +32,10 @@ impl Agent {
         let mut found = BTreeMap::new();
         let members: Vec<Member> = self.book().members().cloned().collect();
         for member in members {
-            let mut open = vec![self.root().path().join(member.directory())];
+            let Some(directory) = member.directory() else {
+                continue;
+            };
+            let mut open = vec![self.root().path().join(directory)];
             while let Some(directory) = open.pop() {
                 let Ok(metadata) = std::fs::metadata(&directory) else {
                     continue;

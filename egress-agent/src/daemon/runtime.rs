@@ -2,9 +2,9 @@
 //! runtime directory: it lasts exactly as long as the kernel maps do, until the
 //! machine restarts.
 
-use super::book::{Foreign, Member};
+use super::book::{Foreign, Member, OwnNetwork};
 use crate::api::wire::Progress;
-use crate::model::{Attribution, DomainName, Relaxation, SandboxName};
+use crate::model::{Attribution, DomainName, LinkSpec, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, NameId, SandboxId};
 use jiff::Timestamp;
@@ -37,6 +37,12 @@ struct Wire {
     progress: Option<Progress>,
     #[serde(default)]
     foreign: Option<Foreign>,
+    #[serde(default)]
+    link: Option<Arc<LinkSpec>>,
+    #[serde(default)]
+    own_network: bool,
+    #[serde(default)]
+    network: Option<OwnNetwork>,
 }
 
 /// Why the runtime directory cannot be used.
@@ -138,6 +144,9 @@ impl Runtime {
             attribution: member.attribution.clone(),
             progress: member.progress.clone(),
             foreign: member.foreign.clone(),
+            link: member.link.clone(),
+            own_network: member.own_network,
+            network: member.network.clone(),
         };
         let text = serde_json::to_vec(&wire)
             .map_err(|error| io_error("encode", &path)(io::Error::other(error)))?;
@@ -334,6 +343,9 @@ fn member_from(path: &Path) -> Result<Member, String> {
         limits: Limits::default(),
         progress: wire.progress,
         foreign: wire.foreign,
+        link: wire.link,
+        own_network: wire.own_network,
+        network: wire.network,
     })
 }
 
@@ -359,6 +371,9 @@ mod tests {
             limits: Limits::default(),
             progress: None,
             foreign: None,
+            link: None,
+            own_network: false,
+            network: None,
         }
     }
 

@@ -267,6 +267,10 @@ pub(super) fn extended_code(reason: Reason) -> u16 {
         | Reason::Misrouted
         | Reason::TooManyQueries
         | Reason::TooManyConnections
+        | Reason::LinkFrame
+        | Reason::SpoofedSource
+        | Reason::NoConnection
+        | Reason::ConnectionsFull
         | Reason::UpstreamFailed
         | Reason::GrantFailed
         | Reason::MalformedQuery => 0,

@@ -10,16 +10,19 @@ use super::gate::Gate;
 use super::hosts::Hosts;
 use super::listen::{self, BindError, Ports, Sockets};
 use super::lookups::Lookups;
+use super::places;
 use super::renewal::{self, Renewal};
 use super::resolver::Resolver;
 use super::stream;
 use super::upstream::{Patience, Strategy, Upstreams};
 use super::worker::Worker;
-use std::net::UdpSocket;
+use egress_common::{Protocol, SandboxId};
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -120,8 +123,20 @@ pub(super) struct Shared<G: Gate> {
     pub(super) idle_timeout: Duration,
 }
 
+impl<G: Gate> Shared<G> {
+    /// Who asks: whose the socket is where only one sandbox reaches it, else whom
+    /// the kernel saw.
+    pub(super) fn asker(
+        &self,
+        only: Option<SandboxId>,
+        from: SocketAddr,
+        protocol: Protocol,
+    ) -> Option<SandboxId> {
+        only.or_else(|| self.resolver.gate.asker(from, protocol))
+    }
+}
+
 /// A resolver that answers. Dropping it stops it at once.
-#[derive(Debug)]
 pub struct Running {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -131,6 +146,7 @@ pub struct Running {
     sweeper: JoinSet<()>,
     counters: Arc<Counters>,
     renewals: mpsc::Sender<Renewal>,
+    serve: Serve,
 }
 
 /// The threads that read datagrams.
@@ -176,6 +192,13 @@ impl Drop for Workers {
         self.tell_to_stop();
     }
 }
+/// Answers on further sockets until told to stop; those that only one sandbox can
+/// reach, for that one.
+pub(super) type Serve = Arc<
+    dyn Fn(tokio::net::UdpSocket, TcpListener, Option<SandboxId>, watch::Receiver<bool>)
+        + Send
+        + Sync,
+>;
 
 impl Server {
     /// Binds UDP and TCP on `127.0.0.1` and `::1`; a wanted port of 0 lets the
@@ -257,8 +280,19 @@ impl Server {
         tasks.spawn(renewal::renewals(shared.clone(), wanted, stopped.clone()));
         for Sockets { udp, tcp, port: _ } in [Some(v4), v6].into_iter().flatten() {
             workers.start(config.workers, udp, &shared);
-            tasks.spawn(stream::connections(shared.clone(), tcp, stopped.clone()));
+            tasks.spawn(stream::connections(
+                shared.clone(),
+                tcp,
+                None,
+                stopped.clone(),
+            ));
         }
+        let serve: Serve = Arc::new(move |udp, tcp, only, stopped| {
+            let (shared, udp) = (Arc::clone(&shared), Arc::new(udp));
+            let stop = stopped.clone();
+            tokio::spawn(places::datagrams(Arc::clone(&shared), udp, only, stop));
+            tokio::spawn(stream::connections(shared, tcp, only, stopped));
+        });
         Running {
             stop,
             tasks,
@@ -267,6 +301,7 @@ impl Server {
             sweeper,
             counters,
             renewals,
+            serve,
         }
     }
 }
@@ -280,6 +315,11 @@ impl Running {
     /// Where names are named whose grants are to be renewed.
     pub fn renewals(&self) -> mpsc::Sender<Renewal> {
         self.renewals.clone()
+    }
+
+    /// What opens further places where this resolver answers.
+    pub fn places(&self) -> super::Places {
+        super::Places::new(self.serve.clone())
     }
 
     /// Takes nothing new, lets what is under way end, and says whether all of it

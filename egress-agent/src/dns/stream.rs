@@ -24,6 +24,7 @@ const MAX_QUERY: u16 = 4096;
 pub(super) async fn connections<G: Gate>(
     shared: Arc<Shared<G>>,
     listener: TcpListener,
+    only: Option<SandboxId>,
     mut stopped: watch::Receiver<bool>,
 ) {
     let mut tasks = JoinSet::new();
@@ -43,7 +44,7 @@ pub(super) async fn connections<G: Gate>(
         };
         // A stranger's connection is closed unheard: one that may stay open
         // could use up descriptors under nobody's bound.
-        let Some(sandbox) = shared.resolver.gate.asker(from, Protocol::Tcp) else {
+        let Some(sandbox) = shared.asker(only, from, Protocol::Tcp) else {
             count(&shared.resolver.counters.unknown_asker);
             shared.resolver.record_stranger(from);
             continue;
@@ -58,6 +59,7 @@ pub(super) async fn connections<G: Gate>(
             let connection = Connection {
                 shared,
                 from,
+                only,
                 sandbox,
             };
             if let Err(error) = connection.serve(stream, stopped).await {
@@ -72,6 +74,7 @@ pub(super) async fn connections<G: Gate>(
 struct Connection<G: Gate> {
     shared: Arc<Shared<G>>,
     from: SocketAddr,
+    only: Option<SandboxId>,
     sandbox: SandboxId,
 }
 
@@ -99,8 +102,9 @@ impl<G: Gate> Connection<G> {
             };
             // Asked for every query: a socket can change hands, and then speaks
             // for nobody.
-            let gate = &connection.shared.resolver.gate;
-            if gate.asker(connection.from, Protocol::Tcp) != Some(connection.sandbox) {
+            let (shared, only) = (&connection.shared, connection.only);
+            let asker = shared.asker(only, connection.from, Protocol::Tcp);
+            if asker != Some(connection.sandbox) {
                 count(&connection.shared.resolver.counters.unknown_asker);
                 connection.shared.resolver.record_stranger(connection.from);
                 break Ok(());

@@ -124,6 +124,13 @@ pub fn disarm(root: BorrowedFd<'_>, path: &Path) -> Result<usize, EnforcerError>
         path: path.to_owned(),
         error: format!("LSM programs: {error}"),
     })?;
+    let links: Vec<u32> = Predecessor::look(root, path)?
+        .map(|found| found.link_programs().iter().map(|(_, a)| a.id).collect())
+        .unwrap_or_default();
+    count += super::links::disarm(&links).map_err(|error| EnforcerError::Inspect {
+        path: path.to_owned(),
+        error: format!("interfaces: {error}"),
+    })?;
     // The gate last: until then nothing opens that the gate does not allow.
     for hook in HOOKS.iter().rev() {
         let inspect = |error: io::Error| EnforcerError::Inspect {

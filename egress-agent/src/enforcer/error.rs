@@ -96,6 +96,18 @@ pub enum EnforcerError {
         /// What went wrong.
         problem: MapProblem,
     },
+    /// The programs could not be attached to an interface, or taken off it.
+    #[error("cannot {what} `{program}` at the interface with index {interface}: {error}")]
+    Link {
+        /// What was tried.
+        what: &'static str,
+        /// The interface's index.
+        interface: u32,
+        /// The program.
+        program: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// Live connections could not be ended.
     #[error(
         "cannot end live connections through sock_diag: {0}; they are dropped packet by packet instead"

@@ -1,6 +1,6 @@
 //! Which program belongs to which attach point.
 
-use super::sys::AttachPoint;
+use super::sys::{AttachPoint, Side};
 use egress_common::names::programs;
 
 /// One program of the object and where it is attached.
@@ -35,4 +35,11 @@ pub const HOOKS: &[HookPoint] = &[
     at(programs::BOUND6, AttachPoint::Inet6PostBind),
     at(programs::SOCKET_RELEASE, AttachPoint::SockRelease),
     at(programs::DEVICE, AttachPoint::Device),
+];
+
+/// The programs at an interface, in the order in which they are attached: what
+/// the sandbox sends is judged first.
+pub const LINK_HOOKS: [(&str, Side); 2] = [
+    (programs::LINK_LEAVES, Side::Ingress),
+    (programs::LINK_REACHES, Side::Egress),
 ];

@@ -9,14 +9,14 @@ use aya::maps::{
 };
 use aya::util::nr_cpus;
 use egress_common::{
-    Asker, AskerKey, CgroupId, Counter, Emergency, Grant, GrantKey, Meter, Network, NetworkKey,
-    Sandbox, Settings, Traffic, names,
+    Asker, AskerKey, CgroupId, Connection, ConnectionKey, Counter, Emergency, Grant, GrantKey,
+    Link, LinkUse, Meter, Network, NetworkKey, Sandbox, Settings, Traffic, names,
 };
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A hash map behind a lock: aya wants exclusive access to write, the kernel
 /// does not, and a write takes less than a microsecond.
-struct Table<K: Pod, V: Pod> {
+pub(super) struct Table<K: Pod, V: Pod> {
     name: &'static str,
     map: Mutex<HashMap<MapData, K, V>>,
 }
@@ -49,14 +49,14 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn put(&self, key: &K, value: &V) -> Result<(), EnforcerError> {
+    pub(super) fn put(&self, key: &K, value: &V) -> Result<(), EnforcerError> {
         self.lock()
             .insert(key, value, 0)
             .map_err(|error| problem(self.name, &error))
     }
 
     /// Absent is as good as removed.
-    fn remove(&self, key: &K) -> Result<(), EnforcerError> {
+    pub(super) fn remove(&self, key: &K) -> Result<(), EnforcerError> {
         match self.lock().remove(key) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(call))
@@ -68,7 +68,7 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
         }
     }
 
-    fn get(&self, key: &K) -> Result<Option<V>, EnforcerError> {
+    pub(super) fn get(&self, key: &K) -> Result<Option<V>, EnforcerError> {
         match self.lock().get(key, 0) {
             Ok(value) => Ok(Some(value)),
             Err(MapError::KeyNotFound) => Ok(None),
@@ -77,7 +77,7 @@ impl<K: Pod + Ord, V: Pod> Table<K, V> {
     }
 
     /// All entries. One that is removed while they are read may be missing.
-    fn entries(&self) -> Result<Vec<(K, V)>, EnforcerError> {
+    pub(super) fn entries(&self) -> Result<Vec<(K, V)>, EnforcerError> {
         let map = self.lock();
         let keys: Vec<K> = map
             .keys()
@@ -106,6 +106,9 @@ pub(super) struct Maps {
     grants: Table<GrantKey, Grant>,
     askers: Table<AskerKey, Asker>,
     networks: Mutex<LpmTrie<MapData, NetworkKey, Network>>,
+    pub(super) links: Table<u32, Link>,
+    pub(super) link_use: Table<u32, LinkUse>,
+    pub(super) connections: Table<ConnectionKey, Connection>,
     counters: PerCpuArray<MapData, u64>,
     events: Mutex<Option<RingBuf<MapData>>>,
 }
@@ -131,6 +134,9 @@ impl Maps {
             grants: Table::take(loaded, names::GRANTS)?,
             askers: Table::take(loaded, names::ASKERS)?,
             networks: Mutex::new(typed(loaded, names::NETWORKS)?),
+            links: Table::take(loaded, names::INTERFACES)?,
+            link_use: Table::take(loaded, names::INTERFACE_USE)?,
+            connections: Table::take(loaded, names::CONNECTIONS)?,
             counters: typed(loaded, names::COUNTERS)?,
             events: Mutex::new(Some(typed(loaded, names::EVENTS)?)),
         })

@@ -8,29 +8,37 @@
 
 mod attach;
 mod clock;
+mod clsact;
 mod emergency;
 mod error;
 mod hooks;
+mod links;
 mod lsm;
 mod maps;
+mod netlink;
 mod object;
 mod predecessor;
 mod reports;
+mod resets;
 mod sockets;
 mod statistics;
 mod sys;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_links;
 mod trial;
 mod usage;
 mod words;
 
 pub use attach::{Change as HookChange, Finding, disarm, disarm_at};
-pub use clock::boot_now;
+pub use clock::{boot_now, coarse_now};
 pub use emergency::set_emergency_at;
 pub use error::{EnforcerError, MapProblem};
 pub use hooks::{HOOKS, HookPoint};
+pub use links::LinkAttachment;
 pub use reports::{Report, Reports};
+pub use resets::Resets;
 pub use sockets::{LiveConnection, SocketTable};
 pub use statistics::{ProgramStatistics, Statistics};
 pub use trial::{is_armed, strangers, try_load};
@@ -100,6 +108,7 @@ pub struct Enforcer {
     words: words::Words,
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
+    links: links::LinkPrograms,
     own: Mutex<Vec<(HookPoint, u32)>>,
     /// The second wall, or why there is none.
     wall: Result<lsm::Wall, String>,
@@ -215,6 +224,7 @@ impl Enforcer {
             };
             own.push((*hook, id));
         }
+        let links = links::LinkPrograms::take(&loaded, predecessor.as_ref())?;
         let of = |wanted| {
             changes
                 .iter()
@@ -240,6 +250,7 @@ impl Enforcer {
             maps,
             words,
             loaded,
+            links,
             own: Mutex::new(own),
             wall,
             started,
@@ -484,10 +495,5 @@ impl Enforcer {
     /// The governed root's directory.
     pub fn path(&self) -> &Path {
         &self.place.path
-    }
-
-    /// Run time and count of each program, while statistics are switched on.
-    pub fn statistics(&self) -> Vec<ProgramStatistics> {
-        statistics::read(&self.own())
     }
 }

@@ -1,7 +1,7 @@
 //! The kernel object: loading it, alone or onto the maps of a predecessor.
 
 use super::error::{EnforcerError, chain};
-use super::hooks::HOOKS;
+use super::hooks::{HOOKS, LINK_HOOKS};
 use super::predecessor::Predecessor;
 use aya::maps::{Map, MapData};
 use aya::programs::{Program, ProgramError};
@@ -64,6 +64,9 @@ impl Loaded {
         let mut ebpf = loader.load(OBJECT).map_err(|error| refusal(&error))?;
         for hook in HOOKS {
             load_program(&mut ebpf, hook.program)?;
+        }
+        for (program, _) in LINK_HOOKS {
+            load_program(&mut ebpf, program)?;
         }
         Ok(Self { ebpf })
     }
@@ -147,6 +150,7 @@ fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), EnforcerError
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupDevice(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         other => {
             let kind = other.prog_type();
             return Err(EnforcerError::Object(format!(

@@ -2,7 +2,7 @@
 //! by files, and trusted only after it was compared.
 
 use super::error::{EnforcerError, chain};
-use super::hooks::{HOOKS, HookPoint};
+use super::hooks::{HOOKS, HookPoint, LINK_HOOKS};
 use super::object::{Layout, layouts};
 use super::sys;
 use aya::maps::MapData;
@@ -16,6 +16,7 @@ use std::path::Path;
 pub(super) struct Predecessor {
     programs: BTreeMap<&'static str, Attached>,
     maps: BTreeMap<&'static str, MapData>,
+    link_programs: Vec<(&'static str, Attached)>,
 }
 
 /// A program that is attached to the governed root under one of our names.
@@ -33,6 +34,15 @@ impl Predecessor {
     /// Refuses where the maps differ from what this agent would make: the
     /// programs in force then stay in force, untouched.
     pub(super) fn find(root: BorrowedFd<'_>, path: &Path) -> Result<Option<Self>, EnforcerError> {
+        let Some(found) = Self::look(root, path)? else {
+            return Ok(None);
+        };
+        found.compare(path)?;
+        Ok(Some(found))
+    }
+
+    /// Looks for one of whatever version.
+    pub(super) fn look(root: BorrowedFd<'_>, path: &Path) -> Result<Option<Self>, EnforcerError> {
         let inspect = |error: String| EnforcerError::Inspect {
             path: path.to_owned(),
             error,
@@ -55,6 +65,7 @@ impl Predecessor {
         let mut found = Self {
             programs: BTreeMap::new(),
             maps: BTreeMap::new(),
+            link_programs: Vec::new(),
         };
         for info in loaded_programs() {
             // A program can be unloaded between the listing and the look.
@@ -75,8 +86,42 @@ impl Predecessor {
         if found.programs.is_empty() {
             return Ok(None);
         }
-        found.compare(path)?;
+        found.find_link_programs().map_err(inspect)?;
         Ok(Some(found))
+    }
+
+    /// Finds what is attached to interfaces: programs of our names that read
+    /// the same settings. Which interface has one is asked of the interface.
+    fn find_link_programs(&mut self) -> Result<(), String> {
+        let Some(settings) = self.maps.get(names::SETTINGS) else {
+            return Ok(());
+        };
+        let settings = settings.info().map_err(|error| chain(&error))?.id();
+        for info in loaded_programs().flatten() {
+            let Some((program, _)) = LINK_HOOKS
+                .iter()
+                .find(|(program, _)| program.as_bytes() == info.name())
+            else {
+                continue;
+            };
+            let maps = info.map_ids().map_err(|error| chain(&error))?;
+            if maps.is_some_and(|maps| maps.contains(&settings)) {
+                self.link_programs.push((
+                    *program,
+                    Attached {
+                        id: info.id(),
+                        tag: info.tag(),
+                    },
+                ));
+                self.take_maps(&info)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Programs that are, or were, attached to interfaces.
+    pub(super) fn link_programs(&self) -> &[(&'static str, Attached)] {
+        &self.link_programs
     }
 
     fn take_maps(&mut self, program: &ProgramInfo) -> Result<(), String> {

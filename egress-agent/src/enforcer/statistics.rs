@@ -1,7 +1,7 @@
 //! Run time of the programs, for benchmarks and status.
 
+use super::Enforcer;
 use super::error::{EnforcerError, chain};
-use super::hooks::HookPoint;
 use aya::programs::loaded_programs;
 use aya::sys::{Stats, enable_stats};
 use std::os::fd::OwnedFd;
@@ -33,12 +33,22 @@ impl Statistics {
     }
 }
 
-pub(super) fn read(own: &[(HookPoint, u32)]) -> Vec<ProgramStatistics> {
+impl Enforcer {
+    /// Run time and count of each program, while statistics are switched on.
+    pub fn statistics(&self) -> Vec<ProgramStatistics> {
+        let at_cgroup = self.own();
+        let at_cgroup = at_cgroup.iter().map(|(hook, id)| (hook.program, *id));
+        let all: Vec<_> = at_cgroup.chain(self.links.loaded()).collect();
+        read(&all)
+    }
+}
+
+fn read(own: &[(&'static str, u32)]) -> Vec<ProgramStatistics> {
     let mut all = Vec::with_capacity(own.len());
     for info in loaded_programs().flatten() {
-        if let Some((hook, _)) = own.iter().find(|(_, id)| *id == info.id()) {
+        if let Some((program, _)) = own.iter().find(|(_, id)| *id == info.id()) {
             all.push(ProgramStatistics {
-                program: hook.program,
+                program,
                 run_time: info.run_time(),
                 runs: info.run_count(),
                 verified_instructions: info.verified_instruction_count(),

@@ -32,6 +32,8 @@ pub fn give_back_memory() {
 
 const ALLOW_MULTI: u32 = 1 << 1;
 const REPLACE: u32 = 1 << 2;
+/// Before the program that is named, or before all if none is.
+const BEFORE: u32 = 1 << 3;
 /// Also what ancestors contribute.
 const QUERY_EFFECTIVE: u32 = 1;
 
@@ -57,6 +59,46 @@ pub enum AttachPoint {
     SockRelease = 34,
     /// Of whichever LSM hook the program is for. Linux 6.1.
     LsmCgroup = 43,
+}
+
+/// Which side of an interface a program is attached to through `tcx`, Linux 6.6:
+/// `enum bpf_attach_type`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[repr(u32)]
+pub enum Side {
+    /// What the interface receives: what the sandbox behind it sends.
+    Ingress = 46,
+    /// What the interface sends: what reaches the sandbox.
+    Egress = 47,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkAttachAttr {
+    interface: u32,
+    program_fd: u32,
+    attach_type: u32,
+    flags: u32,
+    replace_fd: u32,
+    relative: u32,
+    expected_revision: u64,
+}
+
+/// Whole, because the kernel writes `revision`.
+#[repr(C)]
+#[derive(Default)]
+struct LinkQueryAttr {
+    interface: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    ids: u64,
+    count: u32,
+    reserved: u32,
+    attach_flags_of_programs: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
 }
 
 #[repr(C)]
@@ -187,4 +229,52 @@ pub fn program_by_id(id: u32) -> io::Result<OwnedFd> {
     let fd = bpf(command::PROG_GET_FD_BY_ID, &mut attr)?;
     // SAFETY: on success the kernel has made this descriptor for us, close-on-exec.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// Attaches to an interface of this network namespace, before all other
+/// programs there, or in place of `instead`. Stays when the process ends.
+pub fn attach_to_link(
+    interface: u32,
+    program: BorrowedFd<'_>,
+    side: Side,
+    instead: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let mut attr = LinkAttachAttr {
+        interface,
+        program_fd: raw(program),
+        attach_type: side as u32,
+        flags: if instead.is_some() { REPLACE } else { BEFORE },
+        replace_fd: instead.map_or(0, raw),
+        ..Default::default()
+    };
+    bpf(command::PROG_ATTACH, &mut attr).map(drop)
+}
+
+/// Detaches from an interface.
+pub fn detach_from_link(interface: u32, program: BorrowedFd<'_>, side: Side) -> io::Result<()> {
+    let mut attr = LinkAttachAttr {
+        interface,
+        program_fd: raw(program),
+        attach_type: side as u32,
+        ..Default::default()
+    };
+    bpf(command::PROG_DETACH, &mut attr).map(drop)
+}
+
+/// The ids of the programs at a side of an interface, in the order in which
+/// they run. Fails with `EINVAL` where the kernel has no `tcx`.
+pub fn attached_to_link(interface: u32, side: Side) -> io::Result<Vec<u32>> {
+    /// The kernel allows 63 programs per interface and side.
+    const ROOM: usize = 64;
+    let mut ids = vec![0_u32; ROOM];
+    let mut attr = LinkQueryAttr {
+        interface,
+        attach_type: side as u32,
+        ids: ids.as_mut_ptr() as u64,
+        count: ROOM as u32,
+        ..Default::default()
+    };
+    bpf(command::PROG_QUERY, &mut attr)?;
+    ids.truncate(attr.count as usize);
+    Ok(ids)
 }

@@ -64,9 +64,13 @@ pub(super) fn process(event: &Event) -> (Option<u32>, Option<String>, Option<u32
 fn has_destination(hook: Hook, event: &Event) -> bool {
     match hook {
         Hook::SocketCreate | Hook::SetSocketOption => false,
-        Hook::Connect | Hook::Sendmsg | Hook::Egress | Hook::Ingress | Hook::Resolver => {
-            event.ip != Ip::UNSPECIFIED || event.port.network() != 0
-        }
+        Hook::Connect
+        | Hook::Sendmsg
+        | Hook::Egress
+        | Hook::Ingress
+        | Hook::InterfaceLeaves
+        | Hook::InterfaceReaches
+        | Hook::Resolver => event.ip != Ip::UNSPECIFIED || event.port.network() != 0,
     }
 }
 
@@ -85,10 +89,20 @@ fn particular(hook: Hook, event: &Event) -> Option<String> {
             (event.detail >> 8) & 0xff,
             event.detail & 0xff
         )),
-        Hook::Connect | Hook::Sendmsg | Hook::Egress | Hook::Ingress | Hook::Resolver => None,
+        Hook::Connect
+        | Hook::Sendmsg
+        | Hook::Egress
+        | Hook::Ingress
+        | Hook::InterfaceLeaves
+        | Hook::InterfaceReaches
+        | Hook::Resolver => None,
     };
-    let whose = (event.sandbox == SandboxId(0) && event.cgroup.0 != 0)
-        .then(|| format!("cgroup {}", event.cgroup.0));
+    let whose = (event.sandbox == SandboxId(0) && event.cgroup.0 != 0).then(|| {
+        match event.cgroup.interface() {
+            Some(index) => format!("interface {index}"),
+            None => format!("cgroup {}", event.cgroup.0),
+        }
+    });
     join([what, whose])
 }
 

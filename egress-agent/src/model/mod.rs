@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attribution;
+pub mod link;
 pub mod name;
 pub mod name_limits;
 pub mod record;
@@ -14,6 +15,7 @@ pub mod rule;
 pub mod sandbox;
 
 pub use attribution::{Attribution, AttributionError};
+pub use link::{LinkSpec, MacAddress, MacAddressError};
 pub use name::{DomainName, DomainPattern, NameError, is_view_name};
 pub use name_limits::{AtBound, NameBudget, NameLimits, RecordAs};
 pub use record::{Record, RecordKind};

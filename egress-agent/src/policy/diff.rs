@@ -1,7 +1,7 @@
 //! What differs between two policies in meaning: order, comments and notes do not.
 
 use super::limits::{Bytes, Limits};
-use super::meaning::{DnsSettings, Policy};
+use super::meaning::{DnsSettings, LinkSettings, Policy};
 use super::rule::{BlockEntry, Rule, Subject};
 use crate::model::DomainName;
 use std::collections::{BTreeMap, BTreeSet};
@@ -121,6 +121,8 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
         applies_to,
         adopts,
         unmet_contract,
+        interfaces,
+        link,
         rules: _,
         blocks: _,
         block_lists: _,
@@ -156,7 +158,12 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
             adoption.glob
         )
     }));
+    applies.extend(interfaces.iter().map(|glob| format!("interface:{glob}")));
     applies.sort();
+    let LinkSettings {
+        dhcp,
+        router_advertisements,
+    } = link;
     let relaxed: Vec<String> = relaxed.iter().map(ToString::to_string).collect();
     vec![
         ("name", name.clone()),
@@ -179,6 +186,11 @@ fn settings(policy: &Policy) -> Vec<(&'static str, String)> {
             format!("{unmet_contract:?}").to_lowercase(),
         ),
         ("sandbox", limits_in_words(limits)),
+        ("network.dhcp", dhcp.to_string()),
+        (
+            "network.router_advertisements",
+            router_advertisements.to_string(),
+        ),
         ("seccomp", format!("{seccomp:?}").to_lowercase()),
         ("relax", relaxed.join(" ")),
     ]

@@ -233,6 +233,7 @@ const ASKER: Sandbox = Sandbox {
     policy: PolicyId(1),
     mode: Mode::Enforce as u32,
     max_connections: 0,
+    flags: 0,
 };
 
 /// The networks of a policy without a kernel: no grant was earned, and every

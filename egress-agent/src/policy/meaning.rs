@@ -37,6 +37,10 @@ pub struct Policy {
     pub adopts: Vec<Adoption>,
     /// What happens where those have more than a sandbox has.
     pub unmet_contract: UnmetContract,
+    /// Which interfaces it is for.
+    pub interfaces: Vec<Glob>,
+    /// What passes at an interface beside connections.
+    pub link: LinkSettings,
     /// What is allowed, in the order of the text.
     pub rules: Vec<Rule>,
     /// What is refused whatever the rules say.
@@ -60,6 +64,15 @@ pub struct Policy {
     pub(super) listing_rules: Vec<usize>,
     pub(super) blocked_names: NameIndex,
     pub(super) blocked_networks: NetworkIndex,
+}
+
+/// What passes at an interface beside connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkSettings {
+    /// DHCP with the host.
+    pub dhcp: bool,
+    /// The host's IPv6 router advertisements.
+    pub router_advertisements: bool,
 }
 
 /// How names are resolved under a policy.

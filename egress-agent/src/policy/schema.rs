@@ -30,6 +30,7 @@ pub fn json_schema() -> Value {
                 { "required": ["unit"] },
                 { "required": ["slice"] },
                 { "required": ["cgroup"] },
+                { "required": ["interface"] },
             ]),
         ),
     ] {

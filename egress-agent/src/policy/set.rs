@@ -119,6 +119,15 @@ impl PolicySet {
             .map(|(_, policy)| Arc::clone(policy))
     }
 
+    /// The policy whose pattern fits an interface best.
+    pub fn for_interface(&self, name: &str) -> Option<&Arc<Policy>> {
+        self.iter()
+            .flat_map(|policy| policy.interfaces.iter().map(move |glob| (glob, policy)))
+            .filter(|(glob, _)| glob.matches(name))
+            .max_by_key(|(glob, _)| rank(glob))
+            .map(|(_, policy)| policy)
+    }
+
     fn names(&self) -> String {
         if self.by_name.is_empty() {
             return "none".to_owned();
@@ -138,24 +147,37 @@ fn rank(glob: &Glob) -> (bool, usize) {
 
 /// Pairs of policies that could apply to one sandbox with the same right.
 fn ties(policies: &[Policy]) -> Vec<Diagnostic> {
+    let sandboxes = ties_among(policies, "sandbox", |policy| {
+        policy.applies_to.iter().collect()
+    });
+    // Which kind of cgroup a name is does not matter here: it can be several.
+    let cgroups = ties_among(policies, "cgroup", |policy| {
+        policy.adopts.iter().map(|one| &one.glob).collect()
+    });
+    let interfaces = ties_among(policies, "interface", |policy| {
+        policy.interfaces.iter().collect()
+    });
+    [sandboxes, cgroups, interfaces].concat()
+}
+
+fn ties_among(
+    policies: &[Policy],
+    what: &str,
+    globs: impl Fn(&Policy) -> Vec<&Glob>,
+) -> Vec<Diagnostic> {
     // Only matchers of one rank can tie.
-    type Rank<'p> = (&'p str, bool, usize);
     type Rival<'p> = (&'p Glob, &'p Policy);
-    let mut ranks: HashMap<Rank<'_>, Vec<Rival<'_>>> = HashMap::new();
+    let mut ranks: HashMap<(bool, usize), Vec<Rival<'_>>> = HashMap::new();
     let mut problems = Vec::new();
     for policy in policies {
-        let sandboxes = policy.applies_to.iter().map(|glob| ("sandbox", glob));
-        // Which kind of cgroup a name is does not matter here: it can be several.
-        let cgroups = policy.adopts.iter().map(|one| ("cgroup", &one.glob));
-        for (key, glob) in sandboxes.chain(cgroups) {
-            let (exact, weight) = rank(glob);
-            let rivals = ranks.entry((key, exact, weight)).or_default();
+        for glob in globs(policy) {
+            let rivals = ranks.entry(rank(glob)).or_default();
             let rival = rivals
                 .iter()
                 .find(|(other, owner)| owner.file != policy.file && other.meets(glob));
             if let Some((other, owner)) = rival {
                 let message = format!(
-                    "`{key}: {glob}` and `{key}: {other}` of `{}` are equally specific and can match one {key}",
+                    "`{what}: {glob}` and `{what}: {other}` of `{}` are equally specific and can match one {what}",
                     owner.file.display()
                 );
                 problems.push(

@@ -28,5 +28,5 @@ pub use cgroup::{
     CgroupError, Controllers, GovernedRoot, Hierarchy, RemoveOnDrop, SandboxCgroup, Unenforced,
     Usage,
 };
-pub use launch::{Child, Ending, LaunchError, LaunchSpec, launch};
+pub use launch::{Child, Ending, LaunchError, LaunchSpec, Wire, launch, launch_apart};
 pub use user::{Caller, ChosenUser, User, UserError};

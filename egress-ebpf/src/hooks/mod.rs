@@ -3,6 +3,8 @@
 
 pub mod call;
 pub mod connections;
+pub mod interface;
+mod link;
 pub mod packet;
 pub mod redirect;
 pub mod socket;

@@ -101,6 +101,7 @@ async fn start(client: &Client, name: &str) -> Result<Child, Box<dyn Error>> {
             policy: Some("bench".to_owned()),
             owner: std::process::id(),
             attribution: Attribution::default(),
+            own_network: false,
         })
         .await?;
     let create = begun.elapsed();

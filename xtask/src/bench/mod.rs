@@ -37,6 +37,23 @@ enum What {
     Dns(dns::Options),
     /// What the start of a sandbox costs beside many others.
     Sandbox(Sandbox),
+    /// What an interface sandbox costs: bulk TCP and small datagrams through a
+    /// veth, bare, enforced and with nftables, beside 1,000 interfaces.
+    Interface(Interface),
+}
+
+/// What can be chosen about [`What::Interface`].
+#[derive(clap::Args)]
+struct Interface {
+    /// How many times everything is measured; one round takes about 2.5 seconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Interfaces that are attached beside the measured one.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(0..=4000))]
+    interfaces: u32,
+    /// Fail if something costs more than it may.
+    #[arg(long)]
+    check: bool,
 }
 
 /// What can be chosen about [`What::Sandbox`].
@@ -103,6 +120,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         What::Dns(options) => dns::run(options),
         What::Names(options) => names(options),
         What::Sandbox(options) => sandbox(options),
+        What::Interface(options) => interface(options),
     }
 }
 
@@ -171,6 +189,23 @@ fn sandbox(options: &Sandbox) -> Result<(), Failure> {
         return Err(Failure::new("sandboxes start too slowly".to_owned()));
     }
     Ok(())
+}
+
+/// Builds and runs the program that measures and judges interfaces, as root.
+fn interface(options: &Interface) -> Result<(), Failure> {
+    setup::run_first()?;
+    let mut cargo = shell::cargo();
+    if !shell::is_root() {
+        shell::run_programs_as_root(&mut cargo);
+    }
+    cargo.args(["bench", "--profile", "dev", "--package", "egress-tests"]);
+    cargo.args(["--bench", "interface", "--"]);
+    cargo.args(["--rounds", &options.rounds.to_string()]);
+    cargo.args(["--interfaces", &options.interfaces.to_string()]);
+    if options.check {
+        cargo.arg("--check");
+    }
+    shell::run(&mut cargo)
 }
 
 /// Builds and runs the measuring program as root; its progress goes to stderr.

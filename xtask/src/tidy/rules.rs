@@ -28,6 +28,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("sandbox", Row::Numbered(4)),
     ("dns", Row::Numbered(4)),
     ("events", Row::Numbered(4)),
+    ("link", Row::Numbered(4)),
     ("outbound", Row::Numbered(4)),
     // What is kept, and who is told.
     ("audit", Row::Numbered(5)),
@@ -52,6 +53,7 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("aya_obj", "enforcer"),
     ("hickory_proto", "dns"),
     ("hickory_resolver", "dns"),
+    ("rtnetlink", "link"),
     ("sqlx", "audit"),
     ("axum", "api"),
     ("ssh_key", "bundle"),
@@ -77,6 +79,7 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "egress-agent/src/sandbox/spawn",
     // Raw memory of the kernel.
     "egress-ebpf/src/context",
+    "egress-ebpf/src/frame",
     "egress-ebpf/src/lookups",
     "egress-ebpf/src/lsm/kernel.rs",
     // The promise to aya that shared types are plain data.
@@ -84,6 +87,8 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "egress-common/src/destination.rs",
     // bpf(2), to stand for other people's programs.
     "tests/src/bpf.rs",
+    // Packet sockets.
+    "tests/src/raw.rs",
     // unshare(2).
     "tests/src/namespace.rs",
     // bpf(2), for programs that do nothing.
@@ -99,6 +104,8 @@ pub const LEDGERS: &[&str] = &["docs/guarantees.md", "docs/bypasses.md"];
 /// a test that is the program of other tests.
 pub const SKIP_ROOMS: &[&str] = &[
     "tests/src/privilege.rs",
+    // Its kernel comes from `cargo xtask vm`, which runs it.
+    "tests/tests/interface/machine.rs",
     "xtask/src/test.rs",
     "egress-agent/src/sandbox/launch/tests/signals.rs",
 ];

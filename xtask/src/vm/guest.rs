@@ -13,9 +13,9 @@ use std::process::{Command, Stdio};
 const SUITE: &str = "bookworm";
 
 /// What is installed beside the essential packages: an init, what the tests
-/// start (`ip`), and what somebody who looks around would miss.
+/// start (`ip`, `crun`), and what somebody who looks around would miss.
 const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,kmod,nftables,procps,libgcc-s1,\
-                        python3-minimal,bpftool,runc";
+                        python3,bpftool,crun,curl,openssl,runc";
 
 /// Finds the three disks and hands over to systemd. The overlay belongs to
 /// this program and not to the root image, which is made once.

@@ -15,6 +15,7 @@ pub use kernel::{Kernel, unwritable};
 
 use crate::test::Tally;
 use crate::{Failure, setup, shell};
+use egress_tests::privilege::MUST_RUN;
 use guest::Share;
 use kernel::Bootable;
 use machine::{Disk, Ending, Streams};
@@ -76,6 +77,9 @@ enum Action {
     Package,
     /// The same in a container with a systemd of its own, on this kernel.
     Container,
+    /// Puts the kernel behind a tap of this machine, as a sandbox, and tries to get
+    /// out of it.
+    BehindTap,
     /// Runs a shell command, with the product's programs in /share.
     Exec {
         /// The command.
@@ -119,6 +123,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         Some(Action::Test { suites, arguments }) => {
             test(&ground, kernels, suites, arguments, limit)?
         }
+        Some(Action::BehindTap) => return behind_tap(&ground, kernels),
         Some(Action::Package) => {
             let mut cells = Vec::new();
             for &kernel in kernels {
@@ -216,6 +221,24 @@ fn exec(
         let share = built.command(&ground.cache, command)?;
         let (ending, _) = ground.boot(kernel, &bootable, &share, "exec", limit)?;
         judge(&ending)?;
+    }
+    Ok(())
+}
+
+/// Runs the test that boots these kernels by itself.
+fn behind_tap(ground: &Ground, kernels: &[Kernel]) -> Result<(), Failure> {
+    shell::run(shell::cargo().arg("build"))?;
+    for &kernel in kernels {
+        let bootable = Bootable::prepare(kernel, &ground.cache)?;
+        let directory = bootable.image.parent().unwrap_or(&ground.cache);
+        let mut cargo = shell::testing_cargo();
+        cargo.arg("test");
+        if !shell::is_root() {
+            shell::run_programs_as_root(&mut cargo);
+        }
+        cargo.args(["--test", "interface", "--", "--ignored", "machine::"]);
+        cargo.env("EGRESS_MACHINE", directory).env(MUST_RUN, "1");
+        shell::run(&mut cargo)?;
     }
     Ok(())
 }

@@ -35,10 +35,11 @@ const GROUPS: [(&str, &[&str]); 7] = [
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on
 /// the kernel.
-const ALL: [&str; 8] = [
+const ALL: [&str; 9] = [
     "unit",
     "enforcement",
     "bypasses",
+    "interface",
     "resilience",
     "reload",
     "operations",

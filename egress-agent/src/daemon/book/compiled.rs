@@ -1,10 +1,11 @@
 //! A version of a policy, with the numbers under which the kernel knows it.
 
 use super::BookError;
+use super::Member;
 use crate::image;
 use crate::model::PortRange;
 use crate::policy::{NameVerdict, Policy};
-use egress_common::{GrantKey, Network, PolicyId, Port, Protocol, RuleId, Sandbox, SandboxId};
+use egress_common::{GrantKey, Network, PolicyId, Port, Protocol, RuleId, Sandbox};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,12 +62,17 @@ impl Compiled {
     }
 
     /// A sandbox under this version, as the kernel knows it.
-    pub(super) fn sandbox(&self, id: SandboxId) -> Sandbox {
+    pub(super) fn sandbox(&self, member: &Member) -> Sandbox {
         Sandbox {
-            id,
+            id: member.id,
             policy: self.id,
             mode: self.policy.mode as u32,
             max_connections: self.policy.limits.max_connections.unwrap_or(0),
+            flags: if member.own_network {
+                Sandbox::OWN_NETWORK
+            } else {
+                0
+            },
         }
     }
 

@@ -1,7 +1,7 @@
 //! One sandbox, as the book knows it.
 
 use crate::api::wire::Progress;
-use crate::model::{Attribution, Relaxation, SandboxName};
+use crate::model::{Attribution, LinkSpec, Relaxation, SandboxName};
 use crate::policy::Limits;
 use egress_common::{CgroupId, SandboxId};
 use jiff::Timestamp;
@@ -37,6 +37,24 @@ pub struct Member {
     pub progress: Option<Progress>,
     /// The cgroup of somebody else that it is, if it is one.
     pub foreign: Option<Foreign>,
+    /// The interface that it is behind, if it is no cgroup.
+    pub link: Option<Arc<LinkSpec>>,
+    /// Whether it has a network namespace of its own, or is about to get it.
+    pub own_network: bool,
+    /// What leads there, once it does.
+    pub network: Option<OwnNetwork>,
+}
+
+/// The way into a sandbox's own network namespace.
+#[derive(Clone, PartialEq, Eq, Debug, serde::Serialize, serde::Deserialize)]
+pub struct OwnNetwork {
+    /// The index of the host's end.
+    pub interface: u32,
+    /// Its name.
+    pub name: String,
+    /// A process of the sandbox that stays in the namespace to its end: the first
+    /// one of its pid namespace.
+    pub process: u32,
 }
 
 /// A cgroup that somebody else made, and ends.
@@ -49,11 +67,21 @@ pub struct Foreign {
 }
 
 impl Member {
-    /// The name of its cgroup below the governed root.
-    pub fn directory(&self) -> &str {
-        match &self.foreign {
-            Some(foreign) => &foreign.directory,
-            None => self.name.as_str(),
+    /// The name of its cgroup below the governed root; `None` if it is behind an
+    /// interface, and so no cgroup of this host.
+    pub fn directory(&self) -> Option<&str> {
+        match (&self.link, &self.foreign) {
+            (Some(_), _) => None,
+            (None, Some(foreign)) => Some(&foreign.directory),
+            (None, None) => Some(self.name.as_str()),
+        }
+    }
+
+    /// The index of the interface at which it is met, if there is one.
+    pub fn interface(&self) -> Option<u32> {
+        match &self.network {
+            Some(network) => Some(network.interface),
+            None => self.cgroup.interface(),
         }
     }
 
@@ -81,6 +109,10 @@ pub struct Newcomer {
     pub left_out: Vec<String>,
     /// See [`Member::foreign`].
     pub foreign: Option<Foreign>,
+    /// See [`Member::link`].
+    pub link: Option<Arc<LinkSpec>>,
+    /// See [`Member::own_network`].
+    pub own_network: bool,
 }
 
 impl Newcomer {
@@ -94,6 +126,8 @@ impl Newcomer {
             limits: Limits::default(),
             left_out: Vec::new(),
             foreign: None,
+            link: None,
+            own_network: false,
         }
     }
 }

@@ -7,11 +7,12 @@ mod compiled;
 mod error;
 mod generation;
 mod member;
+mod network;
 
 pub use compiled::Compiled;
 pub use error::BookError;
 pub use generation::Generation;
-pub use member::{Foreign, Member, Newcomer};
+pub use member::{Foreign, Member, Newcomer, OwnNetwork};
 
 use crate::api::wire::Progress;
 use crate::enforcer::boot_now;
@@ -128,7 +129,7 @@ impl Book {
     pub fn by_directory(&self, directory: &str) -> Option<&Member> {
         self.members
             .values()
-            .find(|member| member.directory() == directory)
+            .find(|member| member.directory() == Some(directory))
     }
 
     /// The policy in force for a live sandbox.
@@ -214,6 +215,9 @@ impl Book {
             limits: newcomer.limits,
             progress: None,
             foreign: newcomer.foreign,
+            link: newcomer.link,
+            own_network: newcomer.own_network,
+            network: None,
         };
         self.members.insert(member.id, member.clone());
         let id = member.id;
@@ -237,7 +241,7 @@ impl Book {
     /// where nothing else has to change: starting the thousandth sandbox costs
     /// what starting the second does.
     fn join(&mut self, member: &Member) -> Option<Vec<Change>> {
-        let sandbox = self.compiled.get(&member.policy)?.sandbox(member.id);
+        let sandbox = self.compiled.get(&member.policy)?.sandbox(member);
         let in_use = |known: &Sandbox| known.policy == sandbox.policy;
         let fits = self.image.sandboxes.len() + 1 < image::MAX_SANDBOXES;
         if self.ahead || !fits || !self.image.sandboxes.values().any(in_use) {
@@ -397,9 +401,12 @@ impl Book {
                 && !self.blocked.contains(&member.id)
             {
                 used.insert(compiled.id, compiled);
-                wanted
-                    .sandboxes
-                    .insert(member.cgroup, compiled.sandbox(member.id));
+                let sandbox = compiled.sandbox(member);
+                wanted.sandboxes.insert(member.cgroup, sandbox);
+                if let Some(network) = &member.network {
+                    let interface = CgroupId::of_interface(network.interface);
+                    wanted.sandboxes.insert(interface, sandbox);
+                }
             }
         }
         for compiled in used.values() {

@@ -45,6 +45,7 @@ pub fn compile(
     // All of it is read before anything is missed, so that all problems show.
     let name = name(document, source, report);
     let (applies_to, adopts) = settings::applies_to(document, report);
+    let interfaces = settings::interfaces(document, report);
     let mut dns = settings::dns(document, report);
     dns.hosts = hosts::read(document, report);
     let limits = limits::read(document, report);
@@ -57,6 +58,8 @@ pub fn compile(
         applies_to,
         adopts,
         unmet_contract: settings::unmet_contract(document),
+        interfaces,
+        link: settings::link(document),
         rules: read.rules,
         blocks: read.blocks,
         block_lists: read.block_lists,

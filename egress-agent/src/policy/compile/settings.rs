@@ -6,7 +6,7 @@ use crate::policy::Glob;
 use crate::policy::adopt::{Adoption, CgroupKind, UnmetContract};
 use crate::policy::diagnostic::Report;
 use crate::policy::limits::SeccompProfile;
-use crate::policy::meaning::{DnsSettings, Policy, UserSetting};
+use crate::policy::meaning::{DnsSettings, LinkSettings, Policy, UserSetting};
 use crate::policy::rule::Subject;
 use crate::policy::special::{Class, around};
 use crate::policy::wire::{
@@ -37,8 +37,9 @@ pub fn applies_to(document: &Document, report: &mut Report) -> (Vec<Glob>, Vec<A
             (CgroupKind::Any, &matcher.cgroup),
         ];
         let written = cgroups.iter().filter(|(_, field)| field.is_some()).count()
-            + usize::from(matcher.sandbox.is_some());
-        let keys = ["sandbox", "unit", "slice", "cgroup"];
+            + usize::from(matcher.sandbox.is_some())
+            + usize::from(matcher.interface.is_some());
+        let keys = ["sandbox", "unit", "slice", "cgroup", "interface"];
         if written == 0
             && keys.iter().all(|key| matcher.written.lacks(key))
             && !matcher.written.has_later()
@@ -47,7 +48,7 @@ pub fn applies_to(document: &Document, report: &mut Report) -> (Vec<Glob>, Vec<A
                 "missing-key",
                 item.span,
                 "the matcher names nothing",
-                "write `sandbox:` with a name, such as `ci-*`, or `unit:`, `slice:` or `cgroup:`",
+                "write `sandbox:` with a name, such as `ci-*`, or `unit:`, `slice:`, `cgroup:` or `interface:`",
             );
         }
         if written > 1 {
@@ -94,6 +95,42 @@ pub fn unmet_contract(document: &Document) -> UnmetContract {
     match word.map(|field| field.value) {
         Some(ContractWord::Report) => UnmetContract::Report,
         Some(ContractWord::Refuse) | None => UnmetContract::Refuse,
+    }
+}
+
+/// The interfaces that the policy is for.
+pub fn interfaces(document: &Document, report: &mut Report) -> Vec<Glob> {
+    let items = document.applies_to.iter().flat_map(|field| &field.value.0);
+    let mut globs = Vec::new();
+    for item in items {
+        let Some(interface) = &item.value.interface else {
+            continue;
+        };
+        match Glob::parse(&interface.value.0) {
+            Some(glob) => globs.push(glob),
+            None => report.error(
+                "invalid-value",
+                interface.span,
+                format!("no interface can be called `{}`", interface.value.0),
+                "use up to 15 of a-z, A-Z, 0-9, `-`, `_`, `.`, and `*` for any text",
+            ),
+        }
+    }
+    globs
+}
+
+/// What passes at an interface beside connections.
+pub fn link(document: &Document) -> LinkSettings {
+    let sandbox = document.sandbox.as_ref().map(|field| &field.value);
+    let network = sandbox
+        .and_then(|sandbox| sandbox.network.as_ref())
+        .map(|field| &field.value);
+    let is_on = |field: Option<&Field<bool>>| field.is_some_and(|field| field.value);
+    LinkSettings {
+        dhcp: is_on(network.and_then(|network| network.dhcp.as_ref())),
+        router_advertisements: is_on(
+            network.and_then(|network| network.router_advertisements.as_ref()),
+        ),
     }
 }
 

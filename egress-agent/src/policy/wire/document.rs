@@ -54,8 +54,11 @@ block! {
         /// Any cgroup directly below the governed root, such as a container's, by its
         /// directory's name.
         cgroup: Text,
+        /// The name of an interface on the host, such as `tap-*`: what is behind it is a
+        /// sandbox, found when it appears.
+        interface: Text,
     }
-    later { "interface", "container", "image", "label", "namespace", "user" }
+    later { "container", "image", "label", "namespace", "user" }
 }
 
 block! {
@@ -280,6 +283,10 @@ block! {
         egress_only: AlwaysTrue,
         /// Only the agent's own resolver is reachable; `internal` says so.
         dns_resolver: Internal,
+        /// At an interface: whether DHCP with the host passes. Default `false`.
+        dhcp: bool,
+        /// At an interface: whether the host's IPv6 router advertisements pass. Default `false`.
+        router_advertisements: bool,
     }
     later { "mode", "interfaces", "bandwidth", "ingress" }
 }

@@ -105,6 +105,28 @@ impl Drop for Child {
 /// Needs Linux 5.9 (`clone3` into a cgroup, `close_range`).
 /// The cgroup belongs to the caller, who removes it after the command's end.
 pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, LaunchError> {
+    launch_with(spec, cgroup, None)
+}
+
+/// Wires a network namespace to the host, for the process with this number, which
+/// stays in it to its end.
+pub type Wire = Box<dyn FnOnce(Pid) -> io::Result<()> + Send>;
+
+/// As [`launch`], in a network namespace of its own. The command starts when it is
+/// wired.
+pub fn launch_apart(
+    spec: &LaunchSpec,
+    cgroup: &SandboxCgroup,
+    wire: Wire,
+) -> Result<Child, LaunchError> {
+    launch_with(spec, cgroup, Some(wire))
+}
+
+fn launch_with(
+    spec: &LaunchSpec,
+    cgroup: &SandboxCgroup,
+    wire: Option<Wire>,
+) -> Result<Child, LaunchError> {
     if !rustix::process::geteuid().is_root() {
         return Err(LaunchError::NotPermitted);
     }
@@ -116,7 +138,7 @@ pub fn launch(spec: &LaunchSpec, cgroup: &SandboxCgroup) -> Result<Child, Launch
         .then(Forwarding::install)
         .transpose()
         .map_err(|_| LaunchError::SignalsTaken)?;
-    launch_prepared(prepared, program, cgroup, forwarding)
+    launch_prepared(prepared, program, cgroup, forwarding, wire)
 }
 
 /// Starts what is prepared, in a thread that stays with it to its end.
@@ -125,6 +147,7 @@ pub(super) fn launch_prepared(
     program: OsString,
     cgroup: &SandboxCgroup,
     forwarding: Option<Forwarding>,
+    wire: Option<Wire>,
 ) -> Result<Child, LaunchError> {
     let cgroup = cgroup
         .as_fd()
@@ -143,6 +166,7 @@ pub(super) fn launch_prepared(
                 &program,
                 &cgroup,
                 forwarding,
+                wire,
                 &tell_start,
                 &tell_ending,
             )
@@ -171,15 +195,14 @@ fn accompany(
     program: &OsStr,
     cgroup: &OwnedFd,
     forwarding: Option<Forwarding>,
+    wire: Option<Wire>,
     tell_start: &SyncSender<Result<(Pid, OwnedFd), LaunchError>>,
     tell_ending: &SyncSender<io::Result<Ending>>,
 ) {
-    let started = start(prepared, cgroup)
-        .map_err(|failure| explain(failure, prepared, program))
-        .and_then(|(init, command)| {
-            let handle = init.pidfd.try_clone().map_err(LaunchError::Thread)?;
-            Ok((handle, init, command))
-        });
+    let started = start(prepared, program, cgroup, wire).and_then(|(init, command)| {
+        let handle = init.pidfd.try_clone().map_err(LaunchError::Thread)?;
+        Ok((handle, init, command))
+    });
     let (handle, init, command) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -201,14 +224,27 @@ fn accompany(
     let _ = tell_ending.send(ending);
 }
 
-fn start(prepared: &Prepared, cgroup: &OwnedFd) -> Result<(Started, Started), Failure> {
-    spawn::new_pid_namespace()?;
-    let init = spawn::start(prepared, cgroup.as_fd(), Role::Init)?;
-    match spawn::start(prepared, cgroup.as_fd(), Role::Command) {
+fn start(
+    prepared: &Prepared,
+    program: &OsStr,
+    cgroup: &OwnedFd,
+    wire: Option<Wire>,
+) -> Result<(Started, Started), LaunchError> {
+    let explain = |failure| explain(failure, prepared, program);
+    spawn::new_pid_namespace().map_err(explain)?;
+    if wire.is_some() {
+        spawn::new_network_namespace().map_err(explain)?;
+    }
+    let init = spawn::start(prepared, cgroup.as_fd(), Role::Init).map_err(explain)?;
+    let wired = wire.map_or(Ok(()), |wire| wire(init.pid));
+    let command = wired
+        .map_err(LaunchError::Network)
+        .and_then(|()| spawn::start(prepared, cgroup.as_fd(), Role::Command).map_err(explain));
+    match command {
         Ok(command) => Ok((init, command)),
-        Err(failure) => {
+        Err(error) => {
             spawn::end(&init.pidfd);
-            Err(failure)
+            Err(error)
         }
     }
 }
@@ -296,6 +332,7 @@ fn explain(failure: Failure, prepared: &Prepared, program: &OsStr) -> LaunchErro
         Step::HostSocket => nth(&prepared.view.host_sockets),
         Step::Directory => nth(std::slice::from_ref(&prepared.directory)),
         Step::PidNamespace
+        | Step::NetworkNamespace
         | Step::Clone
         | Step::Membership
         | Step::Gate

@@ -67,6 +67,9 @@ pub enum LaunchError {
     /// Signals of this process go to another command already.
     #[error("this process already hands its signals to another command")]
     SignalsTaken,
+    /// The network namespace was made, and nobody wired it to the host.
+    #[error("the sandbox gets no network of its own: {0}; nothing was started")]
+    Network(io::Error),
     /// This process is at its limit.
     #[error("cannot start a thread for the command: {0}")]
     Thread(io::Error),
@@ -92,6 +95,7 @@ impl LaunchError {
             | Self::Step { .. }
             | Self::Stream { .. }
             | Self::SignalsTaken
+            | Self::Network(_)
             | Self::Thread(_) => None,
         }
     }

@@ -11,7 +11,7 @@ mod spec;
 mod streams;
 
 pub use crate::sandbox::spawn::Step;
-pub use child::{Child, Ending, launch};
+pub use child::{Child, Ending, Wire, launch, launch_apart};
 pub use error::LaunchError;
 pub use spec::LaunchSpec;
 

@@ -140,6 +140,14 @@ pub(super) fn new_pid_namespace() -> Result<(), Failure> {
         .map_err(|errno| Failure::new(Step::PidNamespace, errno))
 }
 
+/// Gives the calling thread, and its next children, a network namespace of their
+/// own, with nothing in it but a loopback device that is down.
+pub(super) fn new_network_namespace() -> Result<(), Failure> {
+    // SAFETY: as for the pid namespace.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }
+        .map_err(|errno| Failure::new(Step::NetworkNamespace, errno))
+}
+
 /// Makes a child inside `cgroup` and sees it through to exec (or, for
 /// [`Role::Init`], to its rest). The child dies with the calling *thread*.
 pub(super) fn start(

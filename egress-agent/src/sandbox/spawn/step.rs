@@ -27,6 +27,8 @@ macro_rules! steps {
 steps! {
     /// The next children get a pid namespace.
     PidNamespace = 1, "make a pid namespace (needs CAP_SYS_ADMIN and CONFIG_PID_NS)";
+    /// The next children get a network namespace.
+    NetworkNamespace = 31, "make a network namespace (needs CAP_SYS_ADMIN and CONFIG_NET_NS)";
     /// `clone3` into the cgroup.
     Clone = 2, "make a process in the sandbox's cgroup (needs Linux 5.7, and clone3 not filtered away)";
     /// The maker sees the child in its cgroup.

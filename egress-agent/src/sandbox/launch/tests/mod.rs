@@ -300,7 +300,7 @@ fn resolv_conf_is_made_where_a_link_into_run_points() {
         content: b"nameserver ::1\n".to_vec(),
         covers: None,
     });
-    let child = launch_prepared(prepared, "sh".into(), world.cgroup(), None);
+    let child = launch_prepared(prepared, "sh".into(), world.cgroup(), None, None);
     let ending = child.expect("it starts").wait().expect("it ends");
     assert_eq!(ending, Ending::Exited(0));
     assert_eq!(world.output(), "nameserver ::1\na\n");
@@ -316,7 +316,7 @@ fn what_cannot_be_hidden_stops_the_launch() {
     let mut prepared = spec.prepare().expect("prepared");
     let missing = c"/nowhere/at/all".to_owned();
     prepared.view.hidden_directories.push(missing);
-    let error = launch_prepared(prepared, "sh".into(), world.cgroup(), None)
+    let error = launch_prepared(prepared, "sh".into(), world.cgroup(), None, None)
         .expect_err("the directory is not there");
     assert_eq!(
         error.to_string(),

@@ -1,0 +1,13 @@
+//! Sandboxes that are an interface: what is behind a veth has a network stack
+//! of its own, root, and every kind of socket.
+
+mod attempts;
+mod container;
+mod frames;
+mod life;
+mod machine;
+mod names;
+mod own;
+#[path = "../policy/mod.rs"]
+mod policy;
+mod scene;
