@@ -35,5 +35,6 @@ pub mod link;
 pub mod model;
 pub mod outbound;
 pub mod policy;
+pub mod report;
 pub mod sandbox;
 pub mod telemetry;

@@ -14,6 +14,7 @@
 pub mod address;
 pub mod bpf;
 pub mod cgroup;
+pub mod collector;
 #[cfg(feature = "model")]
 pub mod comparison;
 pub mod dns;
@@ -23,6 +24,7 @@ pub mod fuzzing;
 pub mod namespace;
 pub mod operation;
 pub mod packet;
+pub mod postgres;
 pub mod privilege;
 pub mod probe;
 pub mod process;

@@ -65,7 +65,7 @@ fn prometheus_finds_nothing_to_object_to_and_counts_agree_with_what_happened() {
     );
     let socket = agent.directory().join("metrics.sock");
     agent.configure(&format!(
-        "{}[metrics]\nlisten = \"unix:{}\"\nsandbox_labels = 10\n",
+        "{}count_bytes = true\n[metrics]\nlisten = \"unix:{}\"\nsandbox_labels = 10\n",
         agent.configuration(),
         socket.display()
     ));
@@ -110,6 +110,11 @@ fn prometheus_finds_nothing_to_object_to_and_counts_agree_with_what_happened() {
         131_072.0
     );
     assert!(value(&metrics, "egress_kernel_redirected_total") >= 2.0);
+    // An exchange was a handshake and a word each way.
+    for direction in ["sent", "received"] {
+        let series = format!("egress_bytes_total{{direction=\"{direction}\"}}");
+        assert!(value(&metrics, &series) >= 100.0, "{series}");
+    }
     assert!(value(&metrics, "egress_latency_seconds_count") >= 2.0);
     assert_eq!(value(&metrics, "egress_policy_last_reload_successful"), 1.0);
     assert!(

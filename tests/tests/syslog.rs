@@ -3,105 +3,15 @@
 mod policy;
 
 use egress_tests::World;
-use egress_tests::process::{PATIENCE, Running};
+use egress_tests::collector::Collector;
+use egress_tests::process::PATIENCE;
 use egress_tests::product::{Agent, audit};
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The collector's port; each world has all ports to itself.
 const PORT: u16 = 5514;
-
-/// A collector in the near namespace that writes what it understood, a message a
-/// line: structured data, host, program, kind, priority and text.
-struct Collector {
-    directory: PathBuf,
-    running: Option<Running>,
-}
-
-impl Collector {
-    fn new(directory: &Path, input: &str) -> Self {
-        let directory = directory.to_owned();
-        fs::create_dir_all(&directory).expect("made");
-        let place = directory.display();
-        let configuration = format!(
-            "global(workDirectory=\"{place}\" maxMessageSize=\"16k\" \
-               defaultNetstreamDriverCAFile=\"{place}/cert.pem\" \
-               defaultNetstreamDriverCertFile=\"{place}/cert.pem\" \
-               defaultNetstreamDriverKeyFile=\"{place}/key.pem\")\n\
-             {input}\n\
-             template(name=\"seen\" type=\"string\" \
-               string=\"%structured-data%\\t%hostname%\\t%app-name%\\t%msgid%\\t%pri%\\t%msg%\\n\")\n\
-             action(type=\"omfile\" file=\"{place}/seen\" template=\"seen\" asyncWriting=\"off\")\n"
-        );
-        fs::write(directory.join("rsyslog.conf"), configuration).expect("written");
-        Self {
-            directory,
-            running: None,
-        }
-    }
-
-    fn start(&mut self, world: &World) {
-        let mut command = Command::new("rsyslogd");
-        command
-            .args(["-n", "-f"])
-            .arg(self.directory.join("rsyslog.conf"))
-            .arg("-i")
-            .arg(self.directory.join("pid"));
-        let running = world.near.run(|| Running::start(&mut command));
-        self.running = Some(running.expect("rsyslog is installed; run `cargo xtask setup`"));
-    }
-
-    fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running
-                .signal(rustix::process::Signal::KILL)
-                .expect("it runs");
-            running.wait(PATIENCE);
-        }
-    }
-
-    fn seen(&self) -> String {
-        fs::read_to_string(self.directory.join("seen")).unwrap_or_default()
-    }
-
-    /// Waits for a line with all of these in it.
-    #[track_caller]
-    fn line(&self, parts: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let seen = self.seen();
-            if let Some(line) = seen
-                .lines()
-                .find(|line| parts.iter().all(|part| line.contains(part)))
-            {
-                return line.to_owned();
-            }
-            assert!(
-                Instant::now() < deadline,
-                "no message with {parts:?} in:\n{seen}"
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    /// The sequence numbers of all messages.
-    fn sequences(&self) -> BTreeSet<i64> {
-        let number = |line: &str| {
-            let (_, rest) = line.split_once("sequence=\"")?;
-            rest.split_once('"')?.0.parse().ok()
-        };
-        self.seen().lines().filter_map(number).collect()
-    }
-}
-
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.stop();
-    }
-}
 
 fn agent<'w>(world: &'w World, syslog: &str) -> Agent<'w> {
     let agent = Agent::prepare(

@@ -1,6 +1,8 @@
 //! The endpoint that Prometheus reads.
 
 use super::ServeError;
+use super::events::Events;
+use crate::audit::Reader;
 use crate::telemetry::metrics::Exposition;
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +15,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::watch;
 
 /// Who has metrics to tell.
 pub trait Scrape: Send + Sync + 'static {
@@ -74,15 +77,29 @@ fn bind_unix(path: &std::path::Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers `GET /metrics` until `stop` resolves.
+/// Answers `GET /metrics`, and with `events` also `GET /v1/events`, until `stop`
+/// resolves.
 pub async fn serve_metrics<S: Scrape>(
     listening: MetricsListening,
     source: Arc<S>,
+    events: Option<Reader>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = Router::new()
+    let (stopping, stopped) = watch::channel(false);
+    let mut router = Router::new()
         .route("/metrics", get(metrics::<S>))
         .with_state(source);
+    if let Some(reader) = events {
+        let streams = Router::new()
+            .route("/v1/events", get(super::events::events))
+            .with_state(Events::new(reader, stopped));
+        router = router.merge(streams);
+    }
+    // A stream has no end of its own, and would keep the server waiting.
+    let stop = async move {
+        stop.await;
+        stopping.send_replace(true);
+    };
     match listening {
         MetricsListening::Tcp(listener) => {
             axum::serve(listener, router)

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod client;
+mod events;
 mod metrics;
 mod server;
 pub mod wire;

@@ -1,6 +1,6 @@
 //! The canonical record: what is hashed, kept, shipped and exported.
 
-use crate::model::{Record, Relaxation};
+use crate::model::{Record, Relaxation, ResourceUse};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -77,6 +77,8 @@ struct Body<'a> {
     time: jiff::Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usage: Option<&'a ResourceUse>,
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +180,7 @@ pub(super) fn write(
         task: attribution.and_then(|said| said.task.as_deref()),
         time: whole_microseconds(record.time),
         upstream: record.upstream.as_deref(),
+        usage: record.usage.as_deref().filter(|usage| !usage.is_empty()),
         user: record.user,
         verdict: record.outcome.map(|outcome| outcome.name()),
     };

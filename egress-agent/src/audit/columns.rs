@@ -20,3 +20,8 @@ pub const PROCESS: &str = "body ->> '$.process'";
 pub const COMMAND: &str = "body ->> '$.command'";
 pub const HOOK: &str = "body ->> '$.hook'";
 pub const COUNT: &str = "body ->> '$.count'";
+
+/// Conditions that hold for every record of the index of kinds, and of that of
+/// verdicts: SQLite takes a partial index only where its own words are repeated.
+pub const RARE_KIND: &str = "kind <> 'flow' AND kind <> 'dns'";
+pub const REFUSED: &str = "outcome <> 'allow'";

@@ -287,10 +287,10 @@ fn consistent(proof: Value, keys: &[PublicKey], line: u64) -> Result<(), ExportE
 /// what says nothing. `None` if it speaks of another place or time.
 fn digest_of_body(mut object: Map<String, Value>, fields: &ChainFields) -> Option<Hash> {
     object.remove("apiVersion");
-    object.retain(|_, value| !says_nothing(value));
-    if let Some(Value::Object(rule)) = object.get_mut("rule") {
-        rule.retain(|_, value| !value.is_null());
+    for inner in object.values_mut().filter_map(Value::as_object_mut) {
+        inner.retain(|_, value| !value.is_null());
     }
+    object.retain(|_, value| !says_nothing(value));
     let time: jiff::Timestamp = object.get("time")?.as_str()?.parse().ok()?;
     let sequence = object.get("sequence")?.as_i64()?;
     if time.as_microsecond() != fields.time || sequence != fields.sequence {

@@ -2,16 +2,17 @@
 
 use crate::audit::chain::{Hash, Header};
 use crate::audit::checkpoint::{Checkpoint, origin};
+use crate::audit::columns::RARE_KIND;
 use crate::audit::note::PublicKey;
 use crate::audit::retention::Taking;
 use crate::audit::row::{damaged, invalid};
 use crate::audit::tree::Frontier;
 use crate::audit::upkeep::successor;
-use crate::audit::verify::{Columns, Content, Entry, Finding, Summary, Walk};
+use crate::audit::verify::{AddressColumn, Columns, Content, Entry, Finding, Summary, Walk};
 use crate::model::RecordKind;
 use futures_util::TryStreamExt;
 use sqlx::sqlite::SqliteRow;
-use sqlx::{AssertSqlSafe, Row, SqlitePool};
+use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 /// What is verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,12 +42,14 @@ pub(super) const ENTRIES: &str = "SELECT sequence, time, class, chain, body, kin
     NULL, digest FROM erased WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence";
 
 /// Verifies what `span` says against the signed checkpoints of the store, and
-/// against one that was kept elsewhere.
+/// against those that were kept elsewhere. `see` is shown every link, also behind
+/// the first that is wrong; without it, the walk ends there.
 pub(super) async fn verify(
     pool: &SqlitePool,
     span: Span,
     keys: &[PublicKey],
-    elsewhere: Option<&str>,
+    elsewhere: &[String],
+    mut see: Option<&mut (dyn FnMut(&Entry) + Send)>,
 ) -> Result<Verification, sqlx::Error> {
     // One transaction, so that a writer cannot move the end meanwhile.
     let mut transaction = pool.begin().await?;
@@ -54,19 +57,60 @@ pub(super) async fn verify(
         sqlx::query_as("SELECT node, chain_id, sequence FROM head")
             .fetch_one(&mut *transaction)
             .await?;
-    let verification = |result| Verification {
-        node: node.clone(),
-        chain_id: chain_id.clone(),
-        result,
+    let plan = plan(&mut transaction, (&node, &chain_id), span, keys, elsewhere).await?;
+    let (first, last, mut walk) = match plan {
+        Ok(Plan { first, last, walk }) => (first, last, Ok(walk)),
+        Err(finding) => (1, i64::MAX, Err(finding)),
     };
+    if walk.is_ok() || see.is_some() {
+        let mut entries = sqlx::query(AssertSqlSafe(ENTRIES))
+            .bind(first)
+            .bind(last)
+            .fetch(&mut *transaction);
+        while let Some(row) = entries.try_next().await? {
+            let entry = entry(&row)?;
+            if let Ok(good) = &mut walk
+                && let Err(finding) = good.step(&entry)
+            {
+                walk = Err(finding);
+            }
+            match &mut see {
+                Some(see) => see(&entry),
+                None if walk.is_err() => break,
+                None => {}
+            }
+        }
+    }
+    let head = if last == i64::MAX { head } else { last };
+    Ok(Verification {
+        node,
+        chain_id,
+        result: walk.and_then(|walk| walk.finish(Some(head))),
+    })
+}
 
+/// What is walked, and what is expected on the way.
+struct Plan {
+    first: i64,
+    last: i64,
+    walk: Walk,
+}
+
+async fn plan(
+    connection: &mut SqliteConnection,
+    (node, chain_id): (&str, &str),
+    span: Span,
+    keys: &[PublicKey],
+    elsewhere: &[String],
+) -> Result<Result<Plan, Finding>, sqlx::Error> {
     let mut trusted = keys.to_vec();
     let mut takings = Vec::new();
-    let told: Vec<String> =
-        sqlx::query_scalar("SELECT body FROM records WHERE kind = ? ORDER BY sequence")
-            .bind(RecordKind::Evidence.name())
-            .fetch_all(&mut *transaction)
-            .await?;
+    let statement =
+        format!("SELECT body FROM records WHERE {RARE_KIND} AND kind = ? ORDER BY sequence");
+    let told: Vec<String> = sqlx::query_scalar(AssertSqlSafe(statement))
+        .bind(RecordKind::Evidence.name())
+        .fetch_all(&mut *connection)
+        .await?;
     for body in &told {
         // What is no JSON is found by the walk, which names its place.
         let body: serde_json::Value = serde_json::from_str(body).unwrap_or_default();
@@ -77,33 +121,33 @@ pub(super) async fn verify(
     }
 
     let rows = sqlx::query("SELECT size, note, frontier FROM checkpoints ORDER BY size")
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut *connection)
         .await?;
-    let mut walk = Walk::from_start(&node, &chain_id);
+    let mut walk = Walk::from_start(node, chain_id);
     let mut first = 1;
     let mut last = i64::MAX;
     let mut expected = Vec::new();
     for row in &rows {
         let size: i64 = row.try_get("size")?;
         let note: &str = row.try_get("note")?;
-        let wrong = |problem: String| Finding::Checkpoint {
-            size: size.unsigned_abs(),
-            problem,
+        let wrong = |problem: String| {
+            Ok(Err(Finding::Checkpoint {
+                size: size.unsigned_abs(),
+                problem,
+            }))
         };
         let checkpoint = match Checkpoint::open(note, &trusted) {
             Ok(checkpoint) => checkpoint,
-            Err(error) => return Ok(verification(Err(wrong(error.to_string())))),
+            Err(error) => return wrong(error.to_string()),
         };
         if checkpoint.size != size.unsigned_abs() || checkpoint.chain_id != chain_id {
-            let problem = "it was signed for another place or chain".to_owned();
-            return Ok(verification(Err(wrong(problem))));
+            return wrong("it was signed for another place or chain".to_owned());
         }
         if span.from.is_some_and(|from| size < from) {
             let frontier: &[u8] = row.try_get("frontier")?;
             let frontier = Frontier::from_bytes(checkpoint.size, frontier);
             let Some(frontier) = frontier.filter(|known| known.root() == checkpoint.root) else {
-                let problem = "the tree that is kept beside it is another".to_owned();
-                return Ok(verification(Err(wrong(problem))));
+                return wrong("the tree that is kept beside it is another".to_owned());
             };
             first = size + 1;
             walk = Walk::new(checkpoint.chain, Some(frontier), first);
@@ -119,41 +163,46 @@ pub(super) async fn verify(
     for checkpoint in expected {
         walk.expect(checkpoint);
     }
-    if let Some(note) = elsewhere {
-        match Checkpoint::open(note, &trusted) {
-            Ok(kept) if kept.chain_id != chain_id => {
-                return Ok(verification(Err(Finding::OtherChain {
-                    found: origin(&kept.node, &kept.chain_id),
-                    expected: origin(&node, &chain_id),
-                })));
-            }
-            Ok(kept) => walk.expect(kept),
-            Err(error) => {
-                return Ok(verification(Err(Finding::Checkpoint {
-                    size: 0,
-                    problem: error.to_string(),
-                })));
-            }
-        }
+    if let Err(finding) = expect_kept(&mut walk, (node, chain_id), elsewhere, &trusted) {
+        return Ok(Err(finding));
     }
     for taking in takings {
         walk.allow_erased(taking.class as u8, taking.before);
     }
+    Ok(Ok(Plan { first, last, walk }))
+}
 
-    let mut entries = sqlx::query(AssertSqlSafe(ENTRIES))
-        .bind(first)
-        .bind(last)
-        .fetch(&mut *transaction);
-    while let Some(row) = entries.try_next().await? {
-        let entry = entry(&row)?;
-        if let Err(finding) = walk.step(&entry) {
-            return Ok(verification(Err(finding)));
+/// Expects the checkpoints that were kept elsewhere. A sink may hold those of
+/// earlier chains, too, but one of this chain has to be among them.
+fn expect_kept(
+    walk: &mut Walk,
+    (node, chain_id): (&str, &str),
+    elsewhere: &[String],
+    trusted: &[PublicKey],
+) -> Result<(), Finding> {
+    let own = origin(node, chain_id);
+    let mut other = None;
+    let mut found = false;
+    for note in elsewhere {
+        let first = note.lines().next().unwrap_or_default();
+        if first != own {
+            other = Some(first.to_owned());
+            continue;
         }
+        let kept = Checkpoint::open(note, trusted).map_err(|error| Finding::Checkpoint {
+            size: 0,
+            problem: error.to_string(),
+        })?;
+        found = true;
+        walk.expect(kept);
     }
-    drop(entries);
-    let head = if last == i64::MAX { head } else { last };
-    let result = walk.finish(Some(head));
-    Ok(verification(result))
+    match other {
+        Some(found_only) if !found => Err(Finding::OtherChain {
+            found: found_only,
+            expected: own,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Reads a row of [`ENTRIES`].
@@ -170,7 +219,7 @@ pub(super) fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
                 project: row.try_get("project")?,
                 outcome: row.try_get("outcome")?,
                 reason: row.try_get("reason")?,
-                address_key: row.try_get("address_key")?,
+                address: AddressColumn::Key(row.try_get("address_key")?),
                 name_key: row.try_get("name_key")?,
             };
             (Content::Body(body), Some(columns))

@@ -126,6 +126,7 @@ mod tests {
               "actor": null,
               "digest": null,
               "diff": null,
+              "usage": null,
               "count": 41,
               "detail": null
             }

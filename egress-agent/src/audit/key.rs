@@ -120,6 +120,12 @@ impl KeyFiles {
         Checkpoint::unverified(&note).ok()
     }
 
+    /// The last note under this name, as it was signed.
+    pub(super) fn last_note(&self, origin: &str) -> Option<String> {
+        let note = std::fs::read_to_string(&self.checkpoint).ok()?;
+        (note.lines().next() == Some(origin)).then_some(note)
+    }
+
     /// The public keys of this node.
     pub fn public(&self) -> Result<Vec<PublicKey>, AuditError> {
         read_public(&self.public)

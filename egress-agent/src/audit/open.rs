@@ -4,6 +4,7 @@
 //! `access`): closing any descriptor of a file drops the locks that SQLite holds
 //! on it elsewhere in this process.
 
+use crate::audit::key::KeyFiles;
 use crate::audit::seal::Head;
 use crate::audit::{AuditError, Options, row};
 use rustix::fs::{Access, access};
@@ -36,6 +37,14 @@ const PAGE_BYTES: u64 = 4096;
 
 /// The smallest page that SQLite has, in bytes: no database is shorter.
 const SMALLEST_PAGE: u64 = 512;
+
+/// What a look at the file reads: few pages, and of every tree that is written.
+const PROBES: [&str; 4] = [
+    "SELECT * FROM head",
+    "SELECT * FROM records ORDER BY sequence DESC LIMIT 16",
+    "SELECT * FROM records ORDER BY sequence LIMIT 16",
+    "SELECT time FROM records INDEXED BY records_by_time ORDER BY time DESC LIMIT 16",
+];
 
 /// What lies at the path.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +91,19 @@ impl OwnFile {
         Ok(aside)
     }
 
+    /// Reads from both ends of the file with a connection of its own. The one that
+    /// writes has its pages in memory, and would notice damage last of all.
+    pub async fn probe(&self) -> Result<(), AuditError> {
+        let looked = async {
+            let mut connection = read_options(&self.path).connect().await?;
+            for statement in PROBES {
+                sqlx::query(statement).fetch_all(&mut connection).await?;
+            }
+            connection.close().await
+        };
+        looked.await.map_err(|source| database(&self.path, source))
+    }
+
     /// Whether the path still names the file that was opened. SQLite would go on
     /// writing into a removed file, where nobody could ever read it.
     pub fn is_in_place(&self) -> bool {
@@ -125,7 +147,7 @@ pub(super) async fn own(
     let lock = lock(&path)?;
     let mut aside = None;
     let (connect, identity) = match check(&path, options).await {
-        Err(error) if is_damage(&error) => {
+        Err(error) if is_damage(&error) || (is_foreign(&error) && was_ours(&path)) => {
             tracing::error!(%error, "the damaged audit file is set aside, and a new one begun");
             aside = Some(set_aside(&path)?);
             check(&path, options).await?
@@ -179,6 +201,21 @@ pub(super) fn is_damage(error: &AuditError) -> bool {
         cause = error.source();
     }
     false
+}
+
+const fn is_foreign(error: &AuditError) -> bool {
+    matches!(error, AuditError::NotAStore { .. })
+}
+
+/// Whether a store lay at the path: an agent signs no other file.
+fn was_ours(path: &Path) -> bool {
+    KeyFiles::beside(path).last_checkpoint().is_some()
+}
+
+/// Whether a file that this process has opened before is damaged: then one that
+/// is no database is not somebody else's.
+pub(super) fn is_damage_of_own(error: &sqlx::Error) -> bool {
+    is_corruption(error) || code(error).as_deref() == Some(NOT_A_DATABASE)
 }
 
 /// Whether SQLite said so in this very error.
@@ -402,7 +439,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     let metadata = path.symlink_metadata()?;
     Ok((metadata.dev(), metadata.ino()))
 }

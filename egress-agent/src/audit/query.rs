@@ -1,7 +1,6 @@
 //! What is asked of the store.
 
-use crate::audit::columns::{NAME, POLICY, PROJECT, SANDBOX, TASK};
-use crate::audit::row::SELECT;
+use crate::audit::columns::{NAME, POLICY, PROJECT, RARE_KIND, REFUSED, SANDBOX, TASK};
 use crate::audit::{DestinationFilter, ProcessFilter, RuleFilter};
 use crate::model::RecordKind;
 use egress_common::{Outcome, Reason};
@@ -62,9 +61,10 @@ pub struct Query {
 }
 
 impl Query {
-    /// The statement. Every value is bound, none is text in it.
-    pub(super) fn statement(&self) -> QueryBuilder<Sqlite> {
-        let mut statement = QueryBuilder::new(SELECT);
+    /// The statement that begins with `select`, which names columns and table. Every
+    /// value is bound, none is text in it.
+    pub(super) fn statement(&self, select: impl Into<String>) -> QueryBuilder<Sqlite> {
+        let mut statement = QueryBuilder::new(select);
         self.conditions(&mut statement);
         statement.push(match self.order {
             Order::NewestFirst => " ORDER BY time DESC, sequence DESC",
@@ -75,6 +75,17 @@ impl Query {
             statement.push(" LIMIT ").push_bind(i64::from(limit));
         }
         statement
+    }
+
+    /// Whether it asks for all records of a time.
+    pub(super) fn is_of_time_only(&self) -> bool {
+        let of_time = Self {
+            since: self.since,
+            until: self.until,
+            order: self.order,
+            ..Self::default()
+        };
+        *self == of_time
     }
 
     /// Adds every condition to a statement that has named its table.
@@ -120,9 +131,15 @@ impl Query {
             }
         }
         if let Some(verdict) = self.verdict {
+            if verdict != Outcome::Allowed {
+                statement.push(" AND ").push(REFUSED);
+            }
             statement.push(" AND outcome = ").push_bind(verdict.name());
         }
         if let Some(kind) = self.kind {
+            if !matches!(kind, RecordKind::Flow | RecordKind::Dns) {
+                statement.push(" AND ").push(RARE_KIND);
+            }
             statement.push(" AND kind = ").push_bind(kind.name());
         }
         if let Some(reason) = self.reason {

@@ -1,12 +1,14 @@
 //! Questions to the store.
 
 use crate::audit::{
-    AuditError, ProofError, PublicKey, Query, Span, StoredRecord, Verification, inspect, open,
-    prove, row,
+    AuditError, Entry, ProofError, PublicKey, Query, Span, StoredRecord, Verification, inspect,
+    open, prove, row,
 };
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqlitePoolOptions;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Questions that one reader answers at a time.
 const CONNECTIONS: u32 = 4;
@@ -18,35 +20,84 @@ pub struct Reader {
     pool: SqlitePool,
 }
 
+/// Knows whether a connection still reads the file that lies at the path: a
+/// damaged one is set aside while readers have it open, and another begun.
+#[derive(Debug)]
+struct InPlace {
+    path: PathBuf,
+    /// Which file it was at the last look, and since when.
+    seen: Mutex<(Option<(u64, u64)>, Instant)>,
+}
+
+impl InPlace {
+    fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            seen: Mutex::new((open::identity(path).ok(), Instant::now())),
+        }
+    }
+
+    /// Whether a connection of this age was made to the file that is there now.
+    fn is_current(&self, age: Duration) -> bool {
+        let found = open::identity(&self.path).ok();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if found != seen.0 {
+            *seen = (found, Instant::now());
+        }
+        seen.1.elapsed() >= age
+    }
+}
+
 impl Reader {
     /// Opens the file for reading only.
     pub async fn open(path: &Path) -> Result<Self, AuditError> {
         let options = open::readable(path).await?;
+        let place = Arc::new(InPlace::new(path));
         Ok(Self {
             path: path.to_owned(),
             // Lazily: the file was just looked into.
             pool: SqlitePoolOptions::new()
                 .max_connections(CONNECTIONS)
+                .before_acquire(move |_, connection| {
+                    let current = place.is_current(connection.age);
+                    Box::pin(std::future::ready(Ok(current)))
+                })
                 .connect_lazy_with(options),
         })
     }
 
     /// The records that the query asks for, in its order.
     pub async fn query(&self, query: &Query) -> Result<Vec<StoredRecord>, AuditError> {
-        let rows = query.statement().build().fetch_all(&self.pool).await;
+        let rows = query
+            .statement(row::SELECT)
+            .build()
+            .fetch_all(&self.pool)
+            .await;
         rows.and_then(|rows| rows.iter().map(row::read).collect())
             .map_err(|source| open::database(&self.path, source))
     }
 
-    /// Verifies the chain against the node's signatures, and against a checkpoint
-    /// that was kept elsewhere.
+    /// Verifies the chain against the node's signatures, and against checkpoints
+    /// that were kept elsewhere.
     pub async fn verify(
         &self,
         span: Span,
         keys: &[PublicKey],
-        elsewhere: Option<&str>,
+        elsewhere: &[String],
     ) -> Result<Verification, AuditError> {
-        inspect::verify(&self.pool, span, keys, elsewhere)
+        inspect::verify(&self.pool, span, keys, elsewhere, None)
+            .await
+            .map_err(|source| open::database(&self.path, source))
+    }
+
+    /// Verifies the whole chain, and shows every link of it in order, also those
+    /// behind the first that is wrong: one walk for whoever reads everything.
+    pub async fn verify_and_see(
+        &self,
+        keys: &[PublicKey],
+        see: &mut (dyn FnMut(&Entry) + Send),
+    ) -> Result<Verification, AuditError> {
+        inspect::verify(&self.pool, Span::default(), keys, &[], Some(see))
             .await
             .map_err(|source| open::database(&self.path, source))
     }
@@ -61,9 +112,10 @@ impl Reader {
         prove::consistency(&self.pool, earlier).await
     }
 
-    /// The place of the record that was stored last; 0 if there is none.
+    /// The place of the record that was stored last, also if retention took it
+    /// since; 0 if there is none.
     pub async fn last_sequence(&self) -> Result<i64, AuditError> {
-        sqlx::query_scalar("SELECT coalesce(max(sequence), 0) FROM records")
+        sqlx::query_scalar("SELECT coalesce(max(sequence), 0) FROM head")
             .fetch_one(&self.pool)
             .await
             .map_err(|source| open::database(&self.path, source))

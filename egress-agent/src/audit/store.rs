@@ -34,6 +34,8 @@ pub struct Options {
     pub checkpoints: CheckpointRule,
     /// How long records are kept.
     pub retention: Retention,
+    /// How often the file is looked at for damage, at most once a second.
+    pub probe: Duration,
     /// The URL of a PostgreSQL database that records are shipped to.
     pub postgres: Option<String>,
 }
@@ -50,6 +52,7 @@ impl Default for Options {
             max_bytes: None,
             checkpoints: CheckpointRule::default(),
             retention: Retention::default(),
+            probe: Duration::from_secs(60),
             postgres: None,
         }
     }
@@ -78,6 +81,7 @@ fn host_name() -> String {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    node: String,
     notes: watch::Receiver<Option<String>>,
     recorder: Recorder,
     writer: JoinHandle<()>,
@@ -103,6 +107,7 @@ impl Store {
         }
         let writer = Writer::new(file, aside, receiver, Arc::clone(&shared), options).await?;
         let notes = writer.notes();
+        let node = writer.node().to_owned();
         let shipper = match postgres {
             Some(url) => {
                 let local = Reader::open(&path).await?.pool().clone();
@@ -114,6 +119,7 @@ impl Store {
         };
         Ok(Self {
             path,
+            node,
             notes,
             recorder: Recorder::new(sender, shared),
             writer: tokio::spawn(writer.run()),
@@ -124,6 +130,11 @@ impl Store {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The node's name, as its chain has it.
+    pub fn node(&self) -> &str {
+        &self.node
     }
 
     /// A handle to record with.

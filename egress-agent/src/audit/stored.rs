@@ -1,5 +1,6 @@
 //! Records as they leave the store.
 
+use crate::model::ResourceUse;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -81,6 +82,8 @@ pub struct StoredRecord {
     pub digest: Option<String>,
     /// What changed, as a unified diff.
     pub diff: Option<String>,
+    /// What a sandbox that ended had used.
+    pub usage: Option<ResourceUse>,
     /// How many alike the record stands for, at least 1.
     pub count: u64,
     /// Anything else worth telling a person.
@@ -143,6 +146,7 @@ pub(super) mod tests {
             actor: None,
             digest: None,
             diff: None,
+            usage: None,
             count: 41,
             detail: None,
         }

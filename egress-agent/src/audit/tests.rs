@@ -2,6 +2,8 @@
 
 mod asking;
 mod content;
+mod contract;
+mod damage;
 mod evidence;
 mod failure;
 mod opening;

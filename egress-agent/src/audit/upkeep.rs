@@ -65,6 +65,8 @@ impl Upkeep {
         signed: u64,
     ) -> Result<Self, AuditError> {
         let pair = files.current()?;
+        // What an earlier agent signed may have reached nobody.
+        let last = files.last_note(&origin(&head.node, &head.chain_id));
         let upkeep = Self {
             files,
             pair,
@@ -73,7 +75,7 @@ impl Upkeep {
             signed,
             signed_at: Instant::now(),
             retained_at: None,
-            notes: watch::channel(None).0,
+            notes: watch::channel(last).0,
         };
         if let Some(key) = upkeep.public(head) {
             upkeep.files.publish(&key)?;

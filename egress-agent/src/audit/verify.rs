@@ -3,9 +3,9 @@
 use crate::audit::chain::{self, Hash, Header};
 use crate::audit::checkpoint::Checkpoint;
 use crate::audit::seal::{address_key, name_key};
+use crate::audit::text::Text;
 use crate::audit::tree::Frontier;
 use serde::Deserialize;
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -47,9 +47,24 @@ pub struct Columns {
     /// `reason`.
     pub reason: Option<String>,
     /// From `address` or `address_hash`.
-    pub address_key: Option<Vec<u8>>,
+    pub address: AddressColumn,
     /// From `name` or `name_hash`.
     pub name_key: Option<String>,
+}
+
+/// The address as a back end repeats it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AddressColumn {
+    /// The key that SQLite looks for; the hash where the address is hidden.
+    Key(Option<Vec<u8>>),
+    /// The address itself; nothing where it is hidden.
+    Address(Option<IpAddr>),
+}
+
+impl Default for AddressColumn {
+    fn default() -> Self {
+        Self::Key(None)
+    }
 }
 
 /// The parts of a body that are checked against what stands beside it.
@@ -58,25 +73,25 @@ struct Told<'a> {
     sequence: i64,
     time: jiff::Timestamp,
     #[serde(borrow)]
-    kind: Cow<'a, str>,
+    kind: Text<'a>,
     #[serde(borrow, default)]
-    sandbox: Option<Cow<'a, str>>,
+    sandbox: Option<Text<'a>>,
     #[serde(borrow, default)]
-    task: Option<Cow<'a, str>>,
+    task: Option<Text<'a>>,
     #[serde(borrow, default)]
-    project: Option<Cow<'a, str>>,
+    project: Option<Text<'a>>,
     #[serde(borrow, default)]
-    verdict: Option<Cow<'a, str>>,
+    verdict: Option<Text<'a>>,
     #[serde(borrow, default)]
-    reason: Option<Cow<'a, str>>,
+    reason: Option<Text<'a>>,
     #[serde(default)]
     address: Option<IpAddr>,
     #[serde(borrow, default)]
-    address_hash: Option<Cow<'a, str>>,
+    address_hash: Option<Text<'a>>,
     #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+    name: Option<Text<'a>>,
     #[serde(borrow, default)]
-    name_hash: Option<Cow<'a, str>>,
+    name_hash: Option<Text<'a>>,
 }
 
 /// What is wrong with a chain, at its first wrong place.
@@ -331,12 +346,20 @@ fn compare(entry: &Entry, body: &str) -> Result<(), Finding> {
     let Some(columns) = &entry.columns else {
         return Ok(());
     };
-    let address = match &told.address_hash {
-        Some(hash) => Some(hash.as_bytes().to_vec()),
-        None => told.address.map(address_key),
+    let same_address = match &columns.address {
+        AddressColumn::Address(address) => {
+            // PostgreSQL has one form of an IPv4 address that IPv6 maps.
+            *address == told.address.map(|told| told.to_canonical())
+        }
+        AddressColumn::Key(key) => {
+            *key == match &told.address_hash {
+                Some(hash) => Some(hash.as_bytes().to_vec()),
+                None => told.address.map(address_key),
+            }
+        }
     };
     let name = match &told.name_hash {
-        Some(hash) => Some(hash.to_string()),
+        Some(hash) => Some((**hash).to_owned()),
         None => told.name.as_deref().map(name_key),
     };
     let texts = [
@@ -352,10 +375,10 @@ fn compare(entry: &Entry, body: &str) -> Result<(), Finding> {
             return Err(Finding::Column { sequence, column });
         }
     }
-    if columns.address_key != address {
+    if !same_address {
         return Err(Finding::Column {
             sequence,
-            column: "address_key",
+            column: "address",
         });
     }
     if columns.name_key != name {

@@ -47,6 +47,7 @@ pub(super) struct Writer {
     /// Whether the record of a new key is written, or in `own`.
     rotating: bool,
     looked: Instant,
+    probed: Instant,
 }
 
 /// Why an attempt failed.
@@ -109,7 +110,13 @@ impl Writer {
             takings: Vec::new(),
             rotating: false,
             looked: Instant::now(),
+            probed: Instant::now(),
         })
+    }
+
+    /// The node's name, as the chain has it.
+    pub fn node(&self) -> &str {
+        &self.head.node
     }
 
     /// The last checkpoint, as it comes.
@@ -180,7 +187,9 @@ impl Writer {
         let mut batch = Arc::new(batch);
         let mut pause = FIRST_PAUSE;
         while let Err(error) = self.write(&batch).await {
-            self.connection = None;
+            // Closed below: SQLite would fold its log into a damaged file that is
+            // not set aside yet.
+            let broken = self.connection.take();
             let text = error.to_string();
             if pause == FIRST_PAUSE {
                 tracing::error!(%error, "audit records cannot be written; trying again");
@@ -189,8 +198,10 @@ impl Writer {
                 .progress
                 .send_modify(|progress| progress.error = Some(text));
             if is_damage(&error) {
-                self.begin_anew(Arc::make_mut(&mut batch)).await;
+                let succession = self.begin_anew().await;
+                Arc::make_mut(&mut batch).splice(0..0, succession);
             }
+            drop(broken);
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
@@ -201,19 +212,22 @@ impl Writer {
     }
 
     /// The file is damaged: it is set aside, and the chain of a new one begins with
-    /// a record that says so.
-    async fn begin_anew(&mut self, batch: &mut Vec<Record>) {
+    /// the record that this returns.
+    async fn begin_anew(&mut self) -> Option<Record> {
         let under_way = self.shared.tally.total().saturating_sub(self.head.settled);
         match self.replace_file().await {
             Ok((aside, head)) => {
                 let path = &self.file.path;
-                batch.insert(0, succession(&aside, &KeyFiles::beside(path)));
                 self.shared.tally.begin(path, &head.chain_id, under_way);
                 self.upkeep.begin_anew(&head);
                 self.takings.clear();
                 self.head = head;
+                Some(succession(&aside, &KeyFiles::beside(path)))
             }
-            Err(error) => tracing::error!(%error, "the damaged audit file cannot be replaced"),
+            Err(error) => {
+                tracing::error!(%error, "the damaged audit file cannot be replaced");
+                None
+            }
         }
     }
 
@@ -264,6 +278,10 @@ impl Writer {
         if tick {
             self.looked = Instant::now();
         }
+        if tick && self.probed.elapsed() >= self.options.probe {
+            self.probed = Instant::now();
+            self.probe().await?;
+        }
         let head = self.head.clone();
         self.connection().await?;
         let Some(connection) = &mut self.connection else {
@@ -302,6 +320,22 @@ impl Writer {
         Ok(())
     }
 
+    /// Looks at the file; a damaged one is set aside.
+    async fn probe(&mut self) -> Result<(), WriteError> {
+        let Err(error) = self.file.probe().await.map_err(WriteError::from) else {
+            return Ok(());
+        };
+        if !is_damage(&error) || !self.file.is_in_place() {
+            return Err(error);
+        }
+        tracing::error!(%error, "the damaged audit file is set aside, and a new one begun");
+        let broken = self.connection.take();
+        let succession = self.begin_anew().await;
+        self.own.splice(0..0, succession);
+        drop(broken);
+        Ok(())
+    }
+
     fn report(&self, settled: usize, lost: Option<Lost>, written: usize) {
         self.shared.progress.send_modify(|progress| {
             progress.settled += settled as u64;
@@ -323,8 +357,10 @@ fn decisions(records: &[Record]) -> u64 {
 
 fn is_damage(error: &WriteError) -> bool {
     match error {
+        WriteError::Open(AuditError::Database { source, .. }) | WriteError::Database(source) => {
+            open::is_damage_of_own(source)
+        }
         WriteError::Open(error) => open::is_damage(error),
-        WriteError::Database(error) => open::is_corruption(error),
         WriteError::Replaced | WriteError::Seal(_) | WriteError::Task(_) => false,
     }
 }

@@ -21,6 +21,7 @@ mod oci_hook;
 mod operate;
 mod output;
 mod policy;
+mod report;
 mod run;
 mod sandbox;
 mod seccomp;
@@ -97,6 +98,9 @@ enum Command {
     /// Ask the audit store.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Write a report of a period: what was decided, changed and lost, and whether
+    /// the evidence is whole.
+    Report(report::ReportArguments),
     /// Stop everything that sandboxes send and receive, whatever policy says,
     /// until `restore`; also over a restart of the agent or the machine.
     EmergencyBlock(emergency::BlockArguments),
@@ -139,6 +143,7 @@ pub fn main() -> ExitCode {
         Command::Doctor(arguments) => doctor::run(&socket, &arguments),
         Command::Reload(arguments) => operate::reload(&socket, &arguments),
         Command::Audit(command) => audit::run(command),
+        Command::Report(arguments) => report::run(arguments),
         Command::EmergencyBlock(arguments) => emergency::block(&socket, &arguments),
         Command::Restore(arguments) => emergency::restore(&socket, &arguments),
         Command::OciHook => oci_hook::run(&socket),

@@ -2,6 +2,7 @@
 //! effect in the kernel.
 
 use super::agent::Agent;
+use super::records::Pusher;
 use crate::api::Control;
 use crate::api::wire::{
     Adopt, Adopted, Created, Done, Ended, Failure, Incident, Network, NewInterface, NewNetwork,
@@ -69,7 +70,7 @@ impl Control for Agent {
     }
 
     async fn reload(&self, caller: u32) -> Result<Reloaded, Failure> {
-        tokio::task::block_in_place(|| self.reload_policies(Some(caller)))
+        tokio::task::block_in_place(|| self.reload_policies(Pusher::User(caller)))
     }
 
     async fn emergency_block(

@@ -3,6 +3,8 @@
 use super::agent::{Agent, KILL_DEADLINE};
 use super::book::{BookError, Newcomer};
 use super::error::AgentError;
+use super::records::Pusher;
+use super::usage::Used;
 use crate::api::wire::{
     Created, Ended, Failure, FailureKind, Incident, NewSandbox, PolicyInForce, Reloaded, Sandbox,
     Status,
@@ -166,7 +168,7 @@ impl Agent {
                 cgroup.remove(KILL_DEADLINE).map_err(failed)?;
                 used
             }
-            Err(CgroupError::Missing { .. }) => "its cgroup was gone".to_owned(),
+            Err(CgroupError::Missing { .. }) => Used::unknown("its cgroup was gone".to_owned()),
             Err(error) => return Err(failed(error)),
         };
         self.note_last_reading(&member);
@@ -181,19 +183,21 @@ impl Agent {
         }
         self.runtime().forget(&member.name).map_err(failed)?;
         let over = self.forget_limits(member.id);
-        self.tell_of_sandbox(ids::SANDBOX_ENDED, &member, format!("ended: {used}"));
-        Ok(Ended { over, used })
+        let Used { words, numbers } = used;
+        self.tell_of_end(&member, format!("ended: {words}"), numbers);
+        Ok(Ended { over, used: words })
     }
 
     /// Loads the policies again, for a user or because files changed. Nothing is
     /// changed unless all of them are good.
-    pub fn reload_policies(&self, caller: Option<u32>) -> Result<Reloaded, Failure> {
+    pub fn reload_policies(&self, by: Pusher) -> Result<Reloaded, Failure> {
         let now = Timestamp::now();
         let mut source = self.source();
         let refused = |text: &str| {
             self.tell_of_policies(
                 Outcome::Denied,
-                caller,
+                by,
+                None,
                 format!("refused; the policies in force stay:\n{text}"),
             );
             Failure::new(
@@ -223,6 +227,7 @@ impl Agent {
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         source.note_accepted();
+        let change = source.change(&loaded);
         source.note_in_force(&loaded, now);
         drop(source);
         self.renew_limits();
@@ -244,7 +249,8 @@ impl Agent {
             .collect();
         self.tell_of_policies(
             Outcome::Allowed,
-            caller,
+            by,
+            Some(change),
             format!(
                 "in force: {}; from {}; {connections_ended} connections ended",
                 names.join(", "),

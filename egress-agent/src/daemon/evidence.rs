@@ -1,6 +1,8 @@
 //! `[audit]` in the agent's configuration.
 
+use super::sinks::SinkWire;
 use crate::audit::{AuditError, CheckpointRule, Class, Hider, Options, Retention};
+use crate::export::checkpoints::Sink;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -17,6 +19,7 @@ pub(super) struct EvidenceWire {
     checkpoint_records: Option<u64>,
     checkpoint_seconds: Option<u64>,
     postgres: Option<PostgresWire>,
+    checkpoint_sinks: Vec<SinkWire>,
 }
 
 #[derive(Deserialize, Debug)]
@@ -39,6 +42,8 @@ pub struct EvidenceConfig {
     pub checkpoints: CheckpointRule,
     /// The PostgreSQL server that records are shipped to.
     pub postgres: Option<String>,
+    /// Where checkpoints are sent.
+    pub sinks: Vec<Sink>,
 }
 
 impl EvidenceWire {
@@ -79,6 +84,12 @@ impl EvidenceWire {
                 .map_or(default.interval, Duration::from_secs),
         };
         config.hide_with_key = self.hide_with_key;
+        config.sinks = self
+            .checkpoint_sinks
+            .into_iter()
+            .map(SinkWire::read)
+            .collect::<Result<_, _>>()
+            .map_err(|problem| format!("checkpoint_sinks: {problem}"))?;
         config.postgres = self.postgres.map(PostgresWire::url).transpose()?;
         Ok(config)
     }
@@ -168,6 +179,23 @@ mod tests {
             ("checkpoint_seconds = 0", "checkpoint_seconds"),
             ("[postgres]\n", "url_file"),
             ("nodes = 1", "nodes"),
+            ("[[checkpoint_sinks]]\nkind = \"smoke\"", "smoke"),
+            (
+                "[[checkpoint_sinks]]\nkind = \"file\"\npath = \"here\"",
+                "here",
+            ),
+            (
+                "[[checkpoint_sinks]]\nkind = \"http\"\nurl = \"http://example.com/\"",
+                "unencrypted",
+            ),
+            (
+                "[[checkpoint_sinks]]\nkind = \"syslog\"\nhost = \"a\"\ntransport = \"udp\"\nfacility = 24",
+                "facility",
+            ),
+            (
+                "[[checkpoint_sinks]]\nkind = \"file\"\npath = \"/a\"\nport = 1",
+                "port",
+            ),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.contains(named), "{text}: {error}");

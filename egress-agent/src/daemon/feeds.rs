@@ -17,6 +17,8 @@ pub(super) struct MetricsWire {
     listen: String,
     #[serde(default)]
     sandbox_labels: usize,
+    #[serde(default)]
+    events: bool,
 }
 
 /// Where metrics are offered, and in what detail.
@@ -26,6 +28,8 @@ pub struct MetricsConfig {
     pub listen: MetricsAddress,
     /// How many sandboxes have series of their own; `None` for no such series.
     pub sandbox_labels: Option<usize>,
+    /// Whether records are offered there, too, as they are stored.
+    pub events: bool,
 }
 
 impl MetricsWire {
@@ -44,6 +48,7 @@ impl MetricsWire {
         Ok(MetricsConfig {
             listen,
             sandbox_labels: Some(self.sandbox_labels).filter(|count| *count > 0),
+            events: self.events,
         })
     }
 }

@@ -221,7 +221,8 @@ impl Agent {
         } else {
             "running"
         };
-        let used = self.used(member, &cgroup).unwrap_or_default();
+        let used = self.used(member, &cgroup).map(|used| used.words);
+        let used = used.unwrap_or_default();
         (state, processes, used)
     }
 

@@ -8,11 +8,12 @@
 use super::agent::{Agent, KILL_DEADLINE};
 use super::book::Member;
 use super::loops::TICK;
+use super::usage::Used;
 use crate::api::wire::Failure;
 use crate::enforcer::boot_now;
 use crate::model::{Record, RecordKind};
 use crate::policy::{Bytes, Limits, Policy};
-use crate::sandbox::{CgroupError, SandboxCgroup, Unenforced, Usage};
+use crate::sandbox::{CgroupError, SandboxCgroup, Unenforced};
 use crate::telemetry::ids;
 use egress_common::{Outcome, SandboxId};
 use jiff::Timestamp;
@@ -403,29 +404,25 @@ impl Agent {
         self.recorder().record(record);
     }
 
-    /// The last look at a sandbox: what it used, and what ended it.
-    pub(super) fn last_look(&self, member: &Member, cgroup: &SandboxCgroup) -> String {
+    /// The last look at a sandbox: what it used, in words and in numbers.
+    pub(super) fn last_look(&self, member: &Member, cgroup: &SandboxCgroup) -> Used {
         self.look_at_limits(member);
         self.used(member, cgroup)
-            .unwrap_or_else(|error| format!("what it used is not known: {error}"))
+            .unwrap_or_else(|error| Used::unknown(format!("what it used is not known: {error}")))
     }
 
-    /// What a sandbox has used until now, in words.
+    /// What a sandbox has used until now.
     pub(super) fn used(
         &self,
         member: &Member,
         cgroup: &SandboxCgroup,
-    ) -> Result<String, CgroupError> {
-        let mut words = usage_in_words(&cgroup.usage()?);
-        if self.config().count_bytes
-            && let Ok(traffic) = self.enforcer().traffic(member.cgroup)
-        {
-            words += &format!(
-                ", {} bytes sent, {} bytes received",
-                traffic.sent, traffic.received
-            );
-        }
-        Ok(words)
+    ) -> Result<Used, CgroupError> {
+        let usage = cgroup.usage()?;
+        let traffic = self.config().count_bytes.then(|| {
+            // Nobody counts where the kernel does not tell.
+            self.enforcer().traffic(member.cgroup).ok()
+        });
+        Ok(Used::of(&usage, traffic.flatten()))
     }
 
     /// Forgets what was told of a sandbox that has ended; gives what ended it.
@@ -439,48 +436,4 @@ fn in_words(unenforced: &[Unenforced]) -> Vec<String> {
         .iter()
         .map(|one| format!("`{}` is not enforced here: {}", one.key, one.why))
         .collect()
-}
-
-/// `cpu 1.234s, memory at most 12Mi, at most 3 processes`; what is not known is
-/// left out.
-fn usage_in_words(usage: &Usage) -> String {
-    let mut words = Vec::new();
-    let mut say = |text: Option<String>| words.extend(text);
-    let seconds = |time: Duration| format!("{:.3}s", time.as_secs_f64());
-    say(usage.cpu.map(|time| format!("cpu {}", seconds(time))));
-    let throttled = usage.throttled.filter(|time| !time.is_zero());
-    say(throttled.map(|time| format!("held back for {}", seconds(time))));
-    say(usage
-        .memory_peak
-        .map(|peak| format!("memory at most {}", Bytes(peak))));
-    say(usage
-        .processes_peak
-        .map(|peak| format!("at most {peak} processes")));
-    let refused = Some(usage.forks_refused).filter(|refused| *refused > 0);
-    say(refused.map(|refused| format!("{refused} processes refused")));
-    say(usage.read.map(|bytes| format!("{bytes} bytes read")));
-    say(usage.written.map(|bytes| format!("{bytes} bytes written")));
-    words.join(", ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_known_is_not_told() {
-        assert_eq!(usage_in_words(&Usage::default()), "");
-        let usage = Usage {
-            cpu: Some(Duration::from_millis(1234)),
-            throttled: Some(Duration::ZERO),
-            memory_peak: Some(12 << 20),
-            processes_peak: Some(3),
-            forks_refused: 2,
-            ..Usage::default()
-        };
-        assert_eq!(
-            usage_in_words(&usage),
-            "cpu 1.234s, memory at most 12Mi, at most 3 processes, 2 processes refused"
-        );
-    }
 }

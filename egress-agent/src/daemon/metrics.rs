@@ -43,6 +43,9 @@ impl Agent {
         ];
         self.read_book(&mut readings);
         self.read_kernel(&mut readings);
+        if self.config().count_bytes {
+            self.read_traffic(&mut readings);
+        }
         self.read_resolver(&mut readings);
         self.read_store(&mut readings);
         self.read_deliveries(&mut readings);
@@ -145,6 +148,27 @@ impl Agent {
                 of(|one| one.run_time.as_secs_f64()),
             ),
         ]);
+    }
+
+    /// What sandboxes sent and received: those that run as the kernel counts it,
+    /// those that ended as their closing records told it.
+    fn read_traffic(&self, readings: &mut Vec<Reading>) {
+        let running: Vec<_> = self.book().members().map(|member| member.cgroup).collect();
+        let recording = self.recorder();
+        let (mut sent, mut received) = recording.metrics().bytes_of_ended();
+        for cgroup in running {
+            let traffic = self.enforcer().traffic(cgroup).unwrap_or_default();
+            sent = sent.saturating_add(traffic.sent);
+            received = received.saturating_add(traffic.received);
+        }
+        let of = |direction: &str, bytes: u64| {
+            (vec![("direction", direction.to_owned())], number(bytes))
+        };
+        readings.push(Reading::counters(
+            "bytes",
+            "Bytes of IP packets that sandboxes sent and received",
+            vec![of("sent", sent), of("received", received)],
+        ));
     }
 
     fn read_resolver(&self, readings: &mut Vec<Reading>) {

@@ -2,11 +2,33 @@
 
 use super::agent::Agent;
 use super::book::Member;
-use super::source::Loaded;
-use crate::model::{Record, RecordKind};
+use super::source::{Change, Loaded};
+use crate::model::{Record, RecordKind, ResourceUse};
 use crate::telemetry::ids;
 use egress_common::Outcome;
 use jiff::Timestamp;
+
+/// Who had policies loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pusher {
+    /// Somebody asked, over the control socket or with a signal.
+    User(u32),
+    /// Files changed.
+    FileWatch,
+    /// The agent started.
+    Start,
+}
+
+impl Pusher {
+    /// For the record.
+    fn in_words(self) -> String {
+        match self {
+            Self::User(user) => format!("uid {user}"),
+            Self::FileWatch => "file watch".to_owned(),
+            Self::Start => "start of the agent".to_owned(),
+        }
+    }
+}
 
 impl Agent {
     /// Records something about the agent itself.
@@ -27,12 +49,27 @@ impl Agent {
         self.recorder().record(record);
     }
 
-    /// The record of a sandbox's beginning or end.
+    /// The record of a sandbox's beginning, or of what happened to it.
     pub(super) fn tell_of_sandbox(
         &self,
         message_id: &'static str,
         member: &Member,
         detail: String,
+    ) {
+        self.record_of_sandbox(message_id, member, detail, None);
+    }
+
+    /// The record of a sandbox's end, with what it had used.
+    pub(super) fn tell_of_end(&self, member: &Member, detail: String, usage: Option<ResourceUse>) {
+        self.record_of_sandbox(ids::SANDBOX_ENDED, member, detail, usage);
+    }
+
+    fn record_of_sandbox(
+        &self,
+        message_id: &'static str,
+        member: &Member,
+        detail: String,
+        usage: Option<ResourceUse>,
     ) {
         tracing::info!(
             message_id,
@@ -47,12 +84,19 @@ impl Agent {
         record.policy = Some(member.policy.clone());
         record.relaxations.clone_from(&member.relaxed);
         record.attribution.clone_from(&member.attribution);
+        record.usage = usage.map(Box::new);
         record.detail = Some(detail);
         self.recorder().record(record);
     }
 
-    /// The record of a load of policies, by a user or because files changed.
-    pub(super) fn tell_of_policies(&self, outcome: Outcome, user: Option<u32>, detail: String) {
+    /// The record of a load of policies, and of what it changed.
+    pub(super) fn tell_of_policies(
+        &self,
+        outcome: Outcome,
+        by: Pusher,
+        change: Option<Change>,
+        detail: String,
+    ) {
         let now = Timestamp::now();
         self.recorder()
             .metrics()
@@ -63,7 +107,20 @@ impl Agent {
             tracing::error!(message_id = ids::POLICIES_REFUSED, "policies {detail}");
         }
         let mut record = Record::new(now, RecordKind::Policy);
-        record.user = user;
+        record.user = match by {
+            Pusher::User(user) => Some(user),
+            Pusher::FileWatch | Pusher::Start => None,
+        };
+        record.actor = Some(by.in_words());
+        if let Some(change) = change {
+            // Who signed is who is responsible; who pushed may be a robot.
+            record.actor = change
+                .signer
+                .map(|signer| format!("key {signer}"))
+                .or(record.actor);
+            record.digest = Some(change.digest);
+            record.diff = change.diff;
+        }
         record.outcome = Some(outcome);
         record.detail = Some(detail);
         self.recorder().record(record);
@@ -72,14 +129,15 @@ impl Agent {
     /// The record of the policies with which the agent starts.
     pub(super) fn note_policies_at_start(&self, loaded: &Loaded, now: Timestamp) {
         let mut source = self.source();
+        let change = source.change(loaded);
         source.note_in_force(loaded, now);
         let refused: Vec<String> = source.warnings().cloned().collect();
         drop(source);
         let detail = format!("in force at the start: from {}", loaded.from);
-        self.tell_of_policies(Outcome::Allowed, None, detail);
+        self.tell_of_policies(Outcome::Allowed, Pusher::Start, Some(change), detail);
         // Last, so that the metrics of the last load tell of the bad push.
         for warning in refused {
-            self.tell_of_policies(Outcome::Denied, None, warning);
+            self.tell_of_policies(Outcome::Denied, Pusher::Start, None, warning);
         }
     }
 }

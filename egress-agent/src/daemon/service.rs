@@ -3,6 +3,7 @@
 use super::agent::Agent;
 use super::config::Config;
 use super::error::AgentError;
+use super::records::Pusher;
 use super::source;
 use super::supervisor;
 use crate::api::{self, Listening, MetricsListening, ServeError};
@@ -47,12 +48,21 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
         async move { agent.stopped().await }
     };
     let api = tokio::spawn(api::serve(listening, Arc::clone(&agent), stop()));
-    let metrics = metrics
-        .map(|listening| tokio::spawn(api::serve_metrics(listening, Arc::clone(&agent), stop())));
+    let events = match &agent.config().metrics {
+        Some(config) if config.events => {
+            Some(agent.store().reader().await.map_err(AgentError::from)?)
+        }
+        Some(_) | None => None,
+    };
+    let metrics = metrics.map(|listening| {
+        let served = api::serve_metrics(listening, Arc::clone(&agent), events, stop());
+        tokio::spawn(served)
+    });
     // Listening before anything is reported.
     let watched = agent.recorder().listen();
     let watch = tokio::spawn(Arc::clone(&agent).watch(watched));
     let feed = tokio::spawn(Arc::clone(&agent).feed_syslog());
+    let sinks = tokio::spawn(Arc::clone(&agent).feed_sinks());
     let run = tokio::spawn(Arc::clone(&agent).run());
     if agent.config().watch {
         tokio::spawn(source::watch(Arc::clone(&agent)));
@@ -69,7 +79,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
         tokio::select! {
             _ = hangup.recv() => {
                 // How it ended is logged and recorded there.
-                let _ = tokio::task::block_in_place(|| agent.reload_policies(Some(0)));
+                let _ = tokio::task::block_in_place(|| agent.reload_policies(Pusher::User(0)));
             }
             _ = terminate.recv() => break true,
             _ = interrupt.recv() => break true,
@@ -94,9 +104,15 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
             tracing::error!(%error, "the syslog feed ended early");
         }
     });
-    let tasks = tasks
-        .into_iter()
-        .chain([("alerts", watch), ("syslog", feed)]);
+    let sinks: std::pin::Pin<Box<dyn Future<Output = ()> + Send>> = Box::pin(async move {
+        if let Err(error) = sinks.await {
+            tracing::error!(%error, "sending checkpoints ended early");
+        }
+    });
+    let tasks =
+        tasks
+            .into_iter()
+            .chain([("alerts", watch), ("syslog", feed), ("checkpoints", sinks)]);
     let metrics = metrics.map(|task| ("metrics", flatten(task)));
     for (what, task) in tasks.chain(metrics) {
         if tokio::time::timeout(PATIENCE, task).await.is_err() {

@@ -5,7 +5,7 @@ use crate::audit::StoredRecord;
 use std::fmt::Write;
 
 /// The columns, in order.
-const COLUMNS: [&str; 35] = [
+const COLUMNS: [&str; 48] = [
     "id",
     "node",
     "sequence",
@@ -31,6 +31,9 @@ const COLUMNS: [&str; 35] = [
     "name",
     "name_hash",
     "query_type",
+    "upstream",
+    "cache",
+    "latency_us",
     "rule_file",
     "rule_line",
     "rule_text",
@@ -39,6 +42,16 @@ const COLUMNS: [&str; 35] = [
     "actor",
     "digest",
     "diff",
+    "cpu_us",
+    "memory_kills",
+    "memory_peak_bytes",
+    "processes_peak",
+    "processes_refused",
+    "read_bytes",
+    "received_bytes",
+    "sent_bytes",
+    "throttled_us",
+    "written_bytes",
     "count",
     "detail",
 ];
@@ -88,6 +101,9 @@ pub fn write(record: &StoredRecord, to: &mut String) {
     field(record.name.as_deref(), to);
     field(record.name_hash.as_deref(), to);
     field(record.query_type.as_deref(), to);
+    field(record.upstream.as_deref(), to);
+    field(record.cache.as_deref(), to);
+    number(record.latency_us, to);
     field(rule.map(|rule| rule.file.as_str()), to);
     number(rule.map(|rule| u64::from(rule.line)), to);
     field(rule.and_then(|rule| rule.text.as_deref()), to);
@@ -96,6 +112,17 @@ pub fn write(record: &StoredRecord, to: &mut String) {
     field(record.actor.as_deref(), to);
     field(record.digest.as_deref(), to);
     field(record.diff.as_deref(), to);
+    let usage = record.usage.as_ref();
+    number(usage.and_then(|usage| usage.cpu_us), to);
+    number(usage.map(|usage| usage.memory_kills), to);
+    number(usage.and_then(|usage| usage.memory_peak_bytes), to);
+    number(usage.and_then(|usage| usage.processes_peak), to);
+    number(usage.map(|usage| usage.processes_refused), to);
+    number(usage.and_then(|usage| usage.read_bytes), to);
+    number(usage.and_then(|usage| usage.received_bytes), to);
+    number(usage.and_then(|usage| usage.sent_bytes), to);
+    number(usage.and_then(|usage| usage.throttled_us), to);
+    number(usage.and_then(|usage| usage.written_bytes), to);
     number(Some(record.count), to);
     field(record.detail.as_deref(), to);
     to.pop();

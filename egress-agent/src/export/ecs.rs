@@ -1,5 +1,6 @@
 //! Elastic Common Schema 8.
 
+use super::facts::{Facts, Own, Process};
 use super::time::rfc3339;
 use super::{PRODUCT, VENDOR, VERSION, summary};
 use crate::audit::StoredRecord;
@@ -37,7 +38,7 @@ pub struct Event<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
     /// What ECS has no field for, under the product's own name.
-    egress: Own<'a>,
+    egress: Egress<'a>,
 }
 
 #[derive(Serialize)]
@@ -114,14 +115,6 @@ struct Question<'a> {
 }
 
 #[derive(Serialize)]
-struct Process<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
 struct User {
     id: String,
 }
@@ -144,24 +137,9 @@ struct Related<'a> {
 }
 
 #[derive(Serialize)]
-struct Own<'a> {
-    kind: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    on_behalf_of: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox_id: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    project: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hook: Option<&'a str>,
+struct Egress<'a> {
+    #[serde(flatten)]
+    own: Own<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'a str>,
     count: u64,
@@ -170,28 +148,20 @@ struct Own<'a> {
 }
 
 /// The record as an event.
-pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
-    let inbound = record.hook.as_deref() == Some("ingress");
-    let name = record.name.as_deref();
-    let is_dns = record.kind == "dns";
-    // The name of a query is its question, and no party of a connection.
-    let domain = name.filter(|_| !is_dns);
-    let endpoint = (record.address.is_some() || domain.is_some()).then(|| Endpoint {
-        address: domain
+pub fn event(record: &StoredRecord) -> Event<'_> {
+    let facts = Facts::of(record);
+    let endpoint = facts.peer.map(|peer| Endpoint {
+        address: peer
+            .name
             .map(str::to_owned)
-            .or_else(|| record.address.map(|ip| ip.to_string())),
-        ip: record.address,
-        port: record.port,
-        domain,
+            .or_else(|| peer.address.map(|ip| ip.to_string())),
+        ip: peer.address,
+        port: peer.port,
+        domain: peer.name,
     });
-    let (source, destination) = if inbound {
-        (endpoint, None)
-    } else {
-        (None, endpoint)
-    };
+    let (source, destination) = facts.ends(endpoint, None);
     let protocol = record.protocol.as_deref();
     let number = protocol.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_network = matches!(record.kind.as_str(), "flow" | "dns");
     Event {
         timestamp: rfc3339(record.time),
         message: summary(record),
@@ -208,47 +178,36 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
         },
         destination,
         source,
-        network: is_network.then(|| Network {
+        network: facts.is_network.then(|| Network {
             transport: protocol.filter(|_| number.is_none()),
             iana_number: number,
-            r#type: record
-                .address
-                .map(|ip| if ip.is_ipv4() { "ipv4" } else { "ipv6" }),
-            protocol: is_dns.then_some("dns"),
-            direction: if inbound { "ingress" } else { "egress" },
+            r#type: facts
+                .ip_version
+                .map(|version| if version == 4 { "ipv4" } else { "ipv6" }),
+            protocol: facts.is_dns.then_some("dns"),
+            direction: if facts.inbound { "ingress" } else { "egress" },
         }),
-        dns: is_dns.then_some(Dns {
+        dns: facts.is_dns.then_some(Dns {
             r#type: "query",
             question: Question {
-                name,
+                name: facts.question,
                 r#type: record.query_type.as_deref(),
             },
         }),
-        process: (record.process.is_some() || record.command.is_some()).then_some(Process {
-            pid: record.process,
-            name: record.command.as_deref(),
-        }),
-        user: record.user.map(|id| User { id: id.to_string() }),
-        rule: record.rule.as_ref().map(|rule| Rule {
-            id: format!("{}:{}", rule.file, rule.line),
-            name: rule.text.as_deref(),
+        process: facts.process,
+        user: facts.user.map(|id| User { id }),
+        rule: facts.rule.map(|rule| Rule {
+            id: rule.id,
+            name: rule.text,
             ruleset: record.policy.as_deref(),
         }),
         related: Related {
             ip: record.address.map(|ip| [ip]),
-            hosts: name.map(|name| [name]),
+            hosts: record.name.as_deref().map(|name| [name]),
         },
         labels: &record.labels,
-        egress: Own {
-            on_behalf_of: record.on_behalf_of.as_deref(),
-            kind: &record.kind,
-            sandbox: record.sandbox.as_deref(),
-            sandbox_id: record.sandbox_id,
-            policy: record.policy.as_deref(),
-            session: record.session.as_deref(),
-            task: record.task.as_deref(),
-            project: record.project.as_deref(),
-            hook: record.hook.as_deref(),
+        egress: Egress {
+            own: Own::of(record),
             verdict: record.verdict.as_deref(),
             count: record.count,
             detail: record.detail.as_deref(),

@@ -7,8 +7,10 @@
 #![forbid(unsafe_code)]
 
 mod cef;
+pub mod checkpoints;
 mod csv;
 mod ecs;
+mod facts;
 mod ocsf;
 pub mod syslog;
 mod time;

@@ -4,6 +4,7 @@
 //! Detection Finding (2004); everything else is told as a Base Event, which any
 //! consumer of the schema accepts. Verdicts follow the `security_control` profile.
 
+use super::facts::{Facts, Own, Process};
 use super::{PRODUCT, VENDOR, VERSION, sentence, summary};
 use crate::audit::StoredRecord;
 use serde::Serialize;
@@ -99,14 +100,6 @@ struct Actor<'a> {
 }
 
 #[derive(Serialize)]
-struct Process<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-}
-
-#[derive(Serialize)]
 struct User {
     uid: String,
 }
@@ -167,25 +160,10 @@ struct Observable {
 
 #[derive(Serialize)]
 struct Unmapped<'a> {
-    kind: &'a str,
+    #[serde(flatten)]
+    own: Own<'a>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    on_behalf_of: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sandbox_id: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    policy: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    project: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hook: Option<&'a str>,
 }
 
 /// Category, class and activity, with the names that belong to the numbers.
@@ -227,7 +205,7 @@ fn class(record: &StoredRecord) -> Class {
 }
 
 /// The record as an event.
-pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
+pub fn event(record: &StoredRecord) -> Event<'_> {
     let Class {
         category,
         class,
@@ -239,24 +217,22 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
         Some("deny") => (2, "Failure"),
         _ => (0, "Unknown"),
     };
-    let inbound = record.hook.as_deref() == Some("ingress");
-    let is_dns = record.kind == "dns";
-    let name = record.name.as_deref();
-    let peer = (record.address.is_some() || (name.is_some() && !is_dns)).then_some(Endpoint {
-        ip: record.address,
-        port: record.port,
-        hostname: name,
+    let facts = Facts::of(record);
+    let peer = facts.peer.map(|peer| Endpoint {
+        ip: peer.address,
+        port: peer.port,
+        hostname: peer.name,
         name: None,
     });
     // The other party of a flow without an address is what the kernel was asked
     // for; the schema wants one of both endpoints.
-    let own = (category.0 == 4).then(|| Endpoint {
+    let own = facts.is_network.then(|| Endpoint {
         ip: None,
         port: None,
         hostname: Some(&record.node),
         name: record.sandbox.as_deref(),
     });
-    let (src_endpoint, dst_endpoint) = if inbound { (peer, own) } else { (own, peer) };
+    let (src_endpoint, dst_endpoint) = facts.ends(peer, own);
     Event {
         activity_id: activity.0,
         activity_name: activity.1,
@@ -294,11 +270,12 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
             r#type: "Server",
         },
         verdict: verdict(record),
-        actor: actor(record),
+        connection_info: facts.is_network.then(|| connection(record, &facts)),
+        observables: observables(record, &facts),
+        actor: actor(facts.process, facts.user),
         dst_endpoint,
         src_endpoint,
-        connection_info: (category.0 == 4).then(|| connection(record, inbound)),
-        query: name.filter(|_| is_dns).map(|hostname| Query {
+        query: facts.question.map(|hostname| Query {
             hostname,
             r#type: record.query_type.as_deref(),
             class: "IN",
@@ -308,29 +285,13 @@ pub fn event<'a>(record: &'a StoredRecord) -> Event<'a> {
             title: record.detail.clone().unwrap_or_else(|| record.kind.clone()),
             uid: record.id.clone(),
         }),
-        firewall_rule: record.rule.as_ref().map(|rule| Rule {
-            uid: format!("{}:{}", rule.file, rule.line),
-            name: rule.text.as_deref(),
+        firewall_rule: facts.rule.map(|rule| Rule {
+            uid: rule.id,
+            name: rule.text,
         }),
-        observables: observables(
-            record,
-            if inbound {
-                "src_endpoint.ip"
-            } else {
-                "dst_endpoint.ip"
-            },
-        ),
         unmapped: Unmapped {
+            own: Own::of(record),
             labels: &record.labels,
-            on_behalf_of: record.on_behalf_of.as_deref(),
-            kind: &record.kind,
-            sandbox: record.sandbox.as_deref(),
-            sandbox_id: record.sandbox_id,
-            policy: record.policy.as_deref(),
-            session: record.session.as_deref(),
-            task: record.task.as_deref(),
-            project: record.project.as_deref(),
-            hook: record.hook.as_deref(),
         },
     }
 }
@@ -359,18 +320,12 @@ fn verdict(record: &StoredRecord) -> Option<Verdict> {
     })
 }
 
-fn actor(record: &StoredRecord) -> Option<Actor<'_>> {
-    let process = (record.process.is_some() || record.command.is_some()).then_some(Process {
-        pid: record.process,
-        name: record.command.as_deref(),
-    });
-    let user = record.user.map(|id| User {
-        uid: id.to_string(),
-    });
+fn actor<'a>(process: Option<Process<'a>>, user: Option<String>) -> Option<Actor<'a>> {
+    let user = user.map(|uid| User { uid });
     (process.is_some() || user.is_some()).then_some(Actor { process, user })
 }
 
-fn connection(record: &StoredRecord, inbound: bool) -> Connection<'_> {
+fn connection<'a>(record: &'a StoredRecord, facts: &Facts<'a>) -> Connection<'a> {
     let protocol = record.protocol.as_deref();
     let number = match protocol {
         Some("tcp") => Some(6),
@@ -379,31 +334,31 @@ fn connection(record: &StoredRecord, inbound: bool) -> Connection<'_> {
         None => None,
     };
     Connection {
-        direction_id: if inbound { 1 } else { 2 },
-        direction: if inbound { "Inbound" } else { "Outbound" },
+        direction_id: if facts.inbound { 1 } else { 2 },
+        direction: if facts.inbound { "Inbound" } else { "Outbound" },
         protocol_name: protocol,
         protocol_num: number,
-        protocol_ver_id: record.address.map(|ip| if ip.is_ipv4() { 4 } else { 6 }),
+        protocol_ver_id: facts.ip_version,
     }
 }
 
-fn observables(record: &StoredRecord, address: &'static str) -> Vec<Observable> {
-    let is_dns = record.kind == "dns";
-    let name = record.name.as_ref().map(|name| Observable {
-        name: match (is_dns, address) {
-            (true, _) => "query.hostname",
-            (false, "src_endpoint.ip") => "src_endpoint.hostname",
-            (false, _) => "dst_endpoint.hostname",
-        },
-        type_id: 1,
-        r#type: "Hostname",
-        value: name.clone(),
-    });
-    let ip = record.address.map(|ip| Observable {
-        name: address,
-        type_id: 2,
-        r#type: "IP Address",
-        value: ip.to_string(),
-    });
-    name.into_iter().chain(ip).collect()
+/// Each names the attribute of the event that it repeats.
+fn observables(record: &StoredRecord, facts: &Facts<'_>) -> Vec<Observable> {
+    let (ip, host) = if facts.inbound {
+        ("src_endpoint.ip", "src_endpoint.hostname")
+    } else {
+        ("dst_endpoint.ip", "dst_endpoint.hostname")
+    };
+    let observed = |name, type_id, r#type, value| Observable {
+        name,
+        type_id,
+        r#type,
+        value,
+    };
+    let host = if facts.is_dns { "query.hostname" } else { host };
+    let name = record.name.clone();
+    let name = name.map(|name| observed(host, 1, "Hostname", name));
+    let address = record.address.map(|ip| ip.to_string());
+    let address = address.map(|address| observed(ip, 2, "IP Address", address));
+    name.into_iter().chain(address).collect()
 }

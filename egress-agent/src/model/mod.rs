@@ -11,6 +11,7 @@ pub mod name;
 pub mod name_limits;
 pub mod record;
 pub mod relaxation;
+pub mod resource_use;
 pub mod rule;
 pub mod sandbox;
 
@@ -20,5 +21,6 @@ pub use name::{DomainName, DomainPattern, NameError, is_view_name};
 pub use name_limits::{AtBound, NameBudget, NameLimits, RecordAs};
 pub use record::{Record, RecordKind};
 pub use relaxation::{Relaxation, RelaxationError};
+pub use resource_use::ResourceUse;
 pub use rule::{PortRange, RuleOrigin, Transport};
 pub use sandbox::{SandboxName, SandboxNameError};

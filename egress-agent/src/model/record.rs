@@ -2,6 +2,7 @@
 
 use crate::model::attribution::Attribution;
 use crate::model::relaxation::Relaxation;
+use crate::model::resource_use::ResourceUse;
 use crate::model::rule::RuleOrigin;
 use egress_common::{Outcome, Reason, SandboxId};
 use std::net::IpAddr;
@@ -126,6 +127,8 @@ pub struct Record {
     pub digest: Option<String>,
     /// What changed, as a unified diff.
     pub diff: Option<String>,
+    /// What a sandbox that ended had used.
+    pub usage: Option<Box<ResourceUse>>,
     /// How many alike this record stands for, itself included; at least 1.
     pub count: u64,
     /// Anything else worth telling a person: the line that would allow it, what
@@ -162,6 +165,7 @@ impl Record {
             actor: None,
             digest: None,
             diff: None,
+            usage: None,
             count: 1,
             detail: None,
         }

@@ -81,6 +81,9 @@ struct Names {
 /// What can be chosen about [`What::Audit`].
 #[derive(clap::Args)]
 struct Audit {
+    /// Measure only this: sustain, ask, export, ship, flood or report; can be given several times.
+    #[arg(long = "scenario", value_name = "NAME")]
+    scenarios: Vec<String>,
     /// Fail if a goal is missed.
     #[arg(long)]
     check: bool,
@@ -129,7 +132,10 @@ fn audit(options: &Audit) -> Result<(), Failure> {
     setup::run_first()?;
     let mut cargo = shell::cargo();
     // Hashing and SQLite are what is measured: as they are released.
-    cargo.args(["bench", "--package", "egress-tests", "--bench", "audit"]);
+    cargo.args(["bench", "--bench", "audit", "--"]);
+    for scenario in &options.scenarios {
+        cargo.args(["--scenario", scenario]);
+    }
     match shell::run(&mut cargo) {
         Err(failure) if options.check => Err(failure),
         Ok(()) | Err(_) => Ok(()),

@@ -2,7 +2,7 @@
 
 use crate::audit::chain::hexadecimal;
 use crate::audit::postgres::ShipError;
-use crate::audit::verify::{Columns, Content, Entry};
+use crate::audit::verify::{AddressColumn, Columns, Content, Entry};
 use jiff::Timestamp;
 use std::net::Ipv6Addr;
 
@@ -35,11 +35,15 @@ impl Batch {
             Content::Body(body) => (Some(body.as_str()), None),
             Content::Erased(digest) => (None, Some(bytes(&digest.0))),
         };
-        let address = columns.address_key.as_deref().and_then(|key| {
+        let address = match &columns.address {
+            AddressColumn::Address(address) => *address,
             // Hidden addresses are hashes, which are longer.
-            let octets: [u8; 16] = key.try_into().ok()?;
-            Some(Ipv6Addr::from(octets).to_canonical().to_string())
-        });
+            AddressColumn::Key(key) => key
+                .as_deref()
+                .and_then(|key| <[u8; 16]>::try_from(key).ok())
+                .map(|octets| Ipv6Addr::from(octets).to_canonical()),
+        };
+        let address = address.map(|address| address.to_string());
         self.field(Some(node));
         self.field(Some(chain));
         self.field(Some(&header.sequence.to_string()));

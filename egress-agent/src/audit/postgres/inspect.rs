@@ -8,7 +8,7 @@ use crate::audit::note::PublicKey;
 use crate::audit::retention::Taking;
 use crate::audit::row::{damaged, invalid};
 use crate::audit::upkeep::successor;
-use crate::audit::verify::{Content, Entry, Finding, Walk};
+use crate::audit::verify::{AddressColumn, Columns, Content, Entry, Finding, Walk};
 use crate::model::RecordKind;
 use futures_util::TryStreamExt;
 use sqlx::postgres::PgRow;
@@ -86,7 +86,8 @@ async fn verify_chain(
         }
     }
     let statement = format!(
-        "SELECT {COLUMNS}, (extract(epoch FROM time) * 1000000)::bigint AS microseconds FROM audit_records WHERE node = $1 AND chain = $2::uuid ORDER BY sequence"
+        "SELECT {COLUMNS}, (extract(epoch FROM time) * 1000000)::bigint AS microseconds, \
+         host(address) AS host FROM audit_records WHERE node = $1 AND chain = $2::uuid ORDER BY sequence"
     );
     let mut rows = sqlx::query(AssertSqlSafe(statement))
         .bind(node)
@@ -104,11 +105,12 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
     let class: i16 = row.try_get("class")?;
     let hash: &[u8] = row.try_get("hash")?;
     let body: Option<String> = row.try_get("body")?;
-    let content = match body {
-        Some(body) => Content::Body(body),
+    let (content, columns) = match body {
+        Some(body) => (Content::Body(body), Some(columns(row)?)),
         None => {
             let digest: &[u8] = row.try_get("digest")?;
-            Content::Erased(Hash::from_slice(digest).ok_or_else(|| damaged("digest"))?)
+            let digest = Hash::from_slice(digest).ok_or_else(|| damaged("digest"))?;
+            (Content::Erased(digest), None)
         }
     };
     Ok(Entry {
@@ -119,6 +121,23 @@ fn entry(row: &PgRow) -> Result<Entry, sqlx::Error> {
         },
         chain: Hash::from_slice(hash).unwrap_or(Hash([0; 32])),
         content,
-        columns: None,
+        columns,
+    })
+}
+
+fn columns(row: &PgRow) -> Result<Columns, sqlx::Error> {
+    let host: Option<&str> = row.try_get("host")?;
+    let address = host
+        .map(|text| text.parse().map_err(|error| invalid("address", error)))
+        .transpose()?;
+    Ok(Columns {
+        kind: row.try_get("kind")?,
+        sandbox: row.try_get("sandbox")?,
+        task: row.try_get("task")?,
+        project: row.try_get("project")?,
+        outcome: row.try_get("outcome")?,
+        reason: row.try_get("reason")?,
+        address: AddressColumn::Address(address),
+        name_key: row.try_get("name_key")?,
     })
 }

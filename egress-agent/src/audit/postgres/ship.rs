@@ -33,15 +33,22 @@ pub(in crate::audit) struct Shipper {
     url: String,
     local: SqlitePool,
     shared: Arc<Shared>,
+    /// The chain and the size of the last checkpoint that is known to be there.
+    signed: Option<(String, i64)>,
 }
 
 impl Shipper {
     pub fn new(url: String, local: SqlitePool, shared: Arc<Shared>) -> Self {
-        Self { url, local, shared }
+        Self {
+            url,
+            local,
+            shared,
+            signed: None,
+        }
     }
 
     /// Runs until it is dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         let mut connection = None;
         loop {
@@ -73,7 +80,7 @@ impl Shipper {
     }
 
     /// Ships one batch; how many records that were.
-    async fn step(&self, connection: &mut Option<PgConnection>) -> Result<usize, ShipError> {
+    async fn step(&mut self, connection: &mut Option<PgConnection>) -> Result<usize, ShipError> {
         let connection = match connection {
             Some(connection) => connection,
             none => none.insert(connect(&self.url).await?),
@@ -106,8 +113,20 @@ impl Shipper {
                 here: head,
             });
         }
+        let signed: i64 = sqlx::query_scalar("SELECT coalesce(max(size), 0) FROM checkpoints")
+            .fetch_one(&self.local)
+            .await?;
+        let signed = Some((chain.clone(), signed));
         if there == head {
-            transaction.rollback().await?;
+            // A checkpoint is signed when nothing has come for a while, too.
+            if self.signed == signed {
+                transaction.rollback().await?;
+            } else {
+                self.ship_checkpoints(&mut transaction, &node, &chain, there)
+                    .await?;
+                transaction.commit().await?;
+                self.signed = signed;
+            }
             return Ok(0);
         }
         let batch = self.read(&node, &chain, there).await?;
@@ -122,7 +141,7 @@ impl Shipper {
         let mut copy = transaction.copy_in_raw(&statement).await?;
         copy.send(batch.text.into_bytes()).await?;
         copy.finish().await?;
-        self.ship_checkpoints(&mut transaction, &node, &chain, there, last)
+        self.ship_checkpoints(&mut transaction, &node, &chain, last)
             .await?;
         sqlx::query("UPDATE audit_shipped SET sequence = $3 WHERE node = $1 AND chain = $2::uuid")
             .bind(&node)
@@ -152,14 +171,13 @@ impl Shipper {
         connection: &mut PgConnection,
         node: &str,
         chain: &str,
-        after: i64,
         last: i64,
     ) -> Result<(), ShipError> {
         // Those of earlier places may have been signed after they were shipped.
         let notes = sqlx::query(
             "SELECT size, note FROM checkpoints WHERE size <= ? ORDER BY size DESC LIMIT 16",
         )
-        .bind(last.max(after))
+        .bind(last)
         .fetch_all(&self.local)
         .await?;
         for row in &notes {

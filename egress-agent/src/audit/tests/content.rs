@@ -1,7 +1,8 @@
 //! What is written is what is read: every field, every filter.
 
 use super::*;
-use crate::model::{Attribution, Relaxation, RuleOrigin};
+use crate::audit::row::SELECT;
+use crate::model::{Attribution, Relaxation, ResourceUse, RuleOrigin};
 use egress_common::{Outcome, Reason, SandboxId};
 use std::sync::Arc;
 
@@ -47,6 +48,18 @@ pub(in crate::audit) fn full() -> Record {
         actor: Some("alice".to_owned()),
         digest: Some("00ff".to_owned()),
         diff: Some("-a\n+b\n".to_owned()),
+        usage: Some(Box::new(ResourceUse {
+            cpu_us: Some(1_234_567),
+            memory_kills: 1,
+            memory_peak_bytes: Some(1 << 40),
+            processes_peak: Some(3),
+            processes_refused: 2,
+            read_bytes: Some(4_096),
+            received_bytes: Some(8),
+            sent_bytes: Some(6),
+            throttled_us: Some(9),
+            written_bytes: Some(0),
+        })),
         count: 1 << 40,
         detail: Some("'); DROP TABLE records; --".to_owned()),
         ..Record::new(
@@ -119,6 +132,18 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "actor": "alice",
         "digest": "00ff",
         "diff": "-a\n+b\n",
+        "usage": {
+            "cpu_us": 1_234_567,
+            "memory_kills": 1,
+            "memory_peak_bytes": 1_u64 << 40,
+            "processes_peak": 3,
+            "processes_refused": 2,
+            "read_bytes": 4_096,
+            "received_bytes": 8,
+            "sent_bytes": 6,
+            "throttled_us": 9,
+            "written_bytes": 0,
+        },
         "count": 1_u64 << 40,
         "detail": "'); DROP TABLE records; --",
     });
@@ -293,16 +318,41 @@ async fn each_condition_finds_what_it_says() {
 }
 
 #[tokio::test]
-async fn questions_about_names_addresses_and_times_use_an_index() {
+async fn questions_that_are_asked_often_use_an_index() {
     let (_directory, path) = place();
     varied(&path).await.close().await;
     let mut connection = stranger(&path).await;
-    for destination in ["10.0.0.0/8", "*.example.com", "example.com"] {
-        let query = Query {
-            destination: destination.parse().ok(),
+    let to = |destination: &str| Query {
+        destination: destination.parse().ok(),
+        ..Query::default()
+    };
+    let text = |text: &str| Some(text.to_owned());
+    let of = |set: fn(&mut Query)| {
+        let mut query = Query {
+            limit: Some(100),
             ..Query::default()
         };
-        let sql = format!("EXPLAIN QUERY PLAN {}", query.statement().into_string());
+        set(&mut query);
+        query
+    };
+    for query in [
+        to("10.0.0.0/8"),
+        to("*.example.com"),
+        to("example.com"),
+        Query {
+            sandbox: text("build"),
+            ..Query::default()
+        },
+        of(|query| query.since = Some(Timestamp::UNIX_EPOCH)),
+        of(|query| query.task = Some("T-1".to_owned())),
+        of(|query| query.project = Some("p".to_owned())),
+        of(|query| query.reason = Some(Reason::NoRule)),
+        of(|query| query.verdict = Some(Outcome::Denied)),
+        of(|query| query.verdict = Some(Outcome::WouldDeny)),
+        of(|query| query.kind = Some(RecordKind::Policy)),
+    ] {
+        let sql = query.statement(SELECT).into_string();
+        let sql = format!("EXPLAIN QUERY PLAN {sql}");
         let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
             .fetch_all(&mut connection)
             .await
@@ -310,7 +360,7 @@ async fn questions_about_names_addresses_and_times_use_an_index() {
         let uses_index = plan
             .iter()
             .any(|step| step.3.starts_with("SEARCH records USING INDEX"));
-        assert!(uses_index, "{destination}: {plan:?}");
+        assert!(uses_index, "{query:?}: {plan:?}");
     }
 }
 

@@ -2,105 +2,17 @@
 
 use super::*;
 use crate::audit::{KeyFiles, verify_postgres};
+use egress_tests::postgres::Postgres;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
 use std::str::FromStr;
 
-/// Where Debian puts the server of the release; `cargo xtask setup` installs it.
-const PROGRAMS: &str = "/usr/lib/postgresql/15/bin";
-
-/// Runs as nobody where the tests run as root: the server refuses to be root.
-fn program(name: &str) -> Command {
-    let mut command = Command::new(format!("{PROGRAMS}/{name}"));
-    if rustix::process::geteuid().is_root() {
-        command.uid(65_534).gid(65_534);
-    }
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .current_dir("/");
-    command
-}
-
-/// A server of this test's own, on a Unix socket.
-struct Server {
-    directory: TempDir,
-    process: Option<Child>,
-}
-
-impl Server {
-    fn make() -> Self {
-        let directory = TempDir::new().expect("a directory");
-        if rustix::process::geteuid().is_root() {
-            std::os::unix::fs::chown(directory.path(), Some(65_534), Some(65_534)).expect("given");
-        }
-        let made = program("initdb")
-            .args([
-                "--username=egress",
-                "--auth=trust",
-                "--no-sync",
-                "--encoding=UTF8",
-                "--locale=C",
-                "-D",
-            ])
-            .arg(directory.path().join("data"))
-            .status()
-            .expect("initdb runs; `cargo xtask setup` installs it");
-        assert!(made.success(), "initdb: {made}");
-        Self {
-            directory,
-            process: None,
-        }
-    }
-
-    fn start(&mut self) {
-        let process = program("postgres")
-            .arg("-D")
-            .arg(self.directory.path().join("data"))
-            .arg("-k")
-            .arg(self.directory.path())
-            .args(["-c", "listen_addresses=", "-c", "fsync=off"])
-            .spawn()
-            .expect("postgres runs");
-        self.process = Some(process);
-    }
-
-    /// As a crash ends it.
-    fn kill(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            let pid = rustix::process::Pid::from_child(&process);
-            // SIGQUIT ends all of its processes at once, and nothing is finished.
-            rustix::process::kill_process(pid, rustix::process::Signal::QUIT).expect("killed");
-            process.wait().expect("ended");
-        }
-    }
-
-    fn url(&self) -> String {
-        format!(
-            "postgres://egress@localhost/postgres?host={}",
-            self.directory.path().display()
-        )
-    }
-
-    async fn connect(&self) -> PgConnection {
-        let options = PgConnectOptions::from_str(&self.url()).expect("a URL");
-        let begun = std::time::Instant::now();
-        loop {
-            match PgConnection::connect_with(&options).await {
-                Ok(connection) => return connection,
-                Err(error) => assert!(begun.elapsed() < LONG, "{error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.kill();
-    }
+/// A server that answers takes connections soon.
+async fn connect(server: &Postgres) -> PgConnection {
+    let options = PgConnectOptions::from_str(&server.url()).expect("a URL");
+    PgConnection::connect_with(&options)
+        .await
+        .expect("it answers")
 }
 
 async fn shipped(store: &Store, place: i64) {
@@ -114,7 +26,7 @@ async fn shipped(store: &Store, place: i64) {
 #[tokio::test]
 async fn records_are_shipped_once_and_in_order_over_outages_of_both_sides() {
     let (_directory, path) = place();
-    let mut server = Server::make();
+    let mut server = Postgres::make(false);
     let options = || Options {
         postgres: Some(server.url()),
         node: "host-1".to_owned(),
@@ -146,7 +58,6 @@ async fn records_are_shipped_once_and_in_order_over_outages_of_both_sides() {
     );
     let url = server.url();
     server.start();
-    drop(server.connect().await);
     shipped(&store, 100).await;
 
     // The server dies while more comes.
@@ -158,7 +69,6 @@ async fn records_are_shipped_once_and_in_order_over_outages_of_both_sides() {
     }
     store.recorder().flush(LONG).await.expect("written");
     server.start();
-    drop(server.connect().await);
     shipped(&store, 200).await;
 
     // The agent ends, and the next one goes on.
@@ -174,7 +84,7 @@ async fn records_are_shipped_once_and_in_order_over_outages_of_both_sides() {
     shipped(&store, 201).await;
     store.close(LONG).await.expect("closed");
 
-    let mut connection = server.connect().await;
+    let mut connection = connect(&server).await;
     let (all, distinct, last): (i64, i64, i64) = sqlx::query_as(
         "SELECT count(*), count(DISTINCT sequence), max(sequence) FROM audit_records WHERE node = 'host-1'",
     )

@@ -2,8 +2,8 @@
 
 use super::cannot_be_read;
 use crate::audit::{
-    Exported, Finding, KeyFiles, PublicKey, Reader, Span, Summary, Verification, read_public,
-    verify_export, verify_postgres,
+    Exported, Finding, KeyFiles, PublicKey, Reader, Span, Summary, Verification, read_notes,
+    read_public, verify_export, verify_postgres,
 };
 use crate::cli::exit::{Exit, Problem};
 use crate::cli::output::print;
@@ -24,7 +24,8 @@ pub struct VerifyArguments {
     /// Up to this record.
     #[arg(long, value_name = "SEQUENCE")]
     to: Option<i64>,
-    /// A checkpoint that was kept elsewhere: the records must continue it.
+    /// Checkpoints that were kept elsewhere, as a sink received them: the records
+    /// must continue each of this chain.
     #[arg(long, value_name = "PATH", conflicts_with_all = ["from", "to"])]
     checkpoint: Option<PathBuf>,
     /// Public keys that are trusted, one a line, as `audit key` prints them;
@@ -80,6 +81,18 @@ fn read(path: &Path) -> Result<String, Problem> {
         .map_err(|error| Problem::failure(format!("cannot read {}: {error}", path.display())))
 }
 
+/// What was kept elsewhere: a file without any checkpoint would prove nothing.
+fn checkpoints(path: &Path) -> Result<Vec<String>, Problem> {
+    let notes = read_notes(&read(path)?);
+    if notes.is_empty() {
+        return Err(Problem::usage(format!(
+            "{} holds no checkpoint",
+            path.display()
+        )));
+    }
+    Ok(notes)
+}
+
 /// Verifies, and says what is wrong first.
 pub fn verify(arguments: VerifyArguments) -> Result<Exit, Problem> {
     let keys = match &arguments.public_key {
@@ -102,7 +115,10 @@ pub fn verify(arguments: VerifyArguments) -> Result<Exit, Problem> {
         }
         return Ok(Exit::Ok);
     }
-    let checkpoint = arguments.checkpoint.as_deref().map(read).transpose()?;
+    let kept = match arguments.checkpoint.as_deref() {
+        Some(path) => checkpoints(path)?,
+        None => Vec::new(),
+    };
     let span = Span {
         from: arguments.from,
         to: arguments.to,
@@ -116,7 +132,7 @@ pub fn verify(arguments: VerifyArguments) -> Result<Exit, Problem> {
     };
     let verification = runtime()?.block_on(async {
         let reader = Reader::open(&arguments.file).await?;
-        let verification = reader.verify(span, &keys, checkpoint.as_deref()).await;
+        let verification = reader.verify(span, &keys, &kept).await;
         reader.close().await;
         verification
     });

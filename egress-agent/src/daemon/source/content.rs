@@ -6,6 +6,7 @@ use crate::daemon::config::{BundleSettings, Config};
 use crate::policy::Diagnostic;
 use crate::policy::load::{self, Text};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,16 @@ pub(super) enum Content {
 pub(super) struct File {
     path: PathBuf,
     text: String,
+}
+
+/// Policy files that may come into force.
+pub(super) struct Believed {
+    /// The files.
+    pub texts: Vec<Text>,
+    /// Where they came from, in words.
+    pub from: String,
+    /// Who signed them; `None` for loose files.
+    pub signer: Option<String>,
 }
 
 /// The signature files that a bundle may have beside it.
@@ -75,20 +86,40 @@ impl Content {
         }
     }
 
-    /// The policy files in it, once it is believed, and where they came from in
-    /// words.
+    /// The policy files in it by their names, for comparison: nothing is believed
+    /// of them. What is no bundle has none.
+    pub(super) fn files(&self) -> BTreeMap<String, String> {
+        match self {
+            Self::Files { files } => files
+                .iter()
+                .map(|file| (file.path.display().to_string(), file.text.clone()))
+                .collect(),
+            Self::Bundle { archive, .. } => Bundle::decode(archive.as_bytes())
+                .map(|bundle| bundle.files)
+                .unwrap_or_default()
+                .into_iter()
+                .map(|member| (member.name, member.text))
+                .collect(),
+        }
+    }
+
+    /// The policy files in it, once it is believed, and where they came from.
     pub(super) fn texts(
         &self,
         config: &Config,
         versions: &Versions,
-    ) -> Result<(Vec<Text>, String), Vec<Diagnostic>> {
+    ) -> Result<Believed, Vec<Diagnostic>> {
         match (self, &config.bundle) {
             (Self::Files { files }, _) => {
                 let texts = files.iter().map(|File { path, text }| Text {
                     path: path.clone(),
                     text: text.clone(),
                 });
-                Ok((texts.collect(), "files".into()))
+                Ok(Believed {
+                    texts: texts.collect(),
+                    from: "files".into(),
+                    signer: None,
+                })
             }
             (
                 Self::Bundle {
@@ -111,7 +142,7 @@ fn believed(
     signatures: &[String],
     settings: &BundleSettings,
     versions: &Versions,
-) -> Result<(Vec<Text>, String), Diagnostic> {
+) -> Result<Believed, Diagnostic> {
     let refuse = |message: String, help: &str| {
         Diagnostic::about_file(
             "bundle",
@@ -145,7 +176,11 @@ fn believed(
         "bundle {} version {} of {}, signed by {signer}",
         bundle.manifest.name, bundle.manifest.version, bundle.manifest.created
     );
-    Ok((texts.collect(), from))
+    Ok(Believed {
+        texts: texts.collect(),
+        from,
+        signer: Some(signer.to_string()),
+    })
 }
 
 fn read_bundle(path: &Path) -> Result<Content, Diagnostic> {

@@ -1,19 +1,21 @@
 //! Where policies come from: loose files, or one signed bundle; and what was
 //! good the last time, for a host that boots after a bad push.
 
+mod change;
 mod content;
 mod kept;
 mod place;
 mod versions;
 mod watch;
 
+pub use change::Change;
 pub use place::{Before, place_bundle};
 pub use watch::watch;
 
 use super::config::Config;
 use crate::policy::render::{Colour, diagnostics_text};
 use crate::policy::{Diagnostic, PolicySet, load};
-use content::Content;
+use content::{Believed, Content};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
@@ -34,6 +36,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// In words: `files`, or which bundle.
     pub from: String,
+    /// Who signed them; `None` for loose files.
+    signer: Option<String>,
     content: Content,
 }
 
@@ -159,14 +163,31 @@ impl Source {
         problems: Vec<Diagnostic>,
         now: Timestamp,
     ) -> Result<Loaded, Vec<Diagnostic>> {
-        let (texts, from) = content.texts(&self.config, &self.versions)?;
+        let Believed {
+            texts,
+            from,
+            signer,
+        } = content.texts(&self.config, &self.versions)?;
         let (policies, warnings) = load::parse(&texts, problems, now)?;
         Ok(Loaded {
             policies,
             warnings,
             from,
+            signer,
             content,
         })
+    }
+
+    /// What these policies change, as long as [`Self::note_in_force`] was not told
+    /// of them: what was in force before is what was kept last.
+    pub fn change(&self, loaded: &Loaded) -> Change {
+        let before = kept::read(&self.config.state_directory).ok().flatten();
+        let before = before.filter(|_| !self.config.ephemeral);
+        Change {
+            digest: change::digest(&loaded.policies),
+            diff: before.and_then(|before| change::diff(&before, &loaded.content)),
+            signer: loaded.signer.clone(),
+        }
     }
 
     /// These policies are in force: they are kept for a start after a bad push,
@@ -216,7 +237,7 @@ impl Source {
     }
 
     /// The files, if they are others than at the last reading.
-    fn change(&self) -> Option<Fingerprint> {
+    fn moved(&self) -> Option<Fingerprint> {
         Some(self.fingerprint()).filter(|there| *there != self.seen)
     }
 

@@ -280,6 +280,62 @@ fn the_last_good_bundle_must_still_be_signed_by_a_believed_key() {
 }
 
 #[test]
+fn a_load_tells_what_it_changed_against_what_was_in_force() {
+    let host = Host::new();
+    host.write("policies.d/a.yaml", GOOD);
+    host.write("policies.d/same.yaml", GOOD);
+    let mut source = Source::open(&host.config).expect("a source");
+    let first = source.read(NOW).expect("good files");
+    let change = source.change(&first);
+    assert_eq!((change.diff, change.signer), (None, None), "nothing before");
+    source.note_in_force(&first, NOW);
+    // Read again, unchanged: the same digest, and no difference.
+    let again = source.read(NOW).expect("good files");
+    assert_eq!(source.change(&again).digest, change.digest);
+    assert_eq!(source.change(&again).diff, None);
+    host.write(
+        "policies.d/a.yaml",
+        &format!("{GOOD}allowlist:\n  web:\n    - domain: new.example\n      protocols: [https]\n"),
+    );
+    host.write("policies.d/b.yaml", GOOD);
+    // Also an agent that was not there before knows what was in force.
+    let mut source = Source::open(&host.config).expect("a source");
+    let loaded = source.read(NOW).expect("good files");
+    let changed = source.change(&loaded);
+    assert_ne!(changed.digest, change.digest);
+    assert_eq!(changed.digest.len(), 64);
+    let diff = changed.diff.expect("a difference");
+    for line in [
+        "+    - domain: new.example",
+        "--- /dev/null",
+        " apiVersion: egress/v1",
+    ] {
+        assert!(diff.lines().any(|it| it == line), "{line} in:\n{diff}");
+    }
+    assert!(!diff.contains("same.yaml"), "{diff}");
+}
+
+#[test]
+fn a_bundle_tells_who_signed_it() {
+    let mut host = Host::new();
+    host.trust("key");
+    host.push("prod", 1, "one", "key");
+    let (source, _) = host.start().expect("a signed bundle");
+    drop(source);
+    host.push("prod", 2, "two", "key");
+    let mut source = Source::open(&host.config).expect("a source");
+    let loaded = source.read(NOW).expect("a signed bundle");
+    let change = source.change(&loaded);
+    let signer = change.signer.expect("a signer");
+    assert!(loaded.from.ends_with(&format!("signed by {signer}")));
+    let diff = change.diff.expect("a difference");
+    assert!(
+        diff.contains("--- one.yaml") && diff.contains("+++ two.yaml"),
+        "{diff}"
+    );
+}
+
+#[test]
 fn a_replaced_file_is_the_old_or_the_new_one() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("file.json");

@@ -2,6 +2,7 @@
 //! so: a reload by command or signal works without.
 
 use crate::daemon::agent::Agent;
+use crate::daemon::records::Pusher;
 use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
 use notify::{Event, RecommendedWatcher, RecursiveMode, Watcher};
 use std::collections::BTreeSet;
@@ -68,7 +69,7 @@ pub async fn watch(agent: Arc<Agent>) {
             () = agent.stopped() => return,
             () = settled(&mut events, &mut open) => {}
         }
-        let Some(there) = agent.source().change() else {
+        let Some(there) = agent.source().moved() else {
             continue;
         };
         let half_written = there.iter().find(|(path, _)| open.0.contains(path));
@@ -78,7 +79,7 @@ pub async fn watch(agent: Arc<Agent>) {
         }
         tracing::info!("the files of the policies changed");
         // How it ends is logged and recorded there.
-        let _ = tokio::task::block_in_place(|| agent.reload_policies(None));
+        let _ = tokio::task::block_in_place(|| agent.reload_policies(Pusher::FileWatch));
     }
 }
 

@@ -101,7 +101,14 @@ impl Feed {
         }
     }
 
-    async fn next(&self, reader: &Reader) -> Result<Vec<StoredRecord>, crate::audit::AuditError> {
+    async fn next(
+        &mut self,
+        reader: &Reader,
+    ) -> Result<Vec<StoredRecord>, crate::audit::AuditError> {
+        // A damaged file was set aside, and another begun: it counts from 1.
+        if reader.last_sequence().await? < self.after {
+            self.after = 0;
+        }
         reader
             .query(&Query {
                 after: Some(self.after),

@@ -27,7 +27,7 @@ impl Facility {
 
 /// One record as a message, at most 8,192 bytes; a longer text is cut.
 pub fn message(record: &StoredRecord, facility: Facility) -> String {
-    let priority = u16::from(facility.0) * 8 + u16::from(severity(record));
+    let priority = priority(facility, severity(record));
     let mut text = format!("<{priority}>1 {:.6} ", record.time);
     header(&record.node, 255, &mut text);
     text.push_str(" egress-agent - ");
@@ -73,6 +73,11 @@ pub fn message(record: &StoredRecord, facility: Facility) -> String {
         });
     }
     text
+}
+
+/// The number that a message begins with; severities are 0, emergency, to 7, debug.
+pub fn priority(facility: Facility, severity: u8) -> u16 {
+    u16::from(facility.0) * 8 + u16::from(severity)
 }
 
 /// From 0, emergency, to 7, debug.

@@ -11,5 +11,5 @@ mod format;
 mod transport;
 
 pub use feed::{Feed, Told};
-pub use format::{Facility, message};
+pub use format::{Facility, message, priority};
 pub use transport::{Receiver, Transport, TransportError};

@@ -53,7 +53,24 @@ pub(super) enum Connection {
     Tls(Box<TlsStream>),
 }
 
+/// For people.
+impl std::fmt::Display for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let scheme = match self.transport {
+            Transport::Udp => "udp",
+            Transport::Tcp => "tcp",
+            Transport::Tls(_) => "tls",
+        };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
+    }
+}
+
 impl Receiver {
+    /// Sends messages over a connection of their own.
+    pub async fn deliver(&self, messages: &[String]) -> Result<(), TransportError> {
+        self.connect().await?.send(messages).await
+    }
+
     pub(super) async fn connect(&self) -> Result<Connection, TransportError> {
         let connected = async {
             Ok(match &self.transport {

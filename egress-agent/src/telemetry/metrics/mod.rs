@@ -20,7 +20,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// The prefix of every name.
@@ -89,6 +89,9 @@ pub struct Metrics {
     last_reload_good: Gauge,
     last_good_reload: Gauge<f64, AtomicU64>,
     sandboxes: Option<Sandboxes>,
+    /// Bytes that sandboxes had sent and received when they ended.
+    sent: AtomicU64,
+    received: AtomicU64,
 }
 
 struct Sandboxes {
@@ -167,7 +170,18 @@ impl Metrics {
             last_reload_good,
             last_good_reload,
             sandboxes,
+            sent: AtomicU64::default(),
+            received: AtomicU64::default(),
         }
+    }
+
+    /// Bytes that the sandboxes which ended had sent, and received, as far as
+    /// their closing records tell.
+    pub fn bytes_of_ended(&self) -> (u64, u64) {
+        (
+            self.sent.load(Ordering::Relaxed),
+            self.received.load(Ordering::Relaxed),
+        )
     }
 
     /// Counts what a record stands for.
@@ -176,6 +190,12 @@ impl Metrics {
             record.kind == RecordKind::Limit || record.reason == Some(Reason::TooManyQueries);
         if is_limit {
             self.limited.inc_by(record.count);
+        }
+        if let Some(usage) = &record.usage {
+            let (sent, received) = (usage.sent_bytes, usage.received_bytes);
+            self.sent.fetch_add(sent.unwrap_or(0), Ordering::Relaxed);
+            self.received
+                .fetch_add(received.unwrap_or(0), Ordering::Relaxed);
         }
         let Some(outcome) = record.outcome else {
             return;
