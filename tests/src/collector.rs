@@ -4,6 +4,7 @@ use crate::World;
 use crate::process::{PATIENCE, Running};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -53,6 +54,23 @@ impl Collector {
             .arg(self.directory.join("pid"));
         let running = world.near.run(|| Running::start(&mut command));
         self.running = Some(running.expect("rsyslog is installed; run `cargo xtask setup`"));
+    }
+
+    /// Waits until it takes connections at this port.
+    ///
+    /// # Panics
+    ///
+    /// If it does not within [`PATIENCE`].
+    pub fn await_port(&self, world: &World, port: u16) {
+        let deadline = Instant::now() + PATIENCE;
+        while world
+            .near
+            .run(|| TcpStream::connect(("127.0.0.1", port)))
+            .is_err()
+        {
+            assert!(Instant::now() < deadline, "nobody listens at port {port}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends it as a crash would.

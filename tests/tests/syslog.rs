@@ -162,6 +162,8 @@ fn only_the_collector_that_the_authority_vouches_for_is_fed_over_tls() {
     certify("");
     certify("other-");
     collector.start(&world);
+    // The first problem is the one that is told.
+    collector.await_port(&world, PORT);
     let mut agent = prepared;
     let configure = |agent: &Agent<'_>, authority: &str| {
         agent.configure(&format!(

@@ -96,6 +96,7 @@ fn what_each_receiver_has_shows_a_store_that_was_put_back() {
     );
     let mut collector = Collector::new(&at("rsyslog"), &input);
     collector.start(&world);
+    collector.await_port(&world, SYSLOG);
     agent.configure(&format!(
         "{}[audit]\ncheckpoint_seconds = 1\n\
          [[audit.checkpoint_sinks]]\nkind = \"file\"\npath = \"{}\"\n\

@@ -101,7 +101,10 @@ pub(super) async fn events(
         // A sender that is gone has stopped, too.
         let _ = stopped.wait_for(|stopped| *stopped).await;
     };
-    let told = stream::unfold(place, next)
+    // Something at once: a client that hears nothing does not know that it is heard.
+    let begun = Event::default().comment(format!("behind {}", place.after));
+    let told = stream::once(std::future::ready(vec![begun]))
+        .chain(stream::unfold(place, next))
         .flat_map(stream::iter)
         .map(Ok::<_, Infallible>)
         .take_until(Box::pin(ended));
