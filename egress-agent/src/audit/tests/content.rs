@@ -97,6 +97,18 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
             .expect("an object")
             .retain(|_, value| !value.is_null());
     }
+    let usage = serde_json::json!({
+        "cpu_us": 1_234_567,
+        "memory_kills": 1,
+        "memory_peak_bytes": 1_u64 << 40,
+        "processes_peak": 3,
+        "processes_refused": 2,
+        "read_bytes": 4_096,
+        "received_bytes": 8,
+        "sent_bytes": 6,
+        "throttled_us": 9,
+        "written_bytes": 0,
+    });
     let expected = serde_json::json!({
         "sequence": 1,
         "time": "2026-11-20T08:30:00.123456Z",
@@ -132,18 +144,7 @@ async fn every_field_comes_back_and_what_was_absent_is_absent() {
         "actor": "alice",
         "digest": "00ff",
         "diff": "-a\n+b\n",
-        "usage": {
-            "cpu_us": 1_234_567,
-            "memory_kills": 1,
-            "memory_peak_bytes": 1_u64 << 40,
-            "processes_peak": 3,
-            "processes_refused": 2,
-            "read_bytes": 4_096,
-            "received_bytes": 8,
-            "sent_bytes": 6,
-            "throttled_us": 9,
-            "written_bytes": 0,
-        },
+        "usage": usage,
         "count": 1_u64 << 40,
         "detail": "'); DROP TABLE records; --",
     });
