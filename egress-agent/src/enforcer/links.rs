@@ -41,6 +41,8 @@ struct LinkProgram {
 pub(super) struct LinkPrograms {
     programs: Vec<LinkProgram>,
     how: LinkAttachment,
+    /// Why there are none, if the kernel refuses them.
+    refused: Option<String>,
     /// Held while the count of what was swept is read and written.
     counting: Mutex<()>,
 }
@@ -52,7 +54,12 @@ impl LinkPrograms {
         predecessor: Option<&Predecessor>,
     ) -> Result<Self, EnforcerError> {
         let mut programs = Vec::with_capacity(LINK_HOOKS.len());
-        for (name, side) in LINK_HOOKS {
+        let hooks = if loaded.no_links.is_some() {
+            &[][..]
+        } else {
+            &LINK_HOOKS[..]
+        };
+        for &(name, side) in hooks {
             let info = loaded
                 .program(name)?
                 .info()
@@ -76,6 +83,7 @@ impl LinkPrograms {
         Ok(Self {
             programs,
             how: probe(),
+            refused: loaded.no_links.clone(),
             counting: Mutex::new(()),
         })
     }
@@ -152,6 +160,11 @@ impl Enforcer {
     /// Puts both programs at an interface of this network namespace, or leaves
     /// them there. Until the interface stands in the maps they let nothing pass.
     pub fn attach_link(&self, interface: u32) -> Result<Change, EnforcerError> {
+        if let Some(reason) = &self.links.refused {
+            return Err(EnforcerError::Object(format!(
+                "no interface can be a sandbox on this kernel: {reason}"
+            )));
+        }
         let mut result = Change::Kept;
         for program in &self.links.programs {
             let error = |error| EnforcerError::Link {

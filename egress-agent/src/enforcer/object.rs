@@ -34,6 +34,8 @@ impl PrivateBpffs {
 /// A loaded object: programs that are not attached yet, and their maps.
 pub(super) struct Loaded {
     ebpf: Ebpf,
+    /// Why the kernel refuses the programs for interfaces, if it does.
+    pub(super) no_links: Option<String>,
 }
 
 impl Loaded {
@@ -65,10 +67,17 @@ impl Loaded {
         for hook in HOOKS {
             load_program(&mut ebpf, hook.program)?;
         }
-        for (program, _) in LINK_HOOKS {
-            load_program(&mut ebpf, program)?;
-        }
-        Ok(Self { ebpf })
+        // A kernel that refuses these has everything but interfaces.
+        let mut links = LINK_HOOKS.iter();
+        let no_links = match links.try_for_each(|(name, _)| load_program(&mut ebpf, name)) {
+            Ok(()) => None,
+            Err(error @ EnforcerError::NotPermitted(_)) => return Err(error),
+            Err(error) => {
+                tracing::error!(%error, "no interface can be a sandbox on this kernel");
+                Some(error.to_string())
+            }
+        };
+        Ok(Self { ebpf, no_links })
     }
 
     /// A loaded program.

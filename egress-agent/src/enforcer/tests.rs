@@ -219,6 +219,9 @@ fn the_budget_knows_the_bounds_of_the_object() {
 #[test]
 fn the_programs_stay_within_the_verifier_budget() {
     const BUDGET: u32 = 100_000;
+    // Both families and both directions are read whole: 47,102 on Linux 6.18, of
+    // which 6.1 may walk four times as many.
+    const LINK_BUDGET: u32 = 250_000;
     let Some(root) = Root::make("enforcer: the programs stay within the verifier budget") else {
         return;
     };
@@ -230,7 +233,9 @@ fn the_programs_stay_within_the_verifier_budget() {
             .verified_instructions
             .expect("a count, since Linux 5.16");
         eprintln!("{:15} {walked:6} instructions verified", program.program);
-        assert!(walked < BUDGET, "{} needs {walked}", program.program);
+        let is_link = program.program.starts_with("link_");
+        let budget = if is_link { LINK_BUDGET } else { BUDGET };
+        assert!(walked < budget, "{} needs {walked}", program.program);
     }
 }
 
