@@ -46,7 +46,7 @@ pub fn memory(field: &str) -> u64 {
         .find_map(|line| {
             line.strip_prefix(field)?
                 .split_whitespace()
-                .nth(1)?
+                .next()?
                 .parse()
                 .ok()
         })
