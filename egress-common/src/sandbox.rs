@@ -98,7 +98,8 @@ pub struct Settings {
     pub agent: CgroupId,
     /// Events a sandbox may report per second before they are only counted.
     pub events_per_second: u64,
-    /// DNS datagrams a sandbox may send in each [`QUERY_PERIOD`]; the rest is refused.
+    /// DNS datagrams a sandbox may send in each [`QUERY_PERIOD`], and until the
+    /// resolver has read what waits; the rest is refused.
     pub queries_per_period: u64,
     /// The [`CONTRACT`] of the agent that wrote this.
     pub contract: u32,
@@ -148,7 +149,11 @@ pub struct Meter {
     /// Events that were not reported, since the sandbox began. Only ever grows.
     pub lost: u64,
     /// DNS datagrams that may be sent before the next refill.
-    pub queries: u64,
+    pub queries: u32,
+    /// The resolver's count of having read everything, at that one's last refill:
+    /// while it stays the same, what was sent may still wait in the queue that all
+    /// share, and there is no further refill.
+    pub drained: u32,
     /// Boot-time nanoseconds of that one's last refill.
     pub queries_refilled: u64,
 }
@@ -177,5 +182,5 @@ shared! {
     Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, count_bytes: u32 }
     Emergency: 8 = { 0: u64 }
     Traffic: 16 = { sent: u64, received: u64 }
-    Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u64, queries_refilled: u64 }
+    Meter: 40 = { tokens: u64, refilled: u64, lost: u64, queries: u32, drained: u32, queries_refilled: u64 }
 }

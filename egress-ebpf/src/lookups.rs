@@ -139,6 +139,17 @@ pub fn prove_asker(index: u32, word: AskerWord) -> bool {
     true
 }
 
+/// How often the resolver has read all that waited for it.
+#[inline(always)]
+pub fn drained() -> u32 {
+    let Some(count) = maps::DRAINED.get_ptr(0) else {
+        return 0;
+    };
+    // SAFETY: the element always exists and is aligned. The agent changes it at
+    // any time, as a whole.
+    unsafe { count.read_volatile() as u32 }
+}
+
 /// Bytes of reports that the agent has not read.
 #[inline(always)]
 pub fn unread_events() -> u64 {

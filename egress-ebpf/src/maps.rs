@@ -54,6 +54,11 @@ pub static ASKERS: LruHashMap<AskerKey, Asker, 65_536> = LruHashMap::new();
 #[btf_map]
 pub static ASKER_WORDS: Array<AskerWord, { egress_common::ASKER_WORDS }, MMAPABLE> = Array::new();
 
+/// How often the resolver has read all that waited for it. The agent maps it and
+/// counts; the gate compares.
+#[btf_map]
+pub static DRAINED: Array<u64, 1, MMAPABLE> = Array::new();
+
 /// `BPF_F_MMAPABLE`, Linux 5.5.
 const MMAPABLE: usize = 1 << 10;
 

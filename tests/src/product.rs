@@ -2,6 +2,7 @@
 
 use crate::World;
 use crate::cgroup;
+use crate::feature::Feature;
 use crate::probe::{Attempt, PROGRAM};
 use crate::process::{PATIENCE, Running};
 use serde_json::Value;
@@ -184,8 +185,18 @@ pub struct Agent<'w> {
     running: Option<Running>,
 }
 
-/// The kernel programs that an agent attaches at its root.
-pub const PROGRAMS: usize = 16;
+/// How many kernel programs an agent attaches at its root: those that judge, and
+/// where this kernel can have them the LSM programs.
+pub fn programs() -> usize {
+    /// As many as rows of `docs/kernels.md`.
+    const JUDGES: usize = 16;
+    const LSM: usize = 7;
+    if Feature::LsmPrograms.is_there() {
+        JUDGES + LSM
+    } else {
+        JUDGES
+    }
+}
 
 impl<'w> Agent<'w> {
     /// Starts an agent with these policies (name and text) and waits until it

@@ -38,6 +38,27 @@ pub fn receiving(
     address: SocketAddr,
     answer: impl Fn(&[u8]) -> Option<Vec<u8>> + Send + 'static,
 ) -> io::Result<()> {
+    hearing(
+        threads,
+        namespace,
+        address,
+        move |socket, peer, datagram| {
+            if let Some(reply) = answer(datagram) {
+                // A reply that cannot be sent is the client's to miss.
+                let _ = socket.send_to(&reply, peer);
+            }
+        },
+    )
+}
+
+/// Starts to hear datagrams at `address`, and does with each what it is told,
+/// given the socket and the sender.
+pub fn hearing(
+    threads: &mut Threads,
+    namespace: &Namespace,
+    address: SocketAddr,
+    hear: impl Fn(&UdpSocket, SocketAddr, &[u8]) + Send + 'static,
+) -> io::Result<()> {
     let socket = namespace.run(|| UdpSocket::bind(address))?;
     socket.set_read_timeout(Some(TICK))?;
     let stop = Arc::clone(&threads.stop);
@@ -47,10 +68,7 @@ pub fn receiving(
             let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
                 continue;
             };
-            if let Some(reply) = answer(&buffer[..length]) {
-                // A reply that cannot be sent is the client's to miss.
-                let _ = socket.send_to(&reply, peer);
-            }
+            hear(&socket, peer, &buffer[..length]);
         }
     }));
     Ok(())

@@ -4,7 +4,7 @@
 use egress_tests::address::{
     ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6, NEAR_V4, UPSTREAM_V4, UPSTREAM_V6,
 };
-use egress_tests::dns::{Transport, wire};
+use egress_tests::dns::{Manner, Transport, wire};
 use egress_tests::probe::Attempt;
 use egress_tests::process::Running;
 use egress_tests::{Cgroup, Outcome, World, cgroup};
@@ -99,7 +99,7 @@ fn the_dns_server_answers_what_it_was_told_and_remembers() {
     world
         .dns
         .resolve("allowed.example", &[ALLOWED_V4.into(), ALLOWED_V6.into()]);
-    world.dns.truncate("long.example");
+    world.dns.behave("long.example", Manner::Truncated);
     let attempts = unguarded(
         &world,
         &[

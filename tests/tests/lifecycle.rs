@@ -7,7 +7,7 @@ use egress_tests::address::{ALLOWED_V4, FORBIDDEN_V4, SECOND_V4};
 use egress_tests::operation::{Said, attached};
 use egress_tests::probe::{Attempt, go_on, rest, until_pause};
 use egress_tests::process::{PATIENCE, Running, descendants};
-use egress_tests::product::{Agent, Ephemeral, PROGRAMS, binary};
+use egress_tests::product::{Agent, Ephemeral, binary, programs};
 use egress_tests::{World, cgroup};
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -298,17 +298,17 @@ fn disarm(agent: &Agent<'_>, options: &[&str]) -> Said {
 fn disarm_by_force(agent: &Agent<'_>, run: &mut Running) -> Vec<Attempt> {
     disarm(agent, &[]).failed_with(2, &["--yes"]);
     disarm(agent, &["--yes"]).failed_with(1, &["prisoner", "--force"]);
-    assert_eq!(attached(&agent.root_directory()).len(), PROGRAMS);
+    assert_eq!(attached(&agent.root_directory()).len(), programs());
     go_on(run)[0].refused();
     let said = disarm(agent, &["--yes", "--force"]);
     assert_eq!(
         said.succeeded(),
-        format!("{PROGRAMS} programs taken out of force")
+        format!("{} programs taken out of force", programs())
     );
     assert_eq!(attached(&agent.root_directory()), [""; 0]);
     assert!(agent.recorded(&[
         "disarmed",
-        &format!("{PROGRAMS} programs taken out of force")
+        &format!("{} programs taken out of force", programs())
     ]));
     go_on(run)
 }
@@ -343,7 +343,7 @@ fn disarm_switches_a_running_agent_off() {
     let said = disarm(&agent, &["--yes"]);
     assert_eq!(
         said.succeeded(),
-        format!("{PROGRAMS} programs taken out of force")
+        format!("{} programs taken out of force", programs())
     );
 }
 
@@ -390,7 +390,7 @@ fn disarm_that_does_not_ask_the_running_agent_is_undone_and_says_so() {
     assert!(agent.recorded(&["somebody detached egress", "put back"]));
     // The last look of the command took them away once more.
     let deadline = Instant::now() + PATIENCE;
-    while attached(&agent.root_directory()).len() < PROGRAMS {
+    while attached(&agent.root_directory()).len() < programs() {
         assert!(Instant::now() < deadline, "enforcement stays disarmed");
         std::thread::sleep(Duration::from_millis(100));
     }

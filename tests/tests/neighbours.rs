@@ -7,7 +7,7 @@ use egress_tests::address::ALLOWED_V4;
 use egress_tests::bpf::{Direction, Program, Sharing};
 use egress_tests::operation::{Said, attached};
 use egress_tests::probe::{go_on, rest, until_pause};
-use egress_tests::product::{Agent, PROGRAMS};
+use egress_tests::product::{Agent, programs};
 use egress_tests::{World, cgroup};
 use std::fs;
 use std::path::Path;
@@ -78,7 +78,7 @@ fn a_foreign_program_that_shares_is_tolerated_and_told() {
     attempts[0].succeeded();
     attempts[1].refused();
     rest(run);
-    assert_eq!(attached(&root).len(), PROGRAMS + 1);
+    assert_eq!(attached(&root).len(), programs() + 1);
     // It says yes to everything, and overrules nothing.
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
 }

@@ -4,7 +4,7 @@ mod policy;
 
 use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, SECOND_V4};
 use egress_tests::dns::wire::{self, kind};
-use egress_tests::dns::{Data, Message, Query, Record};
+use egress_tests::dns::{Data, Manner, Message, Query, Record};
 use egress_tests::{World, packet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
@@ -171,7 +171,7 @@ fn a_truncated_answer_is_fetched_over_tcp() {
     let Some(world) = world("resolver: truncation") else {
         return;
     };
-    world.dns.truncate("allowed.example");
+    world.dns.behave("allowed.example", Manner::Truncated);
     let outcome = world.sandbox(policy::ONE_NAME).attempt(&[
         &format!("dns-udp {ANY_V4} A allowed.example"),
         &format!("tcp-exchange {ALLOWED_V4}:443 hello"),

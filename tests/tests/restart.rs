@@ -7,7 +7,7 @@ use egress_tests::address::{ALLOWED_V4, FORBIDDEN_V4, SECOND_V4};
 use egress_tests::operation::attached;
 use egress_tests::probe::{Attempt, go_on, rest, until_pause};
 use egress_tests::process::Running;
-use egress_tests::product::{Agent, PROGRAMS};
+use egress_tests::product::{Agent, programs};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -283,7 +283,7 @@ fn a_program_that_somebody_took_away_is_put_back_and_recorded() {
     let agent = agent(&world);
     let root = agent.root_directory();
     let all = attached(&root);
-    assert_eq!(all.len(), PROGRAMS, "{all:?}");
+    assert_eq!(all.len(), programs(), "{all:?}");
     let output = Command::new("bpftool")
         .args(["--json", "cgroup", "show"])
         .arg(&root)

@@ -49,6 +49,10 @@ impl Gate for Agent {
         self.generation.current()
     }
 
+    fn drained(&self) {
+        self.enforcer().drained();
+    }
+
     fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
         self.enforcer().asker(from, protocol)
     }

@@ -47,6 +47,18 @@ impl Batch {
 
     /// Waits for a datagram, and takes what else is there; how many.
     pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.read(socket, libc::MSG_WAITFORONE)
+    }
+
+    /// Takes what is there, which may be nothing.
+    pub(super) fn receive_rest(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        match self.read(socket, libc::MSG_DONTWAIT) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
+            result => result,
+        }
+    }
+
+    fn read(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         let parts = self.received.iter_mut().zip(&mut self.senders);
         let kernel = self.vectors.iter_mut().zip(&mut self.headers);
         for ((buffer, sender), (vector, header)) in parts.zip(kernel) {
@@ -66,7 +78,7 @@ impl Batch {
                 socket.as_raw_fd(),
                 self.headers.as_mut_ptr(),
                 BATCH as c_uint,
-                libc::MSG_WAITFORONE,
+                flags,
                 std::ptr::null_mut(),
             )
         };

@@ -28,6 +28,10 @@ pub trait Gate: Send + Sync + 'static {
     /// again.
     fn generation(&self) -> u64;
 
+    /// Tells that all datagrams were read that waited. Until then a sandbox that
+    /// has sent what it may send at once sends no more.
+    fn drained(&self);
+
     /// As [`Gate::asker`], also for a sandbox that has just ended.
     fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
 

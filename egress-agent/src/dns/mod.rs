@@ -26,6 +26,7 @@
 #![deny(unsafe_code)]
 
 mod admission;
+mod backlog;
 mod batch;
 mod budget;
 mod cache;

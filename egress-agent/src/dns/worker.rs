@@ -8,7 +8,8 @@
 //! who share its thread.
 
 use super::admission::Pass;
-use super::batch::Batch;
+use super::backlog::Queue;
+use super::batch::{BATCH, Batch};
 use super::counters::count;
 use super::desk::Said;
 use super::gate::Gate;
@@ -29,6 +30,8 @@ use tokio::task::JoinSet;
 pub(super) struct Worker<G: Gate> {
     pub(super) shared: Arc<Shared<G>>,
     pub(super) socket: Arc<UdpSocket>,
+    /// Which of the sockets that is.
+    pub(super) queue: Queue,
     pub(super) stop: Arc<AtomicBool>,
     pub(super) runtime: Handle,
 }
@@ -40,8 +43,15 @@ impl<G: Gate> Worker<G> {
         let mut batch = Batch::new();
         let mut key = QuestionKey::new();
         let resolver = &self.shared.resolver;
+        let backlog = &self.shared.backlog;
+        let mut may_hold_more = false;
         while !self.stop.load(Ordering::Acquire) {
-            let received = match batch.receive(self.socket.as_fd()) {
+            let result = if may_hold_more {
+                batch.receive_rest(self.socket.as_fd())
+            } else {
+                batch.receive(self.socket.as_fd())
+            };
+            let received = match result {
                 Ok(received) => received,
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -50,6 +60,12 @@ impl<G: Gate> Worker<G> {
                     continue;
                 }
             };
+            may_hold_more = received == BATCH;
+            if may_hold_more {
+                backlog.may_hold_more(self.queue);
+            } else if backlog.read_all(self.queue) {
+                resolver.gate.drained();
+            }
             let moment = (resolver.gate.now(), resolver.gate.generation());
             for place in 0..received {
                 let Some((bytes, from, room)) = batch.at(place) else {

@@ -106,6 +106,7 @@ pub struct Enforcer {
     directory: File,
     maps: maps::Maps,
     words: words::Words,
+    drained: words::Drained,
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
     links: links::LinkPrograms,
@@ -189,6 +190,7 @@ impl Enforcer {
             maps.set_emergency(emergency::since_now())?;
         }
         let words = words::Words::take(&mut loaded)?;
+        let drained = words::Drained::take(&mut loaded)?;
         let before = maps.settings()?;
         if before.contract > CONTRACT {
             return Err(EnforcerError::NewerVersion {
@@ -249,6 +251,7 @@ impl Enforcer {
             directory,
             maps,
             words,
+            drained,
             loaded,
             links,
             own: Mutex::new(own),

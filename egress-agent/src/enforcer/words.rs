@@ -1,7 +1,8 @@
-//! The proofs of who asks, in memory that the kernel programs write.
+//! Words in memory that the agent shares with the kernel programs.
 
 #![expect(unsafe_code, reason = "a map can only be mapped into memory by hand")]
 
+use super::Enforcer;
 use super::error::EnforcerError;
 use super::object::Loaded;
 use aya::maps::Map;
@@ -11,62 +12,112 @@ use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const BYTES: usize = ASKER_WORDS * size_of::<AskerWord>();
-
-/// The map [`names::ASKER_WORDS`], mapped for reading. It stays mapped when its
-/// descriptor is closed, and the programs hold the map itself.
-pub(super) struct Words(NonNull<AtomicU64>);
+/// An array of words that is mapped. It stays mapped when its descriptor is
+/// closed, and the programs hold the map itself.
+struct Mapped {
+    first: NonNull<AtomicU64>,
+    words: usize,
+}
 
 // SAFETY: the memory is mapped for the lifetime of the value, from any thread,
-// and only read through atomics.
-unsafe impl Send for Words {}
+// and only used through atomics.
+unsafe impl Send for Mapped {}
 // SAFETY: as above.
-unsafe impl Sync for Words {}
+unsafe impl Sync for Mapped {}
 
-impl Words {
-    pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
+impl Mapped {
+    fn take(
+        loaded: &mut Loaded,
+        (name, words): (&'static str, usize),
+        protection: ProtFlags,
+    ) -> Result<Self, EnforcerError> {
         let failed = |detail: String| EnforcerError::Object(detail);
-        let Map::Array(data) = loaded.take_map(names::ASKER_WORDS)? else {
-            return Err(failed(format!("{} is no array", names::ASKER_WORDS)));
+        let Map::Array(data) = loaded.take_map(name)? else {
+            return Err(failed(format!("{name} is no array")));
         };
         // SAFETY: a new mapping at a place that the kernel chooses touches no
-        // memory that anybody has; the kernel refuses more than the map holds.
+        // memory that anybody has; the kernel refuses more pages than the map has.
         let mapped = unsafe {
             mmap(
                 std::ptr::null_mut(),
-                BYTES,
-                ProtFlags::READ,
+                words * size_of::<AtomicU64>(),
+                protection,
                 MapFlags::SHARED,
                 data.fd().as_fd(),
                 0,
             )
         };
-        let mapped = mapped
-            .map_err(|error| failed(format!("{} cannot be mapped: {error}", names::ASKER_WORDS)))?;
-        NonNull::new(mapped.cast())
-            .map(Self)
-            .ok_or_else(|| failed(format!("{} was mapped at 0", names::ASKER_WORDS)))
+        let mapped = mapped.map_err(|error| failed(format!("{name} cannot be mapped: {error}")))?;
+        let first = NonNull::new(mapped.cast());
+        let first = first.ok_or_else(|| failed(format!("{name} was mapped at 0")))?;
+        Ok(Self { first, words })
+    }
+
+    /// A word, if there is one at this index.
+    fn get(&self, index: usize) -> Option<&AtomicU64> {
+        if index >= self.words {
+            return None;
+        }
+        // SAFETY: the index is inside the mapping, which is aligned to a page and
+        // lives as long as `self`; the programs write whole words.
+        Some(unsafe { self.first.add(index).as_ref() })
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let bytes = self.words * size_of::<AtomicU64>();
+        // SAFETY: this is the mapping that `take` made, and whoever borrowed from
+        // it borrowed `self`.
+        let _ = unsafe { munmap(self.first.as_ptr().cast(), bytes) };
+    }
+}
+
+/// The proofs of who asks, which the programs write: [`names::ASKER_WORDS`].
+pub(super) struct Words(Mapped);
+
+impl Words {
+    pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
+        let map = (names::ASKER_WORDS, ASKER_WORDS);
+        Mapped::take(loaded, map, ProtFlags::READ).map(Self)
     }
 
     /// The word at an index that [`egress_common::asker_word`] gave.
     pub(super) fn get(&self, index: u32) -> AskerWord {
-        let index = index as usize;
-        if index >= ASKER_WORDS {
-            return AskerWord::NONE;
-        }
-        // SAFETY: the index is inside the mapping, which is aligned to a page and
-        // lives as long as `self`; the programs write whole words.
-        let word = unsafe { self.0.add(index).as_ref() };
         // Acquire: what was written before the proof is not needed, but the
         // datagram that it is about must not be read before it.
-        AskerWord(word.load(Ordering::Acquire))
+        let word = self.0.get(index as usize);
+        word.map_or(AskerWord::NONE, |word| {
+            AskerWord(word.load(Ordering::Acquire))
+        })
     }
 }
 
-impl Drop for Words {
-    fn drop(&mut self) {
-        // SAFETY: this is the mapping that `take` made, and nobody has borrowed
-        // from it, since `get` returns values.
-        let _ = unsafe { munmap(self.0.as_ptr().cast(), BYTES) };
+/// How often everything was read that waited for the resolver, which the
+/// programs compare: [`names::DRAINED`].
+pub(super) struct Drained(Mapped);
+
+impl Drained {
+    /// Whatever waited for an earlier agent is gone with its sockets, so that
+    /// counts as once.
+    pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let drained = Mapped::take(loaded, (names::DRAINED, 1), protection).map(Self)?;
+        drained.count();
+        Ok(drained)
+    }
+
+    /// Counts once more.
+    pub(super) fn count(&self) {
+        if let Some(count) = self.0.get(0) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Enforcer {
+    /// Tells the programs that every datagram was read that waited for the resolver.
+    pub fn drained(&self) {
+        self.drained.count();
     }
 }

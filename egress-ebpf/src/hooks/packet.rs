@@ -231,18 +231,23 @@ pub(super) fn loopback_word(key: &AskerKey) -> Option<u32> {
 
 /// Takes one query from the sandbox's budget. As for events, two CPUs that race
 /// may both take the last one.
+///
+/// Time alone refills nothing: while the resolver has not read what waits, which
+/// may be this sandbox's, the next budget would only fill the queue that all
+/// share. So however slow the agent is, one sandbox has at most two budgets there.
 #[inline(always)]
 pub(super) fn may_ask(cgroup: CgroupId) -> bool {
     let Some(meter) = lookups::meter(cgroup) else {
         return false;
     };
     if meter.queries == 0 {
-        let now = lookups::now();
-        if now.wrapping_sub(meter.queries_refilled) < QUERY_PERIOD {
+        let (now, drained) = (lookups::now(), lookups::drained());
+        if now.wrapping_sub(meter.queries_refilled) < QUERY_PERIOD || drained == meter.drained {
             return false;
         }
         meter.queries_refilled = now;
-        meter.queries = lookups::settings().queries_per_period;
+        meter.drained = drained;
+        meter.queries = lookups::settings().queries_per_period as u32;
     }
     meter.queries = meter.queries.saturating_sub(1);
     true

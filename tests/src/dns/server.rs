@@ -1,11 +1,12 @@
 //! The server: UDP and TCP on the given addresses, port 53.
 
+use super::manner::Manner;
 use super::wire::{Data, NOERROR, NXDOMAIN, Query, Record, kind, soa};
 use crate::Namespace;
-use crate::servers::{Threads, accepting, receiving};
+use crate::servers::{Threads, accepting, hearing};
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::io::{self, Read};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// How a query came.
@@ -41,7 +42,7 @@ pub struct DnsServer {
 struct Shared {
     records: BTreeMap<(String, u16), Vec<Record>>,
     below: Vec<(String, Vec<IpAddr>)>,
-    truncated: Vec<String>,
+    manners: BTreeMap<String, Manner>,
     negative: Option<(String, u32)>,
     asked: Vec<Asked>,
 }
@@ -54,9 +55,14 @@ impl DnsServer {
         for &server in addresses {
             let address = SocketAddr::new(server, 53);
             let state = Arc::clone(&shared);
-            receiving(&mut threads, namespace, address, move |datagram| {
-                answer(&state, datagram, Transport::Udp, server)
-            })?;
+            hearing(
+                &mut threads,
+                namespace,
+                address,
+                move |socket, peer, datagram| {
+                    hear(&state, (socket, peer), datagram, server);
+                },
+            )?;
             let state = Arc::clone(&shared);
             accepting(&mut threads, namespace, address, move |stream| {
                 // The client decides when the stream ends.
@@ -101,9 +107,9 @@ impl DnsServer {
             .insert((name.into(), kind), records);
     }
 
-    /// Says over UDP, from now on, that answers for `name` do not fit.
-    pub fn truncate(&self, name: &str) {
-        lock(&self.shared).truncated.push(name.into());
+    /// Answers for `name` in this manner from now on.
+    pub fn behave(&self, name: &str, manner: Manner) {
+        lock(&self.shared).manners.insert(name.into(), manner);
     }
 
     /// Says in negative answers, from now on, that they are good for so long, in the
@@ -119,10 +125,17 @@ impl DnsServer {
 
     /// Says whether `name` was ever asked for, by any type and transport.
     pub fn heard_of(&self, name: &str) -> bool {
-        lock(&self.shared)
+        self.times_asked(name) > 0
+    }
+
+    /// How often `name` was asked for, by any type and transport.
+    pub fn times_asked(&self, name: &str) -> usize {
+        let shared = lock(&self.shared);
+        shared
             .asked
             .iter()
-            .any(|asked| asked.name == name)
+            .filter(|asked| asked.name == name)
+            .count()
     }
 }
 
@@ -138,13 +151,13 @@ impl Shared {
     }
 }
 
+/// The answer, and in which manner it is given.
 fn answer(
     shared: &Mutex<Shared>,
-    bytes: &[u8],
+    query: &Query,
     transport: Transport,
     server: IpAddr,
-) -> Option<Vec<u8>> {
-    let query = Query::decode(bytes)?;
+) -> (Vec<u8>, Manner) {
     let mut shared = lock(shared);
     shared.asked.push(Asked {
         name: query.name.clone(),
@@ -152,9 +165,7 @@ fn answer(
         transport,
         server,
     });
-    if transport == Transport::Udp && shared.truncated.contains(&query.name) {
-        return Some(query.answer(NOERROR, true, &[]));
-    }
+    let manner = shared.manners.get(&query.name).copied().unwrap_or_default();
     if let Some(address) = shared.numbered(&query.name) {
         let record = Record {
             owner: query.name.clone(),
@@ -166,7 +177,7 @@ fn answer(
         } else {
             &[]
         };
-        return Some(query.answer(NOERROR, false, records));
+        return (query.answer(NOERROR, false, records), manner);
     }
     let records = shared.records.get(&(query.name.clone(), query.kind));
     let known = shared.records.keys().any(|(name, _)| *name == query.name);
@@ -176,7 +187,21 @@ fn answer(
         Some((zone, ttl)) if records.is_empty() => vec![soa(zone, *ttl)],
         _ => Vec::new(),
     };
-    Some(query.answer_with(code, false, records, &authority))
+    (query.answer_with(code, false, records, &authority), manner)
+}
+
+fn hear(
+    shared: &Mutex<Shared>,
+    (socket, peer): (&UdpSocket, SocketAddr),
+    bytes: &[u8],
+    server: IpAddr,
+) {
+    let Some(query) = Query::decode(bytes) else {
+        return;
+    };
+    let (answer, manner) = answer(shared, &query, Transport::Udp, server);
+    // What cannot be sent is the client's to miss.
+    let _ = manner.send(&query, answer, socket, peer);
 }
 
 fn serve_stream(shared: &Mutex<Shared>, mut stream: TcpStream, server: IpAddr) -> io::Result<()> {
@@ -185,15 +210,11 @@ fn serve_stream(shared: &Mutex<Shared>, mut stream: TcpStream, server: IpAddr) -
         stream.read_exact(&mut length)?;
         let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
         stream.read_exact(&mut query)?;
-        let Some(answer) = answer(shared, &query, Transport::Tcp, server) else {
+        let Some(query) = Query::decode(&query) else {
             return Ok(());
         };
-        let mut framed = u16::try_from(answer.len())
-            .unwrap_or(u16::MAX)
-            .to_be_bytes()
-            .to_vec();
-        framed.extend(answer);
-        stream.write_all(&framed)?;
+        let (answer, manner) = answer(shared, &query, Transport::Tcp, server);
+        manner.write(answer, &mut stream)?;
     }
 }
 

@@ -81,6 +81,8 @@ impl Gate for Small {
         1
     }
 
+    fn drained(&self) {}
+
     fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
         self.asker(from, protocol)
     }

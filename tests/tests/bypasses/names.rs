@@ -5,7 +5,7 @@ use crate::policy::{EVERYTHING_BELOW, MANY_NAMES, ONE_NAME};
 use crate::scene::{attempt, rest, until_pause, world};
 use egress_tests::address::{ALLOWED_V4, FORBIDDEN_V4};
 use egress_tests::dns::wire::kind;
-use egress_tests::dns::{Data, Record};
+use egress_tests::dns::{Data, Manner, Record};
 use egress_tests::product::Agent;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -98,7 +98,7 @@ fn an_answer_with_hundreds_of_addresses_opens_the_first_of_them_only() {
     world
         .dns
         .answer("many.allowed.example", kind::A, records.collect());
-    world.dns.truncate("many.allowed.example");
+    world.dns.behave("many.allowed.example", Manner::Truncated);
     let beyond = format!("tcp-exchange {}:443 secret", address(33));
     let last = format!("tcp-exchange {}:443 secret", address(120));
     let steps = [
@@ -140,7 +140,10 @@ fn an_answer_that_is_over_at_once_can_still_be_connected_to() {
     world.nothing_escaped(&[SocketAddr::from((ALLOWED_V4, 443))]);
 }
 
-/// More than one sandbox may hold (16,384 grants). `EGRESS_NAMES` asks for more.
+/// What one sandbox may hold.
+const GRANTS: usize = 16_384;
+/// More than that. `EGRESS_NAMES` asks for more, or for fewer where the machine is
+/// emulated.
 const NAMES: usize = 20_000;
 
 #[test]
@@ -155,7 +158,7 @@ fn endless_names_of_one_sandbox_cost_another_nothing() {
     let policy = format!("{EVERYTHING_BELOW}{MANY_NAMES}");
     let agent = Agent::start(&world, &[("below", &policy)]);
     // In parts, so that a slow machine says something now and then.
-    const PART: usize = 500;
+    const PART: usize = 100;
     let parts: Vec<String> = (0..names / PART)
         .map(|part| format!("wildcard {} {PART} allowed.example", part * PART))
         .collect();
@@ -188,7 +191,8 @@ fn endless_names_of_one_sandbox_cost_another_nothing() {
     }
     // And when nothing is left of it.
     rest(other)[0].succeeded();
-    assert!(answered >= 16_384, "{answered} of {names} were answered");
+    let least = names.min(GRANTS);
+    assert!(answered >= least, "{answered} of {names} were answered");
     rest(hostile);
     world.nothing_escaped(&[SocketAddr::from((ALLOWED_V4, 443))]);
 }

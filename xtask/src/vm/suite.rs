@@ -127,8 +127,10 @@ fn script(programs: &[&str], arguments: &[String]) -> String {
         let _ = write!(line, " '{}'", argument.replace('\'', r"'\''"));
         line
     });
-    let mut script =
-        format!("cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 RUST_BACKTRACE=1\nstatus=0\n");
+    // A few names, because emulation takes a second for every fifty.
+    let mut script = format!(
+        "cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 EGRESS_NAMES=1000 RUST_BACKTRACE=1\nstatus=0\n"
+    );
     for program in programs {
         let filter = if *program == UNIT {
             // The counts that the verifier walks are printed by a passing test.

@@ -203,6 +203,42 @@ async fn a_burst_from_many_sandboxes_is_answered_at_the_first_try() {
     assert!(upstream.asked() <= 100, "each name was asked for once");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_is_told_when_everything_that_waited_was_read() {
+    let upstream = upstream().await;
+    let world = World::new(&upstream).await;
+    world.watch_nobody();
+    let client = world.client(1).await;
+    let told = || {
+        world
+            .gate
+            .drained
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    // Whole batches, after which it has to look again by itself.
+    for burst in [1, 32, 64, 200] {
+        let before = told();
+        for _ in 0..burst {
+            let message = bytes(&query("refused.test", RecordType::A));
+            client.send(&message).await.expect("sent");
+        }
+        let mut buffer = [0; 512];
+        for _ in 0..burst {
+            let answer = tokio::time::timeout(Duration::from_secs(3), client.recv(&mut buffer));
+            answer.await.expect("in time").expect("received");
+        }
+        // The look after the last batch may come after its answers.
+        let deadline = std::time::Instant::now() + Duration::from_secs(3);
+        while told() == before {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{burst}: nobody was told"
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn answers_that_do_not_fit_are_truncated_for_udp_and_whole_over_tcp() {
     let many = || -> Vec<Record> {

@@ -13,6 +13,7 @@ use hickory_proto::rr::{Name, RecordType};
 use rustix::net::RecvFlags;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
@@ -105,6 +106,8 @@ pub(super) struct FakeGate {
     askers: Mutex<HashMap<u16, SandboxId>>,
     /// Sockets that must not have received anything when something is opened.
     watched: Mutex<Vec<Arc<UdpSocket>>>,
+    /// How often everything was read.
+    pub(super) drained: AtomicU64,
     pub(super) opened: Mutex<Vec<Granted>>,
     pub(super) records: Mutex<Vec<Record>>,
 }
@@ -128,6 +131,10 @@ impl Gate for FakeGate {
 
     fn generation(&self) -> u64 {
         self.policy.lock().expect("lock").generation
+    }
+
+    fn drained(&self) {
+        self.drained.fetch_add(1, Ordering::Relaxed);
     }
 
     fn sender(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
@@ -289,6 +296,7 @@ impl World {
             }),
             askers: Mutex::default(),
             watched: Mutex::default(),
+            drained: AtomicU64::new(0),
             opened: Mutex::default(),
             records: Mutex::default(),
         });
