@@ -158,6 +158,9 @@ reasons! {
     NameBudget = 76, "name_budget", "names below wildcards say more than `dns.limits` of the policy lets them";
     /// The resolver: more queries than the policy lets the sandbox ask.
     QueryBudget = 77, "query_budget", "the sandbox asks more often than `dns.limits` of the policy lets it";
+
+    /// The agent, of itself: somebody meddled with what is in force.
+    Disturbed = 128, "enforcement_disturbed", "a kernel program was detached, or another one was attached after ours";
 }
 
 #[cfg(test)]

@@ -301,7 +301,10 @@ fn a_program_that_somebody_took_away_is_put_back_and_recorded() {
         .status()
         .expect("bpftool");
     assert!(detached.success());
-    assert!(agent.recorded(&["enforcement disturbed", "connect4; put back"]));
+    assert!(agent.awaits_record(|record| {
+        let text = record["detail"].as_str().unwrap_or_default();
+        record["reason"] == "enforcement_disturbed" && text.contains("connect4; put back")
+    }));
     assert_eq!(attached(&root), all);
     let status = agent.status();
     assert_eq!(status["warnings"], serde_json::json!([]));

@@ -227,7 +227,7 @@ impl Engine {
     fn disturbance(&mut self, record: &Record, now: Timestamp) -> Option<Alert> {
         let detail = record.detail.as_deref().unwrap_or_default();
         let disturbed = record.kind == RecordKind::Loss
-            || detail.starts_with("enforcement disturbed")
+            || record.reason == Some(Reason::Disturbed)
             || detail.starts_with("disarmed");
         if !disturbed {
             return None;

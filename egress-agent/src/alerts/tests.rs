@@ -187,10 +187,10 @@ fn disturbed_enforcement_and_lost_evidence_are_told_and_ordinary_words_are_not()
         detail: Some(detail.to_owned()),
         ..Record::new(at(0), kind)
     };
-    let disturbed = told(
-        "enforcement disturbed: somebody detached egress",
-        RecordKind::Agent,
-    );
+    let disturbed = Record {
+        reason: Some(Reason::Disturbed),
+        ..told("somebody detached egress", RecordKind::Agent)
+    };
     assert_eq!(
         conditions(&engine.take(&disturbed, at(0))),
         [Condition::EnforcementDisturbed]

@@ -7,7 +7,6 @@ use super::supervisor;
 use crate::enforcer::{EnforcerError, Finding, Report, boot_now};
 use crate::events::{Bounds, Moment, Pipeline};
 use crate::image::Change;
-use crate::telemetry::ids;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,13 +147,10 @@ impl Agent {
             return self.warn_of(findings.iter().map(in_words).collect());
         }
         match self.enforcer().repair() {
-            Ok(repaired) => self.tell_as(
-                ids::DISTURBED,
-                format!(
-                    "enforcement disturbed: somebody detached {}; put back",
-                    repaired.join(", ")
-                ),
-            ),
+            Ok(repaired) => self.tell_of_disturbance(&format!(
+                "somebody detached {}; put back",
+                repaired.join(", ")
+            )),
             Err(error) => {
                 let missing = findings.iter().map(in_words);
                 self.warn_of(missing.chain([error.to_string()]).collect());
@@ -169,7 +165,7 @@ impl Agent {
         }
         for finding in &findings {
             tracing::error!("{finding}");
-            self.tell_as(ids::DISTURBED, format!("enforcement disturbed: {finding}"));
+            self.tell_of_disturbance(finding);
         }
         if findings.is_empty() {
             self.tell("enforcement is undisturbed again".into());

@@ -5,7 +5,7 @@ use super::book::Member;
 use super::source::{Change, Loaded};
 use crate::model::{Record, RecordKind, ResourceUse};
 use crate::telemetry::ids;
-use egress_common::Outcome;
+use egress_common::{Outcome, Reason};
 use jiff::Timestamp;
 
 /// Who had policies loaded.
@@ -34,17 +34,25 @@ impl Agent {
     /// Records something about the agent itself.
     pub(super) fn tell(&self, detail: String) {
         tracing::info!("{detail}");
-        self.record_of_agent(detail);
+        self.record_of_agent(detail, None);
     }
 
     /// The same for what operators look for by its id.
     pub(super) fn tell_as(&self, message_id: &'static str, detail: String) {
         tracing::warn!(message_id, "{detail}");
-        self.record_of_agent(detail);
+        self.record_of_agent(detail, None);
     }
 
-    fn record_of_agent(&self, detail: String) {
+    /// Records that somebody meddled with the programs.
+    pub(super) fn tell_of_disturbance(&self, what: &str) {
+        let detail = format!("enforcement disturbed: {what}");
+        tracing::warn!(message_id = ids::DISTURBED, "{detail}");
+        self.record_of_agent(detail, Some(Reason::Disturbed));
+    }
+
+    fn record_of_agent(&self, detail: String, reason: Option<Reason>) {
         let mut record = Record::new(Timestamp::now(), RecordKind::Agent);
+        record.reason = reason;
         record.detail = Some(detail);
         self.recorder().record(record);
     }

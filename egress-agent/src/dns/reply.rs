@@ -254,6 +254,7 @@ pub(super) fn extended_code(reason: Reason) -> u16 {
         | Reason::UnknownSandbox
         | Reason::NoRule => 18,
         Reason::Unparsable
+        | Reason::Disturbed
         | Reason::SocketKind
         | Reason::SocketOption
         | Reason::Lapsed

@@ -38,7 +38,7 @@ fn a_foreign_program_that_comes_after_ours_is_noticed_and_overrules_nothing() {
     let begun = Instant::now();
     let noticed = agent.awaits_record(|record| {
         let text = record.to_string();
-        text.contains("enforcement disturbed") && text.contains("lets_all_pass")
+        record["reason"] == "enforcement_disturbed" && text.contains("lets_all_pass")
     });
     assert!(noticed, "{:#?}", agent.audit());
     assert!(begun.elapsed() < NOTICE, "{:?}", begun.elapsed());
@@ -110,7 +110,7 @@ fn all_programs_that_somebody_takes_away_come_back_within_seconds() {
         attempts[open].succeeded();
     }
     attempts[3].refused();
-    assert!(agent.recorded(&["enforcement disturbed", "put back", "egress"]));
+    assert!(agent.recorded(&["enforcement_disturbed", "put back", "egress"]));
     assert_eq!(agent.status()["state"], "enforcing");
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
     rest(run);
