@@ -353,6 +353,13 @@ impl<'a> Skb<'a> {
         unsafe { (*self.context.skb.skb).len > HEADERS }
     }
 
+    /// Whether the packet is many that are cut apart later (UDP_SEGMENT).
+    #[inline(always)]
+    pub fn is_many(&self) -> bool {
+        // SAFETY: as in `socket`.
+        unsafe { (*self.context.skb.skb).gso_segs > 1 }
+    }
+
     /// Whether the packet travels on the loopback device, whose index is 1 in
     /// every network namespace.
     #[inline(always)]

@@ -109,7 +109,7 @@ fn judge(
     };
     let expires = match because {
         Because::Resolver => {
-            prove_asker(packet, sender)?;
+            prove_asker(skb, packet, sender)?;
             return Ok(Passed::Quietly);
         }
         Because::Granted { expires, .. } => expires,
@@ -175,9 +175,10 @@ fn remember(packet: &Packet, socket: Socket, sender: &Sender, expires: u64) {
 /// Writes down who asks the resolver. The packet leaves only if that worked:
 /// the resolver refuses whom it does not know.
 #[inline(always)]
-fn prove_asker(packet: &Packet, sender: &Sender) -> Result<(), Reason> {
-    // Connections wait for the resolver by themselves; datagrams do not.
-    if packet.to.protocol == Protocol::Udp && !may_ask(sender.cgroup) {
+fn prove_asker(skb: &Skb<'_>, packet: &Packet, sender: &Sender) -> Result<(), Reason> {
+    // Connections wait for the resolver by themselves; datagrams do not. Nobody
+    // asks in datagrams that are cut from one, and each of them would take room.
+    if packet.to.protocol == Protocol::Udp && (skb.is_many() || !may_ask(sender.cgroup)) {
         return Err(Reason::TooManyQueries);
     }
     // Its resolver knows it by the socket, and the same port of another

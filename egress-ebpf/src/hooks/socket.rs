@@ -52,8 +52,9 @@ pub fn set_option(context: &SockoptContext, seen: &mut Seen) -> Judged {
     Err(Reason::SocketOption)
 }
 
-/// Options that make the kernel send by itself, or steer packets past what the
-/// packet hook reads. Numbers are from the kernel's `include/uapi/linux/{in,in6,tcp,udp}.h`
+/// Options that make the kernel send by itself, steer packets past what the
+/// packet hook reads, or hold a packet back after it was judged: in a queue that
+/// obeys them (`fq`) it would outlive a revocation. Numbers are from the kernel's `include/uapi/linux/{in,in6,tcp,udp}.h`
 /// and `include/uapi/asm-generic/socket.h`.
 #[inline(always)]
 const fn is_dangerous(level: i32, name: i32) -> bool {
@@ -67,7 +68,9 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
             name,
             25      // SO_BINDTODEVICE: another network for an allowed address
                 | 36 // SO_MARK: policy routing
+                | 47 // SO_MAX_PACING_RATE: a packet a second
                 | 51 | 52 // SO_ATTACH_REUSEPORT_CBPF, _EBPF: another receiver than was judged
+                | 61 // SO_TXTIME: a time to leave at
                 | 62 // SO_BINDTOIFINDEX: as SO_BINDTODEVICE
         ),
         SOL_IP => matches!(
@@ -89,6 +92,7 @@ const fn is_dangerous(level: i32, name: i32) -> bool {
             19      // TCP_REPAIR: a connection without a handshake
                 | 22 // TCP_REPAIR_OPTIONS
                 | 29 // TCP_REPAIR_WINDOW
+                | 37 // TCP_TX_DELAY: leaves later
         ),
         SOL_UDP => matches!(name, 100), // UDP_ENCAP: hands packets to IPsec or L2TP
         SOL_IPV6 => matches!(

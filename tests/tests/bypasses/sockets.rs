@@ -95,8 +95,11 @@ fn options_that_send_or_steer_are_refused_on_every_kind_of_socket() {
         return;
     };
     #[rustfmt::skip]
-    const OPTIONS: [(&str, &str); 24] = [
+    const OPTIONS: [(&str, &str); 27] = [
         ("SO_MARK", "1 36 01000000"),
+        ("SO_MAX_PACING_RATE", "1 47 01000000"),
+        ("SO_TXTIME", "1 61 0100000000000000"),
+        ("TCP_TX_DELAY", "6 37 80969800"),
         ("SO_BINDTODEVICE", "1 25 6e65617200"),
         ("SO_BINDTOIFINDEX", "1 62 02000000"),
         ("SO_ATTACH_REUSEPORT_CBPF", "1 51 00000000000000000000000000000000"),
