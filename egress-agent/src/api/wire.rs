@@ -88,6 +88,12 @@ pub struct Created {
     /// Which system calls the command cannot make.
     #[serde(default)]
     pub seccomp: SeccompProfile,
+    /// Where the agent keeps its keys and its evidence: empty for the command.
+    #[serde(default)]
+    pub hidden: Vec<PathBuf>,
+    /// What the agent is configured by: read-only for the command, whoever owns it.
+    #[serde(default)]
+    pub read_only: Vec<PathBuf>,
 }
 
 /// A sandbox that has ended.

@@ -324,6 +324,8 @@ pub fn spec_of(
         time: None,
         disk: created.disk,
         seccomp: created.seccomp,
+        hidden: created.hidden.clone(),
+        read_only: created.read_only.clone(),
     })
 }
 

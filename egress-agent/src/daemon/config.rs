@@ -139,6 +139,11 @@ pub fn upstream(text: &str) -> Result<SocketAddr, String> {
         })
 }
 
+/// As whoever has another working directory has to name it.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -181,6 +186,23 @@ impl Config {
             None if Path::new(DEFAULT_FILE).exists() => Self::load(Path::new(DEFAULT_FILE)),
             None => Ok(Self::default()),
         }
+    }
+
+    /// The directories of keys, evidence and everything else that nobody but the
+    /// agent has to see.
+    pub(super) fn keeps(&self) -> Vec<PathBuf> {
+        [&self.state_directory, &self.runtime_directory]
+            .map(|path| absolute(path))
+            .to_vec()
+    }
+
+    /// The files and directories that say what the agent enforces. Those of
+    /// another `--config` than the usual one are the operator's to protect.
+    pub(super) fn obeys(&self) -> Vec<PathBuf> {
+        let usual = Path::new(DEFAULT_FILE).parent().map(Path::to_owned);
+        let bundle = self.bundle.as_ref().map(|bundle| bundle.file.clone());
+        let all = self.policies.iter().cloned().chain(usual).chain(bundle);
+        all.map(|path| absolute(&path)).collect()
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {

@@ -146,6 +146,8 @@ impl Agent {
             disk: policy.limits.disk,
             seccomp: policy.seccomp,
             relaxed: member.relaxed,
+            hidden: self.config().keeps(),
+            read_only: self.config().obeys(),
         })
     }
 

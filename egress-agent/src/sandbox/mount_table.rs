@@ -14,6 +14,8 @@ pub struct Mount {
     pub point: PathBuf,
     /// The file system's type, such as `cgroup2`.
     pub kind: String,
+    /// What is mounted, in the file system's own words: a device, a server, a map.
+    pub source: PathBuf,
     /// Whether the mount or the file system behind it refuses writing.
     pub read_only: bool,
 }
@@ -40,11 +42,13 @@ fn parse_line(line: &[u8]) -> Option<Mount> {
     // Optional fields end with a lone hyphen.
     let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
     let kind = String::from_utf8(rest.next()?.to_vec()).ok()?;
-    let super_options = rest.nth(1)?;
+    let source = unescape(rest.next()?);
+    let super_options = rest.next()?;
     Some(Mount {
         root,
         point,
         kind,
+        source,
         read_only: is_read_only(mount_options) || is_read_only(super_options),
     })
 }
@@ -93,18 +97,19 @@ mod tests {
         assert_eq!(
             parse(table),
             [
-                mount("/", "/sys/fs/cgroup", "tmpfs", true),
-                mount("/", "/sys/fs/cgroup/unified", "cgroup2", false),
-                mount("/a b", "/mnt/with space\\", "cgroup2", true),
+                mount("/", "/sys/fs/cgroup", ("tmpfs", "tmpfs"), true),
+                mount("/", "/sys/fs/cgroup/unified", ("cgroup2", "cgroup2"), false),
+                mount("/a b", "/mnt/with space\\", ("cgroup2", "none"), true),
             ]
         );
     }
 
-    fn mount(root: &str, point: &str, kind: &str, read_only: bool) -> Mount {
+    fn mount(root: &str, point: &str, (kind, source): (&str, &str), read_only: bool) -> Mount {
         Mount {
             root: root.into(),
             point: point.into(),
             kind: kind.to_owned(),
+            source: source.into(),
             read_only,
         }
     }

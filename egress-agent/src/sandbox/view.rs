@@ -185,6 +185,30 @@ impl View {
         Ok(view)
     }
 
+    /// Empties further directories, and makes further places read-only: what is
+    /// not there, or lies in the sandbox's own `/proc`, is left out.
+    pub(super) fn without(
+        mut self,
+        hidden: &[PathBuf],
+        read_only: &[PathBuf],
+    ) -> Result<Self, ViewError> {
+        let real = |paths: &[PathBuf]| -> BTreeSet<PathBuf> {
+            let real = paths.iter().filter_map(|path| path.canonicalize().ok());
+            let own = |path: &PathBuf| path.starts_with("/proc") || path.parent().is_none();
+            real.filter(|path| !own(path)).collect()
+        };
+        let before = self.hidden_directories.iter().map(path_from);
+        let mut emptied: BTreeSet<PathBuf> = before.collect();
+        emptied.extend(real(hidden).into_iter().filter(|path| path.is_dir()));
+        let emptied = outermost(&emptied);
+        let gone = |path: &Path| path.ancestors().any(|above| emptied.contains(above));
+        self.hidden_files.retain(|path| !gone(&path_from(path)));
+        let kept = real(read_only).into_iter().filter(|path| !gone(path));
+        self.read_only.extend(paths(kept)?);
+        self.hidden_directories = paths(emptied)?;
+        Ok(self)
+    }
+
     /// Makes everything read-only but a `/tmp` of so many bytes.
     pub(super) fn with_disk(mut self, bytes: Option<u64>) -> Result<Self, ViewError> {
         if bytes.is_some() {
@@ -192,6 +216,7 @@ impl View {
             let below_tmp = |path: &CString| path.as_bytes().starts_with(b"/tmp/");
             self.hidden_directories.retain(|path| !below_tmp(path));
             self.hidden_files.retain(|path| !below_tmp(path));
+            self.read_only.retain(|path| !below_tmp(path));
         }
         // Files without content have no bytes to be counted by.
         let options =
@@ -273,9 +298,12 @@ fn normal(path: &Path) -> PathBuf {
 /// Every directory to empty; none lies in another, since emptying the outer one
 /// takes the inner one's place away.
 fn hidden_directories(mounts: &[Mount]) -> BTreeSet<PathBuf> {
+    // Whoever looks for a name below such a map has the host ask for that name
+    // and call on its server.
+    let asks = |mount: &&Mount| mount.kind == "autofs" && mount.source == Path::new("-hosts");
     let control = mounts
         .iter()
-        .filter(|mount| CONTROL_FILE_SYSTEMS.contains(&mount.kind.as_str()))
+        .filter(|mount| CONTROL_FILE_SYSTEMS.contains(&mount.kind.as_str()) || asks(mount))
         .map(|mount| mount.point.clone());
     let sockets = SOCKET_DIRECTORIES
         .iter()
@@ -287,11 +315,13 @@ fn hidden_directories(mounts: &[Mount]) -> BTreeSet<PathBuf> {
         .filter_map(|path| path.canonicalize().ok())
         .filter(|path| path.is_dir())
         .collect();
-    wanted
-        .iter()
-        .filter(|path| !path.ancestors().skip(1).any(|above| wanted.contains(above)))
-        .cloned()
-        .collect()
+    outermost(&wanted)
+}
+
+/// Those that lie in none of the others.
+fn outermost(paths: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    let inner = |path: &&PathBuf| path.ancestors().skip(1).any(|above| paths.contains(above));
+    paths.iter().filter(|path| !inner(path)).cloned().collect()
 }
 
 /// The sockets in the table (`/proc/net/unix`) that stand at a path and are not
@@ -353,99 +383,13 @@ fn paths(all: impl IntoIterator<Item = PathBuf>) -> Result<Vec<CString>, ViewErr
     all.into_iter().map(path_of).collect()
 }
 
+fn path_from(path: &CString) -> PathBuf {
+    PathBuf::from(std::ffi::OsStr::from_bytes(path.as_bytes()))
+}
+
 fn path_of(path: PathBuf) -> Result<CString, ViewError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| ViewError::Path(path))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{
-        ResolvConf, Target, View, hidden_directories, normal, sockets_with_a_path, target,
-    };
-    use crate::sandbox::mount_table::Mount;
-    use std::collections::BTreeSet;
-    use std::os::unix::net::UnixListener;
-    use std::path::{Path, PathBuf};
-
-    #[test]
-    fn control_file_systems_are_hidden_wherever_they_are_and_only_the_outermost() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let inner = dir.path().join("inner");
-        std::fs::create_dir(&inner).expect("a directory");
-        let mount = |point: &Path, kind: &str| Mount {
-            root: "/".into(),
-            point: point.to_owned(),
-            kind: kind.to_owned(),
-            read_only: false,
-        };
-        let table = [
-            mount(&inner, "bpf"),
-            mount(dir.path(), "cgroup2"),
-            mount(Path::new("/usr"), "ext4"),
-        ];
-        let hidden = hidden_directories(&table);
-        assert!(hidden.contains(dir.path()));
-        assert!(hidden.contains(Path::new("/run")));
-        assert!(!hidden.contains(&inner));
-        assert!(!hidden.contains(Path::new("/usr")));
-    }
-
-    #[test]
-    fn sockets_with_a_path_are_found_in_the_table() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("a socket");
-        let _listener = UnixListener::bind(&path).expect("a socket");
-        let table = std::fs::read("/proc/net/unix").expect("the table");
-        assert!(sockets_with_a_path(&table, &BTreeSet::new()).contains(&path));
-        let hidden = BTreeSet::from([dir.path().to_owned()]);
-        assert!(!sockets_with_a_path(&table, &hidden).contains(&path));
-    }
-
-    #[test]
-    fn resolv_conf_is_planned_for_where_it_really_lies() {
-        let plan = |host| {
-            let mut view = View::default();
-            view.set_resolv_conf("text".to_owned(), host)
-                .expect("a plan");
-            view
-        };
-        assert_eq!(plan(Target::Missing), View::default());
-        let plain = plan(Target::At("/etc/resolv.conf".into()));
-        assert_eq!(
-            plain.resolv_conf,
-            Some(ResolvConf {
-                file: c"/run/resolv.conf".to_owned(),
-                content: b"text".to_vec(),
-                covers: Some(c"/etc/resolv.conf".to_owned()),
-            })
-        );
-        let linked = plan(Target::At("/run/systemd/resolve/stub-resolv.conf".into()));
-        assert_eq!(
-            linked.run_directories,
-            [
-                c"/run/systemd".to_owned(),
-                c"/run/systemd/resolve".to_owned()
-            ]
-        );
-        assert_eq!(linked.resolv_conf.expect("planned").covers, None);
-    }
-
-    #[test]
-    fn links_into_run_are_followed_even_when_they_dangle() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let link = dir.path().join("resolv.conf");
-        for to in [
-            "/run/nobody/resolv.conf",
-            "/var/run/nobody/../nobody/resolv.conf",
-        ] {
-            std::os::unix::fs::symlink(to, &link).expect("a link");
-            assert_eq!(
-                target(&link),
-                Target::At(PathBuf::from("/run/nobody/resolv.conf"))
-            );
-            std::fs::remove_file(&link).expect("removed");
-        }
-        assert_eq!(target(&link), Target::Missing);
-        assert_eq!(normal(Path::new("/etc/../run/./a")), Path::new("/run/a"));
-    }
-}
+mod tests;

@@ -113,6 +113,7 @@ mod tests {
             root: root.into(),
             point: point.into(),
             kind: kind.into(),
+            source: kind.into(),
             read_only,
         }
     }

@@ -64,6 +64,18 @@ pub enum LaunchError {
         /// What it is.
         what: String,
     },
+    /// More would be open than the policy says.
+    #[error(
+        "this kernel lets a command put devices of a network namespace of its own into the host's, \
+         which is a way round the sandbox; update the kernel, or take `user-namespaces` out of \
+         `sandbox.relax`"
+    )]
+    Wiring,
+    /// Whether that is so could not be found out.
+    #[error(
+        "cannot try what network namespaces of the command's own could do: {0}; nothing was started"
+    )]
+    WiringUnknown(io::Error),
     /// Signals of this process go to another command already.
     #[error("this process already hands its signals to another command")]
     SignalsTaken,
@@ -94,6 +106,8 @@ impl LaunchError {
             | Self::Seccomp(_)
             | Self::Step { .. }
             | Self::Stream { .. }
+            | Self::Wiring
+            | Self::WiringUnknown(_)
             | Self::SignalsTaken
             | Self::Network(_)
             | Self::Thread(_) => None,

@@ -5,7 +5,7 @@ use crate::policy::SeccompProfile;
 use crate::sandbox::environment::Environment;
 use crate::sandbox::launch::LaunchError;
 use crate::sandbox::seccomp;
-use crate::sandbox::spawn::Prepared;
+use crate::sandbox::spawn::{Prepared, devices_cross};
 use crate::sandbox::user::User;
 use crate::sandbox::view::View;
 use std::ffi::{CString, OsStr, OsString};
@@ -41,6 +41,10 @@ pub struct LaunchSpec {
     /// Bytes of a `/tmp` in memory, all else being read-only. `None`: the file
     /// system is the host's.
     pub disk: Option<u64>,
+    /// Directories that are empty for it, if they exist.
+    pub hidden: Vec<PathBuf>,
+    /// Files and directories that it cannot change, if they exist.
+    pub read_only: Vec<PathBuf>,
 }
 
 impl LaunchSpec {
@@ -49,6 +53,11 @@ impl LaunchSpec {
         let program = self.command.first().ok_or(LaunchError::NoCommand)?;
         if program.is_empty() {
             return Err(LaunchError::NoCommand);
+        }
+        if self.relaxed.contains(&Relaxation::UserNamespaces)
+            && devices_cross().map_err(LaunchError::WiringUnknown)?
+        {
+            return Err(LaunchError::Wiring);
         }
         let here = || std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         let directory = self.directory.clone().unwrap_or_else(here);
@@ -73,6 +82,7 @@ impl LaunchSpec {
             directory: c_string("the directory", directory.as_os_str())?,
             directory_or_root: self.directory.is_none(),
             view: View::plan(self.resolv_conf.clone(), self.user.uid == 0, &self.relaxed)?
+                .without(&self.hidden, &self.read_only)?
                 .with_disk(self.disk)?,
             time: self.time,
             filters: seccomp::programs(self.seccomp, &self.relaxed)?,

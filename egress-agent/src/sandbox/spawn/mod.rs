@@ -18,9 +18,11 @@ mod mounts;
 mod privileges;
 mod signals;
 mod step;
+mod wiring;
 
 pub(super) use signals::Forwarding;
 pub use step::Step;
+pub(super) use wiring::devices_cross;
 
 use crate::sandbox::user::User;
 use crate::sandbox::view::View;

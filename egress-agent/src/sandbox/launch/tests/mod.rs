@@ -89,6 +89,8 @@ fn command(words: &[&str], uid: u32, directory: &Path) -> LaunchSpec {
         seccomp: SeccompProfile::Default,
         time: None,
         disk: None,
+        hidden: Vec::new(),
+        read_only: Vec::new(),
         command: words.iter().map(Into::into).collect(),
         user: User {
             uid,
