@@ -6,8 +6,9 @@
 //! the skip is not justified, and the test fails. `cargo xtask tidy` sees to it
 //! that nothing skips in another way.
 
-use crate::{bpf, privilege};
+use crate::{Namespace, bpf, privilege};
 use std::fs;
+use std::process::Command;
 
 /// The kernel's list of running LSMs.
 const RUNNING: &str = "/sys/kernel/security/lsm";
@@ -19,6 +20,8 @@ pub enum Feature {
     LandlockScopes,
     /// LSM programs of a cgroup can be loaded, and are asked.
     LsmPrograms,
+    /// A network namespace of one's own puts no device into another's.
+    NamespacesApart,
 }
 
 /// What is known about a feature on the running kernel.
@@ -50,13 +53,18 @@ impl Knowledge {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::LandlockScopes, Self::LsmPrograms];
+    pub const ALL: [Self; 3] = [
+        Self::LandlockScopes,
+        Self::LsmPrograms,
+        Self::NamespacesApart,
+    ];
 
     /// What a skip calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::LandlockScopes => "Landlock scopes (Linux 6.12)",
             Self::LsmPrograms => "LSM programs of cgroups (Linux 6.1, `bpf` in `lsm=`)",
+            Self::NamespacesApart => "a check of rights over the namespace of a device's peer",
         }
     }
 
@@ -75,6 +83,11 @@ impl Feature {
             // refusal of a program that does nothing is all there is to go by.
             Self::LsmPrograms => Knowledge {
                 answer: lsm_programs(),
+                promised: false,
+            },
+            // Mended in 2026, and in older kernels by some distributions.
+            Self::NamespacesApart => Knowledge {
+                answer: namespaces_apart(),
                 promised: false,
             },
         }
@@ -137,6 +150,21 @@ fn lsm_programs() -> Result<(), String> {
         )),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// Tries it by `ip`, between two namespaces that nobody else is in.
+fn namespaces_apart() -> Result<(), String> {
+    let other = Namespace::new().map_err(|error| error.to_string())?;
+    let script = format!(
+        "exec 9<{} && exec unshare -Urn ip link add near9 type veth peer name far9 netns /proc/self/fd/9",
+        other.path()
+    );
+    let output = Command::new("sh").args(["-c", &script]).output();
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Err("a veth pair across namespaces can be made without rights".into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -88,11 +88,17 @@ pub struct Message {
 impl Query {
     /// Writes the query, with EDNS so that extended errors come back.
     pub fn encode(&self) -> Vec<u8> {
+        const INTERNET: u16 = 1;
+        self.encode_in(INTERNET)
+    }
+
+    /// The same in another class.
+    pub fn encode_in(&self, class: u16) -> Vec<u8> {
         let mut bytes = self.id.to_be_bytes().to_vec();
         bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 1]);
         put_name(&mut bytes, &self.name);
         bytes.extend(self.kind.to_be_bytes());
-        bytes.extend([0, 1]);
+        bytes.extend(class.to_be_bytes());
         // Root owner, OPT, 1,232 bytes of payload, no flags, no options.
         bytes.extend([0, 0, 41, 4, 0xd0, 0, 0, 0, 0, 0, 0]);
         bytes

@@ -2,6 +2,7 @@
 //! inside a sandbox, and the sniffer on the far side of the link judges.
 
 mod addresses;
+mod answers;
 mod behalf;
 mod calls;
 mod identity;
@@ -9,7 +10,9 @@ mod loopback;
 mod names;
 #[path = "../policy/mod.rs"]
 mod policy;
+mod queries;
 mod relaxed;
+mod review;
 mod scene;
 mod sockets;
 mod wall;

@@ -19,7 +19,9 @@
 //! | `until-resolved SERVER NAME` | asks until there is an answer; how many milliseconds that took |
 //! | `wildcard FIRST COUNT SUFFIX` | asks for `nFIRST.SUFFIX` and the following names on one connection |
 //! | `dns-udp SERVER TYPE NAME` | asks with a datagram; `dns-udp-once` waits much longer for the answer |
+//! | `dns-class SERVER CLASS TYPE NAME` | asks with a datagram, in a class by its number |
 //! | `dns-tcp SERVER TYPE NAME…` | asks all names on one connection without waiting |
+//! | `dns-pieces SERVER TYPE NAME…` | the same, a byte at a time |
 //! | `self-tcp ADDR TEXT`, `self-udp ADDR TEXT` | listens, and speaks to itself |
 //! | `socket FAMILY TYPE PROTOCOL` | makes a socket, all as numbers |
 //! | `join GROUP` | joins a multicast group |
@@ -34,6 +36,9 @@
 //! | `send-flags AS FLAGS ADDR TEXT` | `sendto` with flags; `-` for no address |
 //! | `send-raw AS HEX TEXT` | `sendto` with these bytes as the address |
 //! | `send-control AS FLAGS ADDR LEVEL TYPE HEX TEXT` | `sendmsg` with a control message |
+//! | `send-many AS TEXT ADDR…` | `sendmmsg` of the same text to all of them |
+//! | `race AS ADDR ADDR MILLISECONDS TEXT` | connects to both in turn while another thread sends |
+//! | `call-32 NUMBER ARGUMENT…` | a system call of the 32-bit table, of numbers |
 //! | `call NUMBER ARGUMENT…` | any system call: numbers, `text:…`, `bytes:HEX`, `fd:AS` |
 //! | `call-as AS NUMBER ARGUMENT…` | one whose result is a descriptor, kept as `AS` |
 //! | `connect-unix PATH` | connects to a Unix socket; `@NAME` for an abstract one |
@@ -106,7 +111,13 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ["dns-udp-once", server, kind, name] => {
             resolve::by_datagram(server, kind, name, 20 * exchange::PATIENCE)
         }
-        ["dns-tcp", server, kind, ref names @ ..] => resolve::by_stream(server, kind, names),
+        ["dns-class", server, class, kind, name] => resolve::in_class(server, class, kind, name),
+        ["dns-tcp", server, kind, ref names @ ..] => {
+            resolve::by_stream(server, kind, names, resolve::Pieces::All)
+        }
+        ["dns-pieces", server, kind, ref names @ ..] => {
+            resolve::by_stream(server, kind, names, resolve::Pieces::Bytes)
+        }
         ["socket", family, kind, protocol] => exchange::make_socket(family, kind, protocol),
         ["join", group] => exchange::join_group(group),
         ["bind-device", device] => exchange::bind_device(device),
@@ -142,6 +153,13 @@ fn perform(sockets: &mut Sockets, words: &[&str]) -> Option<Result> {
         ] => sockets.named(name).and_then(|socket| {
             calls::send_with_control(socket, (flags, address), (level, kind, data), text)
         }),
+        ["send-many", name, text, ref addresses @ ..] => sockets
+            .named(name)
+            .and_then(|socket| calls::send_many(socket, text, addresses)),
+        ["race", name, first, second, milliseconds, text] => {
+            sockets.race(name, [first, second], milliseconds, text)
+        }
+        ["call-32", number, ref arguments @ ..] => calls::call_of_32_bits(number, arguments),
         ["call", number, ref arguments @ ..] => sockets
             .numbers(arguments)
             .and_then(|arguments| calls::system_call(number, &arguments))

@@ -74,6 +74,33 @@ impl Sockets {
         Ok(taken.to_string())
     }
 
+    /// Connects to two addresses in turn, as fast as it can, while another thread
+    /// sends without naming one; how many were taken.
+    pub fn race(&self, name: &str, addresses: [&str; 2], milliseconds: &str, text: &str) -> Result {
+        let socket = self.named(name)?;
+        let [first, second] = addresses.map(|text| parse::<SocketAddr>(text));
+        let addresses = [SockAddr::from(first?), SockAddr::from(second?)];
+        let end = Instant::now() + Duration::from_millis(parse(milliseconds)?);
+        let taken = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let mut taken = 0_u64;
+                while Instant::now() < end {
+                    taken += u64::from(socket.send(text.as_bytes()).is_ok());
+                }
+                taken
+            });
+            while Instant::now() < end {
+                for address in &addresses {
+                    // Connecting a datagram socket sends nothing and is no offence.
+                    let _ = socket.connect(address);
+                }
+            }
+            sender.join()
+        });
+        let taken = taken.map_err(|_| io::Error::other("the sender panicked"))?;
+        Ok(taken.to_string())
+    }
+
     pub fn close(&mut self, name: &str) -> Result {
         self.by_name.remove(name);
         Ok(String::new())

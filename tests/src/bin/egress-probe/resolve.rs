@@ -31,7 +31,31 @@ pub fn ask_once(server: SocketAddr, name: &str, patience: Duration) -> Result {
     ask(server, kind::A, name, patience)
 }
 
+/// Asks in another class than the internet's. Silence is told as such.
+pub fn in_class(server: &str, class: &str, kind: &str, name: &str) -> Result {
+    /// Classes are refused at once, if at all.
+    const SHORT: Duration = Duration::from_millis(1500);
+    let query = query(number(kind)?, name);
+    let bytes = query.encode_in(parse(class)?);
+    exchange_datagrams(parse(server)?, &query, &bytes, SHORT)
+}
+
+fn query(kind: u16, name: &str) -> Query {
+    let (id, name) = (0x5ea1, name.into());
+    Query { id, name, kind }
+}
+
 fn ask(server: SocketAddr, kind: u16, name: &str, patience: Duration) -> Result {
+    let query = query(kind, name);
+    exchange_datagrams(server, &query, &query.encode(), patience)
+}
+
+fn exchange_datagrams(
+    server: SocketAddr,
+    query: &Query,
+    bytes: &[u8],
+    patience: Duration,
+) -> Result {
     let local = if server.is_ipv4() {
         "0.0.0.0:0"
     } else {
@@ -39,12 +63,7 @@ fn ask(server: SocketAddr, kind: u16, name: &str, patience: Duration) -> Result 
     };
     let socket = UdpSocket::bind(local)?;
     socket.set_read_timeout(Some(patience))?;
-    let query = Query {
-        id: 0x5ea1,
-        name: name.into(),
-        kind,
-    };
-    socket.send_to(&query.encode(), server)?;
+    socket.send_to(bytes, server)?;
     let mut buffer = [0; 4096];
     let (length, peer) = socket.recv_from(&mut buffer)?;
     // The client has to see the address that it asked, or it would refuse.
@@ -54,10 +73,19 @@ fn ask(server: SocketAddr, kind: u16, name: &str, patience: Duration) -> Result 
     describe(&buffer[..length], query.id)
 }
 
+/// How a stream is written.
+pub enum Pieces {
+    /// All at once.
+    All,
+    /// Each byte by itself.
+    Bytes,
+}
+
 /// Sends all queries before it reads the first answer, as the C library does
 /// with `use-vc`; answers may come in any order.
-pub fn by_stream(server: &str, kind: &str, names: &[&str]) -> Result {
+pub fn by_stream(server: &str, kind: &str, names: &[&str], pieces: Pieces) -> Result {
     let mut stream = TcpStream::connect_timeout(&parse(server)?, PATIENCE)?;
+    stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut batch = Vec::new();
     for (id, name) in (1..).zip(names) {
@@ -70,7 +98,13 @@ pub fn by_stream(server: &str, kind: &str, names: &[&str]) -> Result {
         batch.extend(u16::try_from(query.len()).unwrap_or(u16::MAX).to_be_bytes());
         batch.extend(query);
     }
-    stream.write_all(&batch)?;
+    let size = match pieces {
+        Pieces::All => batch.len(),
+        Pieces::Bytes => 1,
+    };
+    for piece in batch.chunks(size.max(1)) {
+        stream.write_all(piece)?;
+    }
     let mut answers = vec![String::new(); names.len()];
     for _ in names {
         let mut length = [0; 2];
