@@ -2,8 +2,8 @@
 
 use crate::policy::ONE_NAME;
 use crate::scene::{attempt, world};
-use egress_tests::address::{ALLOWED_V4, FORBIDDEN_V4};
-use std::net::SocketAddr;
+use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4};
+use std::net::{IpAddr, SocketAddr};
 
 const SERVER: &str = "192.0.2.1:53";
 
@@ -37,7 +37,8 @@ fn no_class_but_the_internets_is_an_errand() {
     assert_eq!(foreign.count(), 0, "{asked:?}");
     // The C library's two questions, and nothing of what came before.
     assert!(asked.len() <= 2, "{asked:?}");
-    world.nothing_escaped(&[SocketAddr::from((ALLOWED_V4, 443))]);
+    let open = [IpAddr::from(ALLOWED_V4), ALLOWED_V6.into()];
+    world.nothing_escaped(&open.map(|ip| SocketAddr::from((ip, 443))));
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
 }
 

@@ -212,34 +212,42 @@ fn programs_with_rights_of_their_own_get_none() {
         return;
     };
     let own = world.fresh_directory();
-    let (capable, setuid) = (own.join("capable"), own.join("setuid"));
-    fs::copy(world.probe(), &capable).expect("writable");
-    fs::copy(world.probe(), &setuid).expect("writable");
+    let copy = |name: &str| {
+        let path = own.join(name);
+        fs::copy(world.probe(), &path).expect("writable");
+        path
+    };
+    let (insists, able, setuid) = (copy("insists"), copy("able"), copy("setuid"));
     fs::set_permissions(&setuid, fs::Permissions::from_mode(0o4755)).expect("root may");
-    // `struct vfs_cap_data`, second version, effective: NET_ADMIN, NET_RAW, SYS_ADMIN.
-    let mut rights = 0x0200_0001_u32.to_le_bytes().to_vec();
-    rights.extend((1_u32 << 12 | 1 << 13 | 1 << 21).to_le_bytes());
-    rights.extend([0; 12]);
-    rustix::fs::setxattr(
-        &capable,
-        "security.capability",
-        &rights,
-        rustix::fs::XattrFlags::empty(),
-    )
-    .expect("root may, on this file system");
+    // `struct vfs_cap_data`, second version: NET_ADMIN, NET_RAW, SYS_ADMIN; the first
+    // program wants them in effect at once, the other one would take them itself.
+    for (program, effective) in [(&insists, 1), (&able, 0)] {
+        let mut rights = (0x0200_0000_u32 | effective).to_le_bytes().to_vec();
+        rights.extend((1_u32 << 12 | 1 << 13 | 1 << 21).to_le_bytes());
+        rights.extend([0; 12]);
+        let flags = rustix::fs::XattrFlags::empty();
+        let set = rustix::fs::setxattr(program, "security.capability", &rights, flags);
+        set.expect("root may, on this file system");
+    }
     let sandbox = world.sandbox(ONE_NAME);
-    for program in [&capable, &setuid] {
+    let run = |program: &std::path::Path| {
         let program = program.to_str().expect("text");
         let steps = [
-            "status CapEff",
+            "status CapPrm",
             "status Uid",
             "status NoNewPrivs",
             "make r 2 3 1",
             "make p 17 3 0",
         ];
-        let run = sandbox.run(std::iter::once(program).chain(steps));
-        let outcome = egress_tests::Outcome::of(run);
-        assert_eq!(outcome[0].succeeded(), "0000000000000000", "{program}");
+        egress_tests::Outcome::of(sandbox.run(std::iter::once(program).chain(steps)))
+    };
+    // The kernel starts no program without what it insists on.
+    let outcome = run(&insists);
+    assert_eq!(outcome.attempts.len(), 0, "{outcome:#?}");
+    assert!(outcome.errors.contains("cannot be run"), "{outcome:#?}");
+    for program in [&able, &setuid] {
+        let outcome = run(program);
+        assert_eq!(outcome[0].succeeded(), "0000000000000000");
         let uids = outcome[1].succeeded();
         assert!(uids.split_whitespace().all(|uid| uid != "0"), "{uids}");
         assert_eq!(outcome[2].succeeded(), "1");
