@@ -78,7 +78,7 @@ impl Sockets {
     /// sends without naming one; how many were taken.
     pub fn race(&self, name: &str, addresses: [&str; 2], milliseconds: &str, text: &str) -> Result {
         let socket = self.named(name)?;
-        let [first, second] = addresses.map(|text| parse::<SocketAddr>(text));
+        let [first, second] = addresses.map(parse::<SocketAddr>);
         let addresses = [SockAddr::from(first?), SockAddr::from(second?)];
         let end = Instant::now() + Duration::from_millis(parse(milliseconds)?);
         let taken = std::thread::scope(|scope| {
