@@ -121,6 +121,8 @@ async fn start(client: &Client, name: &str) -> Result<Child, Box<dyn Error>> {
             seccomp: created.seccomp,
             time: None,
             disk: None,
+            hidden: created.hidden,
+            read_only: created.read_only,
         };
         Ok(launch(&spec, &cgroup)?)
     })?;
