@@ -1,3 +1,5 @@
+//! Plans of what a command sees.
+
 use super::{ResolvConf, Target, View, hidden_directories, normal, sockets_with_a_path, target};
 use crate::sandbox::mount_table::Mount;
 use std::collections::BTreeSet;
