@@ -154,6 +154,10 @@ pub(super) async fn datagrams<G: Gate>(
                 continue;
             }
         };
+        // What waits here is one sandbox's own, and no other's budget hangs on it.
+        if shared.backlog.is_empty() {
+            shared.resolver.gate.drained();
+        }
         let asked = Asked {
             from,
             protocol: Protocol::Udp,

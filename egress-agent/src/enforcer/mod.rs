@@ -106,7 +106,6 @@ pub struct Enforcer {
     directory: File,
     maps: maps::Maps,
     words: words::Words,
-    drained: words::Drained,
     /// Kept so that a program that somebody takes out can be put back.
     loaded: Loaded,
     links: links::LinkPrograms,
@@ -190,7 +189,6 @@ impl Enforcer {
             maps.set_emergency(emergency::since_now())?;
         }
         let words = words::Words::take(&mut loaded)?;
-        let drained = words::Drained::take(&mut loaded)?;
         let before = maps.settings()?;
         if before.contract > CONTRACT {
             return Err(EnforcerError::NewerVersion {
@@ -251,7 +249,6 @@ impl Enforcer {
             directory,
             maps,
             words,
-            drained,
             loaded,
             links,
             own: Mutex::new(own),

@@ -73,43 +73,40 @@ impl Drop for Mapped {
     }
 }
 
-/// The proofs of who asks, which the programs write: [`names::ASKER_WORDS`].
-pub(super) struct Words(Mapped);
+/// What the agent shares with the programs about queries.
+pub(super) struct Words {
+    /// Who asks, which the programs write: [`names::ASKER_WORDS`].
+    proofs: Mapped,
+    /// How often everything was read that waited for the resolver, which the
+    /// programs compare: [`names::DRAINED`].
+    drained: Mapped,
+}
 
 impl Words {
+    /// Whatever waited for an earlier agent is gone with its sockets, so that
+    /// counts as read.
     pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
-        let map = (names::ASKER_WORDS, ASKER_WORDS);
-        Mapped::take(loaded, map, ProtFlags::READ).map(Self)
+        let both = ProtFlags::READ | ProtFlags::WRITE;
+        let words = Self {
+            proofs: Mapped::take(loaded, (names::ASKER_WORDS, ASKER_WORDS), ProtFlags::READ)?,
+            drained: Mapped::take(loaded, (names::DRAINED, 1), both)?,
+        };
+        words.count_drained();
+        Ok(words)
     }
 
     /// The word at an index that [`egress_common::asker_word`] gave.
     pub(super) fn get(&self, index: u32) -> AskerWord {
         // Acquire: what was written before the proof is not needed, but the
         // datagram that it is about must not be read before it.
-        let word = self.0.get(index as usize);
+        let word = self.proofs.get(index as usize);
         word.map_or(AskerWord::NONE, |word| {
             AskerWord(word.load(Ordering::Acquire))
         })
     }
-}
 
-/// How often everything was read that waited for the resolver, which the
-/// programs compare: [`names::DRAINED`].
-pub(super) struct Drained(Mapped);
-
-impl Drained {
-    /// Whatever waited for an earlier agent is gone with its sockets, so that
-    /// counts as once.
-    pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let drained = Mapped::take(loaded, (names::DRAINED, 1), protection).map(Self)?;
-        drained.count();
-        Ok(drained)
-    }
-
-    /// Counts once more.
-    pub(super) fn count(&self) {
-        if let Some(count) = self.0.get(0) {
+    fn count_drained(&self) {
+        if let Some(count) = self.drained.get(0) {
             count.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -118,6 +115,6 @@ impl Drained {
 impl Enforcer {
     /// Tells the programs that every datagram was read that waited for the resolver.
     pub fn drained(&self) {
-        self.drained.count();
+        self.words.count_drained();
     }
 }
