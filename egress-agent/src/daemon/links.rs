@@ -203,6 +203,8 @@ impl Agent {
             timeout_ms: None,
             disk: None,
             seccomp: policy.seccomp,
+            hidden: Vec::new(),
+            read_only: Vec::new(),
         })
     }
 
