@@ -150,6 +150,49 @@ impl Program {
     }
 }
 
+/// Takes every place for programs at what an interface of this network namespace
+/// receives, with ones that let others decide. Fails with `EINVAL` where the
+/// kernel has no `tcx`.
+pub fn fill_interface(interface: u32) -> io::Result<()> {
+    const SCHED_CLS: u32 = 3;
+    const TCX_INGRESS: u32 = 46;
+    /// `ERANGE`: there is no more room.
+    const FULL: i32 = 34;
+    // r0 = TCX_NEXT; exit.
+    let code = [instruction(0xb7, 0, u32::MAX), instruction(0x95, 0, 0)];
+    for _ in 0..=64 {
+        let mut attr = ProgramAttr {
+            kind: SCHED_CLS,
+            instruction_count: code.len() as u32,
+            instructions: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: cut("foreign"),
+            interface: 0,
+            attach_type: 0,
+        };
+        let descriptor = bpf(command::PROG_LOAD, &mut attr)?;
+        // SAFETY: the kernel has just opened it for this process.
+        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let mut attr = AttachAttr {
+            target: interface,
+            program: number(&descriptor),
+            attach_type: TCX_INGRESS,
+            flags: 0,
+        };
+        match bpf(command::PROG_ATTACH, &mut attr) {
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(FULL) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other("the kernel finds room for ever more"))
+}
+
 /// Loads a program that does nothing for an LSM hook of cgroups, and drops it.
 /// `function` is the hook's in the kernel, `bpf_lsm_…`.
 pub fn load_lsm_program(function: &str) -> io::Result<()> {

@@ -195,7 +195,7 @@ impl Agent {
                 continue;
             };
             if let Err(error) = self.enforcer().attach_link(interface.index) {
-                tracing::error!(%error, interface = interface.name, "it cannot be governed");
+                self.take_down(table, interface, &error.to_string());
                 continue;
             }
             let spec = Arc::new(LinkSpec {
@@ -217,6 +217,27 @@ impl Agent {
                 ));
                 table.denied.insert(interface.index, failure.message);
             }
+        }
+    }
+
+    /// Takes down what a policy names and no program can judge: it would carry
+    /// everything else. Each look does it again, for whoever raises it meanwhile.
+    fn take_down(&self, table: &mut Table, interface: &Interface, why: &str) {
+        let lowered = match table.interfaces() {
+            Ok(open) => wait(open.lower(interface.index)),
+            Err(error) => Err(error),
+        };
+        let outcome = match lowered {
+            Ok(()) => "is taken down".to_owned(),
+            Err(error) => format!("is OPEN, as it cannot be taken down either ({error})"),
+        };
+        let text = format!(
+            "the interface {} {outcome}, because it cannot be governed: {why}",
+            interface.name
+        );
+        if table.denied.get(&interface.index) != Some(&text) {
+            self.tell(text.clone());
+            table.denied.insert(interface.index, text);
         }
     }
 }

@@ -62,6 +62,13 @@ impl Interfaces {
         raise(&self.handle, index, &pair.host).await
     }
 
+    /// Takes an interface down: nothing passes it, whatever is attached there.
+    pub async fn lower(&self, index: u32) -> Result<(), LinkError> {
+        let down = LinkUnspec::new_with_index(index).down().build();
+        let lowered = self.handle.link().set(down).execute().await;
+        lowered.map_err(failed("take an interface down"))
+    }
+
     /// Removes an interface, and with it its peer.
     pub async fn remove(&self, index: u32) -> Result<(), LinkError> {
         let removed = self.handle.link().del(index).execute().await;

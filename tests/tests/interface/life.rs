@@ -153,6 +153,44 @@ fn an_interface_that_appears_is_found_by_its_pattern_and_ended_when_it_goes() {
 }
 
 #[test]
+fn an_interface_that_cannot_be_governed_is_taken_down() {
+    let Some(world) = world("interface: an interface that cannot be governed is taken down") else {
+        return;
+    };
+    let container = Container::new(&world, 11);
+    let steps = ["tcp-exchange 203.0.113.10:80 open"];
+    container.attempt(&steps)[0].succeeded();
+    let taken = world.near.run(|| {
+        use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+        let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+        egress_tests::bpf::fill_interface(netdevice::name_to_index(any, "box11")?)
+    });
+    if let Err(error) = taken {
+        // Without `tcx` there is one place, and a qdisc of another kind takes it.
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL), "{error}");
+        let mut foreign = std::process::Command::new("tc");
+        foreign.args(["qdisc", "add", "dev", "box11", "ingress"]);
+        let status = world.near.run(|| foreign.status()).expect("tc starts");
+        assert!(status.success(), "a foreign qdisc");
+    }
+    let policy = format!("{ONE_NETWORK}applies_to:\n  - interface: \"box*\"\n");
+    let agent = Agent::start(&world, &[("one-network", &policy)]);
+    let state = agent.directory().join("state");
+    eventually("it is recorded as taken down", || {
+        audit(&state)
+            .iter()
+            .any(|record| record.to_string().contains("is taken down, because"))
+    });
+    container.attempt(&steps)[0].failed();
+    // Who raises it does not open it for longer than a look takes.
+    world
+        .near
+        .configure("link set box11 up\n")
+        .expect("root can raise it");
+    eventually("it is down again", || !container.attempt(&steps)[0].ok);
+}
+
+#[test]
 fn a_bare_interface_is_denied_until_it_can_have_a_policy() {
     let Some(world) = world("interface: a bare interface is denied until it can have a policy")
     else {
