@@ -106,14 +106,7 @@ impl LinkPrograms {
 pub(super) fn disarm(ids: &[u32]) -> io::Result<usize> {
     let how = probe();
     let mut count = 0;
-    for entry in std::fs::read_dir("/sys/class/net")? {
-        // One that goes meanwhile takes its programs along.
-        let Ok(text) = std::fs::read_to_string(entry?.path().join("ifindex")) else {
-            continue;
-        };
-        let Ok(interface) = text.trim().parse() else {
-            continue;
-        };
+    for interface in interfaces()? {
         for (_, side) in LINK_HOOKS {
             for id in how.attached(interface, side).unwrap_or_default() {
                 if !ids.contains(&id) {
@@ -131,6 +124,22 @@ pub(super) fn disarm(ids: &[u32]) -> io::Result<usize> {
         }
     }
     Ok(count)
+}
+
+/// The interfaces of this thread's network namespace. `/sys/class/net` would show
+/// those of the namespace in which it was mounted.
+fn interfaces() -> io::Result<Vec<u32>> {
+    use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+    let any = socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+    // Two lines of headings, then one for each interface: `  NAME: …`.
+    let names = table
+        .lines()
+        .skip(2)
+        .filter_map(|line| line.split_once(':'));
+    // One that goes meanwhile takes its programs along.
+    let index = |(name, _): (&str, &str)| netdevice::name_to_index(&any, name.trim()).ok();
+    Ok(names.filter_map(index).collect())
 }
 
 /// Asks the loopback device, which every network namespace has.
