@@ -60,6 +60,8 @@ fn a_detached_command_runs_on_says_what_it_says_and_is_stopped() {
     agent.ask(&["sandbox", "stop", "d"]).succeeded();
     eventually("it is gone", || agent.status()["sandboxes"] == 0);
     assert!(logs(&agent, "d").contains("asked"));
+    // Its closing record is the last.
+    assert!(agent.recorded(&["stopped; it ended by itself"]));
     let records = agent.audit();
     let of_sandbox: Vec<_> = records.iter().filter(|r| r["sandbox"] == "d").collect();
     assert!(of_sandbox.len() >= 3, "{records:#?}");
@@ -68,7 +70,6 @@ fn a_detached_command_runs_on_says_what_it_says_and_is_stopped() {
         assert_eq!(record["labels"]["team"], "blue", "{record:#}");
         assert_eq!(record["on_behalf_of"], "ada", "{record:#}");
     }
-    assert!(agent.recorded(&["stopped; it ended by itself"]));
 }
 
 #[test]
