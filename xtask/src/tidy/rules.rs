@@ -53,7 +53,6 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("aya", "enforcer"),
     ("aya_obj", "enforcer"),
     ("hickory_proto", "dns"),
-    ("hickory_resolver", "dns"),
     ("rtnetlink", "link"),
     ("sqlx", "audit"),
     ("axum", "api"),
