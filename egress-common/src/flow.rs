@@ -1,6 +1,6 @@
 //! What sockets remember.
 
-use crate::destination::{Ip, Port};
+use crate::destination::{Ip, Port, Protocol};
 use crate::layout::shared;
 use crate::sandbox::{CgroupId, SandboxId};
 
@@ -125,6 +125,20 @@ pub struct AskerKey {
     pub protocol: u8,
     /// Zero.
     pub reserved: [u8; 5],
+}
+
+impl AskerKey {
+    /// The key of what comes from there.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(ip: Ip, port: Port, protocol: Protocol) -> Self {
+        Self {
+            ip,
+            port,
+            protocol: protocol.number(),
+            reserved: [0; 5],
+        }
+    }
 }
 
 /// Who asks the resolver, as `cgroup_skb/egress` saw it on the packet's socket.

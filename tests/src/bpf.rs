@@ -103,6 +103,26 @@ struct AttachAttr {
     flags: u32,
 }
 
+impl ProgramAttr {
+    /// What loads `code`, which has to live until the call is over.
+    fn new(kind: u32, attach_type: u32, name: &str, code: &[u64]) -> Self {
+        Self {
+            kind,
+            instruction_count: code.len() as u32,
+            instructions: code.as_ptr() as u64,
+            license: c"GPL".as_ptr() as u64,
+            log_level: 0,
+            log_size: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+            name: cut(name),
+            interface: 0,
+            attach_type,
+        }
+    }
+}
+
 impl Program {
     /// Loads a program for `direction`, with a hash map of this name and number
     /// of entries if one is given.
@@ -117,23 +137,8 @@ impl Program {
         }
         // r0 = 1; exit.
         code.extend([instruction(0xb7, 0, 1), instruction(0x95, 0, 0)]);
-        let mut attr = ProgramAttr {
-            kind: CGROUP_SKB,
-            instruction_count: code.len() as u32,
-            instructions: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-            name: cut(name),
-            interface: 0,
-            attach_type: direction as u32,
-        };
-        let descriptor = bpf(command::PROG_LOAD, &mut attr)?;
-        // SAFETY: the kernel has just opened it for this process.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let mut attr = ProgramAttr::new(CGROUP_SKB, direction as u32, name, &code);
+        let descriptor = load_program(&mut attr)?;
         Ok(Self { descriptor })
     }
 
@@ -161,23 +166,8 @@ pub fn fill_interface(interface: u32) -> io::Result<()> {
     // r0 = TCX_NEXT; exit.
     let code = [instruction(0xb7, 0, u32::MAX), instruction(0x95, 0, 0)];
     for _ in 0..=64 {
-        let mut attr = ProgramAttr {
-            kind: SCHED_CLS,
-            instruction_count: code.len() as u32,
-            instructions: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-            name: cut("foreign"),
-            interface: 0,
-            attach_type: 0,
-        };
-        let descriptor = bpf(command::PROG_LOAD, &mut attr)?;
-        // SAFETY: the kernel has just opened it for this process.
-        let descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let mut attr = ProgramAttr::new(SCHED_CLS, 0, "foreign", &code);
+        let descriptor = load_program(&mut attr)?;
         let mut attr = AttachAttr {
             target: interface,
             program: number(&descriptor),
@@ -200,20 +190,7 @@ pub fn load_lsm_program(function: &str) -> io::Result<()> {
     let types = std::fs::read("/sys/kernel/btf/vmlinux")?;
     let id = function_id(&types, function.as_bytes());
     let mut attr = LsmProgramAttr {
-        program: ProgramAttr {
-            kind: LSM,
-            instruction_count: code.len() as u32,
-            instructions: code.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            log_level: 0,
-            log_size: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-            name: cut("tests_lsm"),
-            interface: 0,
-            attach_type: LSM_CGROUP,
-        },
+        program: ProgramAttr::new(LSM, LSM_CGROUP, "tests_lsm", &code),
         types: 0,
         function_size: 0,
         functions: 0,
@@ -223,10 +200,7 @@ pub fn load_lsm_program(function: &str) -> io::Result<()> {
         line_count: 0,
         attach_type_id: id.ok_or(io::ErrorKind::NotFound)?,
     };
-    let descriptor = bpf(command::PROG_LOAD, &mut attr)?;
-    // SAFETY: the kernel has just opened it for this process.
-    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
-    Ok(())
+    load_program(&mut attr).map(drop)
 }
 
 #[repr(C)]
@@ -355,6 +329,13 @@ fn cut(name: &str) -> [u8; 16] {
 
 fn number(descriptor: &impl AsRawFd) -> u32 {
     descriptor.as_raw_fd().cast_unsigned()
+}
+
+/// Loads a program; `attr` is or begins with a [`ProgramAttr`].
+fn load_program<T>(attr: &mut T) -> io::Result<OwnedFd> {
+    let descriptor = bpf(command::PROG_LOAD, attr)?;
+    // SAFETY: the kernel has just opened it for this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn bpf<T>(command: i64, attr: &mut T) -> io::Result<i32> {

@@ -165,18 +165,7 @@ impl Agent {
             ..Newcomer::new(name, cgroup.id(), 0)
         };
         let (member, changes) = book.begin(newcomer, policy, Timestamp::now())?;
-        let written = self
-            .runtime()
-            .remember(&member)
-            .map_err(Failure::failed)
-            .and_then(|()| self.carry_out(book, &changes).map_err(Failure::failed));
-        if let Err(failure) = written {
-            if let Ok(changes) = book.end(member.id) {
-                let _ = self.carry_out(book, &changes);
-            }
-            let _ = self.runtime().forget(&member.name);
-            return Err(failure);
-        }
+        self.put_in_force(book, &member, &changes)?;
         self.watch_limits_of(&member, &cgroup);
         self.told_of().retain(|(name, _)| name != directory);
         self.tell_of_sandbox(

@@ -1,7 +1,9 @@
 //! Changes of the kernel maps, and what has to be true before and after each.
 
 use super::agent::Agent;
-use super::book::Book;
+use super::book::{Book, Member};
+use super::control::failed;
+use crate::api::wire::Failure;
 use crate::dns::OpenError;
 use crate::enforcer::{EnforcerError, Receipt};
 use crate::grants::Changes;
@@ -10,6 +12,36 @@ use egress_common::Reason;
 use std::sync::MutexGuard;
 
 impl Agent {
+    /// Puts a sandbox that has begun into force, or ends it again: the kernel may
+    /// know it already, and it must not outlive the failure.
+    pub(super) fn put_in_force(
+        &self,
+        book: &mut MutexGuard<'_, Book>,
+        member: &Member,
+        changes: &[Change],
+    ) -> Result<(), Failure> {
+        let written = self.remember_and_carry_out(book, member, changes);
+        if written.is_err() {
+            if let Ok(changes) = book.end(member.id) {
+                let _ = self.carry_out(book, &changes);
+            }
+            let _ = self.runtime().forget(&member.name);
+        }
+        written
+    }
+
+    /// Writes down what is known of a sandbox, for the next agent, and then changes
+    /// the kernel. Where that fails the caller undoes both.
+    pub(super) fn remember_and_carry_out(
+        &self,
+        book: &mut MutexGuard<'_, Book>,
+        member: &Member,
+        changes: &[Change],
+    ) -> Result<(), Failure> {
+        self.runtime().remember(member).map_err(failed)?;
+        self.carry_out(book, changes).map_err(failed)
+    }
+
     /// Changes the kernel. Where that fails half way the kernel is as strict as
     /// both ends, and the book is set to what the kernel holds.
     pub(super) fn carry_out(

@@ -104,19 +104,8 @@ impl Agent {
                 now,
             )
             .map_err(|error| undo(error.into()))?;
-        let written = self
-            .runtime()
-            .remember(&member)
-            .map_err(failed)
-            .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
-        if let Err(failure) = written {
-            // The kernel may know it already; it must not outlive this call.
-            if let Ok(changes) = book.end(member.id) {
-                let _ = self.carry_out(&mut book, &changes);
-            }
-            let _ = self.runtime().forget(&member.name);
-            return Err(undo(failure));
-        }
+        self.put_in_force(&mut book, &member, &changes)
+            .map_err(undo)?;
         drop(book);
         self.watch_limits_of(&member, &cgroup);
         let mode = mode_name(policy.mode);

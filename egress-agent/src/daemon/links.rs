@@ -157,18 +157,8 @@ impl Agent {
         let (member, changes) = book
             .begin(newcomer, policy, Timestamp::now())
             .map_err(|error| undo(error.into()))?;
-        let written = self
-            .runtime()
-            .remember(&member)
-            .map_err(failed)
-            .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
-        if let Err(failure) = written {
-            if let Ok(changes) = book.end(member.id) {
-                let _ = self.carry_out(&mut book, &changes);
-            }
-            let _ = self.runtime().forget(&member.name);
-            return Err(undo(failure));
-        }
+        self.put_in_force(&mut book, &member, &changes)
+            .map_err(undo)?;
         drop(book);
         table.denied.remove(&index);
         table.attached.insert(

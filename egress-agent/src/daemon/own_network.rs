@@ -174,12 +174,7 @@ impl Agent {
         };
         let mut book = self.book();
         let (member, changes) = book.give_network(member.id, network)?;
-        let written = self
-            .runtime()
-            .remember(&member)
-            .map_err(failed)
-            .and_then(|()| self.carry_out(&mut book, &changes).map_err(failed));
-        if let Err(failure) = written {
+        if let Err(failure) = self.remember_and_carry_out(&mut book, &member, &changes) {
             if let Ok((_, changes)) = book.take_network(member.id) {
                 let _ = self.carry_out(&mut book, &changes);
             }
@@ -246,8 +241,7 @@ impl Agent {
         };
         let mut book = self.book();
         if let Ok((member, changes)) = book.take_network(member.id) {
-            self.runtime().remember(&member).map_err(failed)?;
-            self.carry_out(&mut book, &changes).map_err(failed)?;
+            self.remember_and_carry_out(&mut book, &member, &changes)?;
         }
         drop(book);
         self.forget_own_interface(table, network.interface);

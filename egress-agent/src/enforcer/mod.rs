@@ -353,12 +353,7 @@ impl Enforcer {
         {
             return self.words.get(index).sandbox(boot_now());
         }
-        let key = AskerKey {
-            ip,
-            port,
-            protocol: protocol.number(),
-            reserved: [0; 5],
-        };
+        let key = AskerKey::new(ip, port, protocol);
         // A map that cannot be read proves nothing.
         let Asker {
             expires, sandbox, ..

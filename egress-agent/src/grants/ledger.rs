@@ -217,26 +217,21 @@ impl Ledger {
     /// What a sandbox holds, lapsed entries included.
     pub fn grants(&self, sandbox: SandboxId) -> impl Iterator<Item = Held> {
         let entries = self.sandboxes.get(&sandbox).map(|s| &s.entries);
-        entries.into_iter().flatten().filter_map(|(key, entry)| {
-            let names = entry
-                .holds()
-                .iter()
-                .filter_map(|hold| self.names.name(hold.name));
-            Some(Held {
-                key: *key,
-                grant: entry.grant()?,
-                names: names.cloned().collect(),
-            })
-        })
+        entries
+            .into_iter()
+            .flatten()
+            .filter_map(|(key, entry)| self.describe(key, entry))
     }
 
     /// One entry, with the names that keep it.
     pub fn held(&self, key: &GrantKey) -> Option<Held> {
         let entry = self.sandboxes.get(&key.sandbox)?.entries.get(key)?;
-        let names = entry
-            .holds()
-            .iter()
-            .filter_map(|hold| self.names.name(hold.name));
+        self.describe(key, entry)
+    }
+
+    fn describe(&self, key: &GrantKey, entry: &Entry) -> Option<Held> {
+        let holds = entry.holds().iter();
+        let names = holds.filter_map(|hold| self.names.name(hold.name));
         Some(Held {
             key: *key,
             grant: entry.grant()?,

@@ -23,6 +23,8 @@ mod ranges;
 mod rule;
 mod schema;
 mod special;
+#[cfg(test)]
+mod strategies;
 mod wire;
 mod yaml;
 

@@ -130,24 +130,8 @@ impl NameIndex {
 mod tests {
     use super::NameIndex;
     use crate::model::{DomainName, DomainPattern};
+    use crate::policy::strategies::{name, pattern};
     use proptest::prelude::*;
-
-    fn label() -> impl Strategy<Value = String> {
-        prop::sample::select(vec!["a", "b", "ab", "com"]).prop_map(str::to_owned)
-    }
-
-    fn name() -> impl Strategy<Value = DomainName> {
-        prop::collection::vec(label(), 1..5)
-            .prop_map(|labels| DomainName::parse(&labels.join(".")).expect("a name"))
-    }
-
-    fn pattern() -> impl Strategy<Value = DomainPattern> {
-        (name(), 0..3_u8).prop_map(|(name, kind)| match kind {
-            0 => DomainPattern::Exact(name),
-            1 => DomainPattern::Below(name),
-            _ => DomainPattern::Within(name),
-        })
-    }
 
     proptest! {
         #[test]

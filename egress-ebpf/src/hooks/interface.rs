@@ -251,7 +251,7 @@ fn ask(frame: &Frame<'_>, ethernet: &Ethernet, packet: &Packet, behind: &Behind)
         .link
         .resolver_for(&packet.to.ip)
         .ok_or(Reason::NoResolver)?;
-    let key = asker_key(packet.from, packet.from_port, packet.to.protocol);
+    let key = AskerKey::new(packet.from, packet.from_port, packet.to.protocol);
     let asked = Asked {
         ip: packet.to.ip,
         interface: behind.interface,
@@ -288,16 +288,6 @@ fn ask(frame: &Frame<'_>, ethernet: &Ethernet, packet: &Packet, behind: &Behind)
     frame.readdress(packet.to.protocol, false, old, new)?;
     count(Counter::Redirected);
     Ok(Passed::Quietly)
-}
-
-#[inline(always)]
-fn asker_key(ip: egress_common::Ip, port: Port, protocol: Protocol) -> AskerKey {
-    AskerKey {
-        ip,
-        port,
-        protocol: protocol.number(),
-        reserved: [0; 5],
-    }
 }
 
 /// Whether it is a DHCP request that policy lets pass: from the sandbox's own
@@ -389,7 +379,7 @@ fn packet_reaches(
             && port == there.port
             && ip == there.ip
         {
-            let key = asker_key(packet.to.ip, packet.to.port, there.protocol);
+            let key = AskerKey::new(packet.to.ip, packet.to.port, there.protocol);
             if let Some(asked) = lookups::asked(&key)
                 && asked.interface == interface
             {

@@ -186,12 +186,7 @@ fn prove_asker(skb: &Skb<'_>, packet: &Packet, sender: &Sender) -> Result<(), Re
     if sender.sandbox.has_own_network() {
         return Ok(());
     }
-    let key = AskerKey {
-        ip: packet.from,
-        port: packet.from_port,
-        protocol: packet.to.protocol.number(),
-        reserved: [0; 5],
-    };
+    let key = AskerKey::new(packet.from, packet.from_port, packet.to.protocol);
     let expires = lookups::now() + ASKER_LIFETIME;
     let is_proven = match loopback_word(&key) {
         Some(index) => lookups::prove_asker(index, AskerWord::new(sender.sandbox.id, expires)),

@@ -1,7 +1,8 @@
 //! Lists, whole and damaged.
 
 use super::*;
-use crate::model::{DomainName, DomainPattern};
+use crate::model::DomainPattern;
+use crate::policy::strategies::{name, pattern};
 use proptest::prelude::*;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,23 +15,6 @@ fn build(folder: &Path, patterns: &[DomainPattern]) -> PathBuf {
     let path = folder.join("x.names");
     builder.write(&path).expect("written");
     path
-}
-
-fn label() -> impl Strategy<Value = String> {
-    prop::sample::select(vec!["a", "b", "ab", "com"]).prop_map(str::to_owned)
-}
-
-fn name() -> impl Strategy<Value = DomainName> {
-    prop::collection::vec(label(), 1..5)
-        .prop_map(|labels| DomainName::parse(&labels.join(".")).expect("a name"))
-}
-
-fn pattern() -> impl Strategy<Value = DomainPattern> {
-    (name(), 0..3_u8).prop_map(|(name, kind)| match kind {
-        0 => DomainPattern::Exact(name),
-        1 => DomainPattern::Below(name),
-        _ => DomainPattern::Within(name),
-    })
 }
 
 proptest! {
