@@ -57,7 +57,7 @@ pub struct Sandbox {
     pub mode: u32,
     /// TCP sockets that may be connected at a time; 0 if they are not counted.
     pub max_connections: u32,
-    /// Bits of [`Sandbox::OWN_NETWORK`].
+    /// Bits of [`Sandbox::OWN_NETWORK`] and [`Sandbox::BLOCKED`].
     pub flags: u32,
 }
 
@@ -73,10 +73,25 @@ impl Sandbox {
         self.flags & Self::OWN_NETWORK != 0
     }
 
-    /// Whether denials are only reported. Unknown numbers enforce.
+    /// [`Sandbox::flags`]: it is refused everything, whatever its policy says. It
+    /// stays known, so that what it is refused is told in its name.
+    pub const BLOCKED: u32 = 2;
+
+    /// The question before every rule: whether it may do anything at all.
+    #[inline(always)]
+    pub const fn admit(&self) -> Result<(), Reason> {
+        if self.flags & Self::BLOCKED == 0 {
+            Ok(())
+        } else {
+            Err(Reason::SandboxBlocked)
+        }
+    }
+
+    /// Whether denials are only reported. Unknown numbers enforce, and no mode
+    /// opens what is blocked.
     #[inline(always)]
     pub const fn is_shadow(&self) -> bool {
-        self.mode == Mode::Shadow as u32
+        self.mode == Mode::Shadow as u32 && self.flags & Self::BLOCKED == 0
     }
 }
 
@@ -110,7 +125,7 @@ pub struct Settings {
 /// What programs and maps mean to each other, as a number that grows with every
 /// change that an older agent would not know how to honour. An agent refuses to
 /// take over from a newer one: its older programs could be more open.
-pub const CONTRACT: u32 = 3;
+pub const CONTRACT: u32 = 4;
 
 /// The emergency block, in a one-element array of its own: it is written whole,
 /// by whoever presses the button, and no other writer can lose it.

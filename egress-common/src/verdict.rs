@@ -121,6 +121,8 @@ reasons! {
     Emergency = 17, "emergency", "everything is stopped by `egressctl emergency-block`, whatever policy says";
     /// As many TCP sockets are connected as the policy lets the sandbox have.
     TooManyConnections = 18, "too_many_connections", "the sandbox has as many connections open as `max_connections` of the policy";
+    /// The sandbox itself was blocked, by ops or by an alert.
+    SandboxBlocked = 19, "sandbox_blocked", "the sandbox is blocked, by ops or by an alert, whatever its policy says";
 
     /// A frame behind an interface that is neither plain IP nor what the link itself needs.
     LinkFrame = 32, "link_frame", "only plain IP over Ethernet, and ARP or neighbour discovery with the gateway, cross the interface";

@@ -11,6 +11,21 @@ use std::time::{Duration, Instant};
 /// machine on a busy one. Only a test that fails waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Set in the virtual machines of `cargo xtask vm`: how many times slower than a
+/// real machine an emulated one may be.
+const SLOWER: &str = "EGRESS_TIMES_SLOWER";
+
+/// A time within which something has to happen, or after which something is
+/// made to happen, on the machine that this is.
+///
+/// # Panics
+///
+/// If what the environment says of the machine is no number.
+pub fn paced(real: Duration) -> Duration {
+    let times = std::env::var(SLOWER).map_or(1, |times| times.parse().expect("a number"));
+    real * times
+}
+
 /// A child process with a line-wise conversation. Dropping it ends it: first
 /// with a request, so that it can clean up, then by force.
 #[derive(Debug)]

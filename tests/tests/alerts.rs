@@ -181,6 +181,14 @@ fn repeated_denials_are_told_with_a_signature_and_block_the_sandbox_until_it_is_
     for attempt in go_on(&mut probe) {
         attempt.failed();
     }
+    let refused = recorded(&state, &["sandbox_blocked", &ALLOWED_V4.to_string()]);
+    assert_eq!(refused["sandbox"], "s");
+    assert!(
+        refused["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("egressctl sandbox unblock s")),
+        "{refused}"
+    );
     agent.kill();
     agent.launch();
     agent

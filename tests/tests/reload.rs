@@ -6,6 +6,7 @@ mod policy;
 use egress_tests::World;
 use egress_tests::address::{ALLOWED_V4, SECOND_V4};
 use egress_tests::probe::{Attempt, go_on, rest, until_pause};
+use egress_tests::process::paced;
 use egress_tests::product::Agent;
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::SocketAddr;
@@ -273,7 +274,7 @@ fn a_rule_closes_on_its_date_while_the_agent_runs() {
     let Some(world) = world("reload: expiry date") else {
         return;
     };
-    let until = policy::seconds_from_now(5);
+    let until = policy::seconds_from_now(paced(Duration::from_secs(5)).as_secs());
     let text = policy::changing(&["second.example"], "").replace(
         "allowlist:\n  web:\n",
         &format!(

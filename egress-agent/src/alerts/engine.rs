@@ -77,6 +77,10 @@ impl Engine {
     }
 
     fn decision(&mut self, record: &Record, now: Timestamp) -> Vec<Alert> {
+        // Somebody knows about it already, and blocked it.
+        if record.reason == Some(Reason::SandboxBlocked) {
+            return Vec::new();
+        }
         let mut alerts: Vec<Alert> = Vec::new();
         let refused = record.outcome == Some(Outcome::Denied);
         if record.reason == Some(Reason::TooManyQueries) {

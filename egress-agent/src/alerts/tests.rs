@@ -280,3 +280,13 @@ fn what_cannot_be_meant_is_refused_with_its_key() {
         assert!(error.contains(said), "{text}: {error}");
     }
 }
+
+#[test]
+fn what_a_blocked_sandbox_is_refused_is_no_news() {
+    let mut engine = Engine::new(Rules::default());
+    let refused = Record {
+        reason: Some(Reason::SandboxBlocked),
+        ..denial(1, "one.example", 1_000)
+    };
+    assert_eq!(conditions(&engine.take(&refused, at(0))), []);
+}

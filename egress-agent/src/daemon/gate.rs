@@ -60,7 +60,7 @@ impl Gate for Agent {
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
         let sandbox = self.enforcer().asker(from, protocol)?;
         // A sandbox that ended between its packet and now asks no more.
-        self.book().policy_of(sandbox).map(|_| sandbox)
+        self.book().member(sandbox).map(|_| sandbox)
     }
 
     fn sieve(&self, sandbox: SandboxId) -> Option<PolicySieve> {

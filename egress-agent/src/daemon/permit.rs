@@ -70,10 +70,14 @@ impl Book {
         now: Timestamp,
     ) -> Judgement<Permit> {
         let Some(compiled) = self.policy_of(sandbox) else {
+            let help = self.unblocking(sandbox);
             return Judgement::Refuse(Refusal {
-                reason: Reason::UnknownAsker,
+                reason: match help {
+                    Some(_) => Reason::SandboxBlocked,
+                    None => Reason::UnknownAsker,
+                },
                 rule: None,
-                help: None,
+                help,
             });
         };
         match compiled.policy.judge_name(name, now) {

@@ -40,6 +40,9 @@ impl Context for Agent {
             return None;
         }
         let book = self.book();
+        if event.reason == Reason::SandboxBlocked as u8 {
+            return book.unblocking(sandbox);
+        }
         let resolved = book
             .ledger()
             .grants(sandbox)

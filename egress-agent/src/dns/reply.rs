@@ -243,6 +243,7 @@ pub(super) fn extended_code(reason: Reason) -> u16 {
         | Reason::ChainRefused
         | Reason::NameBudget
         | Reason::QueryBudget
+        | Reason::SandboxBlocked
         | Reason::Emergency => 15,
         Reason::QueryType | Reason::Rebinding | Reason::NeverAllowed | Reason::TooManyAddresses => {
             17

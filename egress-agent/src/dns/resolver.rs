@@ -15,7 +15,7 @@ use super::trace::{self, Asked, Finding, Source, judged, unusable};
 use super::upstream::Failure;
 use super::worker::STRANGERS;
 use super::{name, query, question::Envelope};
-use crate::model::RuleOrigin;
+use crate::model::{Record, RuleOrigin};
 use egress_common::{Mode, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
@@ -49,27 +49,39 @@ impl<P> Admitted<P> {
     }
 }
 
+/// A question of a sandbox.
+pub(super) struct Heard {
+    pub(super) sandbox: SandboxId,
+    question: Question,
+    begun: Instant,
+}
+
 impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
+        match self.hear(asked, bytes) {
+            Ok(heard) => self.answer_heard(asked, heard).await,
+            Err(turned_away) => turned_away,
+        }
+    }
+
+    /// Reads a message. What is no question, or none of a sandbox, is dealt with
+    /// at once: the error is its reply, if it deserves one.
+    pub(super) fn hear(&self, asked: Asked, bytes: &[u8]) -> Result<Heard, Option<Vec<u8>>> {
         count(&self.counters.queries);
         let begun = Instant::now();
         let read = question::read(bytes);
-        let (finding, mut record) = match (asked.sandbox, read) {
+        let envelope = match (asked.sandbox, read) {
             (_, Err(Unusable::Silent)) => {
                 count(&self.counters.malformed);
-                return None;
+                return Err(None);
             }
-            (None, read) => {
-                count(&self.counters.unknown_asker);
-                let envelope = match read {
-                    Ok(question) => question.envelope,
-                    Err(Unusable::Bad { envelope, .. }) => envelope,
-                    Err(Unusable::Silent) => return None,
-                };
-                let finding = refused(&envelope, ResponseCode::Refused, Reason::UnknownAsker);
-                let record = unusable(asked, &envelope, &finding);
-                (finding, record)
+            (Some(sandbox), Ok(question)) => {
+                return Ok(Heard {
+                    sandbox,
+                    question,
+                    begun,
+                });
             }
             (
                 Some(sandbox),
@@ -81,14 +93,32 @@ impl<G: Gate> Resolver<G> {
             ) => {
                 let finding = self.unusable(sandbox, &envelope, code, reason);
                 let record = unusable(asked, &envelope, &finding);
-                (finding, record)
+                return Err(self.conclude(asked, begun, finding, record));
             }
-            (Some(sandbox), Ok(question)) => {
-                let finding = self.resolve(sandbox, &question).await;
-                let record = judged(asked, &question, &finding);
-                (finding, record)
-            }
+            (None, Ok(question)) => question.envelope,
+            (None, Err(Unusable::Bad { envelope, .. })) => envelope,
         };
+        count(&self.counters.unknown_asker);
+        let finding = refused(&envelope, ResponseCode::Refused, Reason::UnknownAsker);
+        let record = unusable(asked, &envelope, &finding);
+        Err(self.conclude(asked, begun, finding, record))
+    }
+
+    /// Answers a question of a sandbox.
+    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Option<Vec<u8>> {
+        let finding = self.resolve(heard.sandbox, &heard.question).await;
+        let record = judged(asked, &heard.question, &finding);
+        self.conclude(asked, heard.begun, finding, record)
+    }
+
+    /// Records what was found, and makes the reply of it.
+    fn conclude(
+        &self,
+        asked: Asked,
+        begun: Instant,
+        finding: Finding,
+        mut record: Record,
+    ) -> Option<Vec<u8>> {
         record.latency_us = u64::try_from(begun.elapsed().as_micros()).ok();
         let sandbox = asked.sandbox.unwrap_or(STRANGERS);
         let now = self.gate.now();

@@ -2,12 +2,11 @@
 //!
 //! Several threads read one socket, each as many datagrams per system call as
 //! wait there. What can be answered without waiting is answered on the spot
-//! ([`quick`]); the rest becomes a task of the runtime. One socket and not one per thread
+//! ([`quick`]), and so is what cannot be answered; the rest becomes a task of the runtime. One socket and not one per thread
 //! (`SO_REUSEPORT`): a group of sockets can be joined by others of the same user,
 //! and it ties each client to one thread, so that a busy client holds up those
 //! who share its thread.
 
-use super::admission::Pass;
 use super::backlog::Queue;
 use super::batch::{BATCH, Batch};
 use super::counters::count;
@@ -82,22 +81,34 @@ impl<G: Gate> Worker<G> {
         tasks
     }
 
-    /// Answers in a task.
+    /// Answers a question in a task, and anything else on the spot: what costs its
+    /// sender nothing must not cost a task.
     fn take_up(&self, from: SocketAddr, bytes: &[u8], tasks: &mut JoinSet<()>) {
-        let shared = Arc::clone(&self.shared);
+        let shared = &self.shared;
+        let resolver = &shared.resolver;
         let asked = Asked {
             from,
             protocol: Protocol::Udp,
-            sandbox: shared.resolver.gate.asker(from, Protocol::Udp),
+            sandbox: resolver.gate.asker(from, Protocol::Udp),
         };
-        // Who is in no sandbox is refused without asking anybody, under a bound
-        // that all of them share.
-        let Some(pass) = shared.queries.enter(asked.sandbox.unwrap_or(STRANGERS)) else {
-            count(&shared.resolver.counters.overloaded);
+        let heard = match resolver.hear(asked, bytes) {
+            Ok(heard) => heard,
+            Err(turned_away) => {
+                send(&self.socket, turned_away, from);
+                return;
+            }
+        };
+        let Some(pass) = shared.queries.enter(heard.sandbox) else {
+            count(&resolver.counters.overloaded);
             return;
         };
-        let (socket, bytes) = (Arc::clone(&self.socket), bytes.to_vec());
-        let answer = answer(shared, socket, asked, bytes, pass);
+        let socket = Arc::clone(&self.socket);
+        let shared = Arc::clone(&self.shared);
+        let answer = async move {
+            let reply = shared.resolver.answer_heard(asked, heard).await;
+            drop(pass);
+            send(&socket, reply, from);
+        };
         tasks.spawn_on(answer, &self.runtime);
     }
 }
@@ -105,17 +116,10 @@ impl<G: Gate> Worker<G> {
 /// No sandbox has this id.
 pub(super) const STRANGERS: SandboxId = SandboxId(0);
 
-async fn answer<G: Gate>(
-    shared: Arc<Shared<G>>,
-    socket: Arc<UdpSocket>,
-    asked: Asked,
-    bytes: Vec<u8>,
-    pass: Pass,
-) {
-    let reply = shared.resolver.answer(asked, &bytes).await;
-    drop(pass);
+/// Sends a reply, if there is one.
+fn send(socket: &UdpSocket, reply: Option<Vec<u8>>, to: SocketAddr) {
     if let Some(reply) = reply
-        && let Err(error) = rustix::net::sendto(&socket, &reply, SendFlags::DONTWAIT, &asked.from)
+        && let Err(error) = rustix::net::sendto(socket, &reply, SendFlags::DONTWAIT, &to)
     {
         // The client has gone, or its socket is full: it will ask again.
         tracing::debug!(%error, "an answer could not be sent");

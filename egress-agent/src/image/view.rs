@@ -19,7 +19,7 @@ impl<'a> View<'a> {
     }
 
     /// What the kernel would decide for a process in `cgroup`. The error is the
-    /// reason that precedes every rule: no such sandbox.
+    /// reason that precedes every rule: no such sandbox, or a blocked one.
     pub fn decide(
         &self,
         cgroup: CgroupId,
@@ -31,6 +31,7 @@ impl<'a> View<'a> {
             .sandboxes
             .get(&cgroup)
             .ok_or(Reason::UnknownSandbox)?;
+        sandbox.admit()?;
         Ok(decide(self, sandbox, to, standing))
     }
 }

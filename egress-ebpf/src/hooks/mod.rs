@@ -42,7 +42,7 @@ fn stop_in_emergency(
     admitted
 }
 
-/// Finds the sandbox of a cgroup and notes it.
+/// Finds the sandbox of a cgroup and notes it; refuses one that is blocked.
 #[inline(always)]
 fn identify(cgroup: Option<CgroupId>, seen: &mut Seen) -> Result<(CgroupId, Sandbox), Reason> {
     let cgroup = cgroup.ok_or(Reason::UnknownSandbox)?;
@@ -50,6 +50,7 @@ fn identify(cgroup: Option<CgroupId>, seen: &mut Seen) -> Result<(CgroupId, Sand
     let sandbox = lookups::sandbox(cgroup).ok_or(Reason::UnknownSandbox)?;
     seen.sandbox = sandbox.id;
     seen.shadow = sandbox.is_shadow();
+    sandbox.admit()?;
     Ok((cgroup, sandbox))
 }
 

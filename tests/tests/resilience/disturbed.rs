@@ -6,6 +6,7 @@ use egress_tests::World;
 use egress_tests::bpf::{Direction, Program, Sharing};
 use egress_tests::operation::{Said, attached};
 use egress_tests::probe::{go_on, rest, until_pause};
+use egress_tests::process::paced;
 use egress_tests::product::{Agent, binary};
 use serde_json::Value;
 use std::os::unix::fs::PermissionsExt;
@@ -41,7 +42,7 @@ fn a_foreign_program_that_comes_after_ours_is_noticed_and_overrules_nothing() {
         record["reason"] == "enforcement_disturbed" && text.contains("lets_all_pass")
     });
     assert!(noticed, "{:#?}", agent.audit());
-    assert!(begun.elapsed() < NOTICE, "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < paced(NOTICE), "{:?}", begun.elapsed());
     let status = agent.status();
     assert!(status["warnings"].to_string().contains("lets_all_pass"));
     assert_eq!(status["state"], "enforcing, with warnings");
@@ -96,7 +97,7 @@ fn all_programs_that_somebody_takes_away_come_back_within_seconds() {
     }
     let begun = Instant::now();
     let mut now = attached(&root);
-    while now.len() < all.len() && begun.elapsed() < NOTICE {
+    while now.len() < all.len() && begun.elapsed() < paced(NOTICE) {
         std::thread::sleep(Duration::from_millis(20));
         now = attached(&root);
     }

@@ -129,7 +129,7 @@ fn script(programs: &[&str], arguments: &[String]) -> String {
     });
     // A few names, because emulation takes a second for every fifty.
     let mut script = format!(
-        "cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 EGRESS_NAMES=1000 RUST_BACKTRACE=1\nstatus=0\n"
+        "cd /share\nexport {MUST_RUN}=1 EGRESS_OWN_CLOCK=1 EGRESS_TIMES_SLOWER=12 EGRESS_NAMES=1000 RUST_BACKTRACE=1\nstatus=0\n"
     );
     for program in programs {
         let filter = if *program == UNIT {

@@ -22,8 +22,13 @@ impl Book {
         }
     }
 
-    /// The changes that bring the kernel in step with who is blocked. A blocked
-    /// sandbox is left out like one whose policy is gone: unknown, so denied.
+    /// What ends the block, for a record of what it refused.
+    pub fn unblocking(&self, id: SandboxId) -> Option<String> {
+        let member = self.member(id).filter(|_| self.blocked.contains(&id))?;
+        Some(format!("`egressctl sandbox unblock {}` ends it", member.name))
+    }
+
+    /// The changes that bring the kernel in step with who is blocked.
     pub fn changes_of_blocking(&mut self) -> Result<Vec<Change>, BookError> {
         self.replan()
     }

@@ -397,11 +397,12 @@ impl Book {
         };
         let mut used: BTreeMap<PolicyId, &Compiled> = BTreeMap::new();
         for member in self.members.values() {
-            if let Some(compiled) = self.compiled.get(&member.policy)
-                && !self.blocked.contains(&member.id)
-            {
+            if let Some(compiled) = self.compiled.get(&member.policy) {
                 used.insert(compiled.id, compiled);
-                let sandbox = compiled.sandbox(member);
+                let mut sandbox = compiled.sandbox(member);
+                if self.blocked.contains(&member.id) {
+                    sandbox.flags |= Sandbox::BLOCKED;
+                }
                 wanted.sandboxes.insert(member.cgroup, sandbox);
                 if let Some(network) = &member.network {
                     let interface = CgroupId::of_interface(network.interface);
