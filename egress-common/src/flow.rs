@@ -107,7 +107,9 @@ pub struct Origin {
     /// The port that the client asked; 0 if it addressed the resolver itself.
     pub port: Port,
     /// Zero.
-    pub reserved: [u16; 3],
+    pub reserved: u16,
+    /// The process that asked last; 0 if it addressed the resolver itself.
+    pub process: u32,
     /// Under which key the socket last proved who asks, so that the proof ends
     /// with the socket. Its protocol is 0 while there is none.
     pub asker: AskerKey,
@@ -151,8 +153,8 @@ pub struct Asker {
     pub expires: u64,
     /// The sandbox.
     pub sandbox: SandboxId,
-    /// Zero.
-    pub reserved: u32,
+    /// The process that asked, or 0: for the record, and proof of nothing.
+    pub process: u32,
 }
 
 /// How long a sent packet proves who asks, in nanoseconds. The agent reads a
@@ -163,9 +165,9 @@ pub const ASKER_LIFETIME: u64 = 30_000_000_000;
 shared! {
     Peer: 32 = { ip: Ip, expires: u64, port: u16, reserved: [u16; 3] }
     Flow: 144 = { cgroup: u64, epoch: u32, remembered: u32, peers: [Peer; MAX_PEERS] }
-    Origin: 48 = { ip: Ip, port: u16, reserved: [u16; 3], asker: AskerKey }
+    Origin: 48 = { ip: Ip, port: u16, reserved: u16, process: u32, asker: AskerKey }
     AskerKey: 24 = { ip: Ip, port: u16, protocol: u8, reserved: [u8; 5] }
-    Asker: 24 = { cgroup: u64, expires: u64, sandbox: u32, reserved: u32 }
+    Asker: 24 = { cgroup: u64, expires: u64, sandbox: u32, process: u32 }
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ maps! {
     ASKERS;
     /// UDP port of a loopback address → [`crate::AskerWord`], in memory that the agent maps.
     ASKER_WORDS;
+    /// The same places → process that asks, in memory that the agent maps.
+    ASKER_PROCESSES;
     /// How often the resolver has read all that waited for it, in memory that the agent maps.
     DRAINED;
     /// Socket → [`crate::Flow`].

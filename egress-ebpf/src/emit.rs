@@ -93,7 +93,7 @@ pub fn emit(seen: &Seen, outcome: Outcome, reason: u8, actor: Actor<'_>) {
     };
     let (process, user, command) = match actor {
         Actor::Current => (
-            (bpf_get_current_pid_tgid() >> 32) as u32,
+            current_process(),
             bpf_get_current_uid_gid() as u32,
             bpf_get_current_comm().unwrap_or([0; 16]),
         ),
@@ -150,4 +150,10 @@ fn within_budget(payer: CgroupId, time: u64) -> bool {
     }
     meter.tokens = meter.tokens.saturating_sub(1);
     true
+}
+
+/// The process in whose context this runs, as the first pid namespace numbers it.
+#[inline(always)]
+pub fn current_process() -> u32 {
+    (bpf_get_current_pid_tgid() >> 32) as u32
 }

@@ -54,6 +54,12 @@ pub static ASKERS: LruHashMap<AskerKey, Asker, 65_536> = LruHashMap::new();
 #[btf_map]
 pub static ASKER_WORDS: Array<AskerWord, { egress_common::ASKER_WORDS }, MMAPABLE> = Array::new();
 
+/// Which process asks from there, for the record only. As large as
+/// [`ASKER_WORDS`] and mapped as they are; a place without a process holds 0. Of 8
+/// bytes, as the kernel rounds the elements of arrays up to.
+#[btf_map]
+pub static ASKER_PROCESSES: Array<u64, { egress_common::ASKER_WORDS }, MMAPABLE> = Array::new();
+
 /// How often the resolver has read all that waited for it. The agent maps it and
 /// counts; the gate compares.
 #[btf_map]

@@ -64,6 +64,40 @@ fn a_refusal_says_why() {
 }
 
 #[test]
+fn the_record_of_a_query_says_which_process_asked() {
+    let Some(world) = world("resolver: process in the log") else {
+        return;
+    };
+    let sandbox = world.sandbox(policy::ONE_NAME);
+    let mut run = sandbox.start(&[
+        &format!("dns-udp {ANY_V4} A allowed.example"),
+        &format!("dns-udp {ANY_V6} A forbidden.example"),
+        &format!("dns-tcp {ANY_V4} AAAA allowed.example"),
+        "pause",
+    ]);
+    while run.line().is_some_and(|line| !line.contains("\"pause\"")) {}
+    // As the first pid namespace numbers them, which the sandbox does not see.
+    let probes = egress_tests::process::descendants(run.pid(), "egress-probe");
+    run.say("go on").expect("the probe waits");
+    run.finish();
+    let mut queries = 0;
+    for record in sandbox.audit() {
+        if record["hook"] != "resolver" || record["name"].is_null() {
+            continue;
+        }
+        queries += 1;
+        let process = record["process"]
+            .as_u64()
+            .and_then(|p| u32::try_from(p).ok());
+        assert!(
+            process.is_some_and(|process| probes.contains(&process)),
+            "{probes:?}: {record:#}"
+        );
+    }
+    assert!(queries >= 3, "{queries}");
+}
+
+#[test]
 fn no_type_of_query_is_a_way_out() {
     let Some(world) = world("resolver: query types") else {
         return;

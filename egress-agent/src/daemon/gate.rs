@@ -63,6 +63,10 @@ impl Gate for Agent {
         self.book().member(sandbox).map(|_| sandbox)
     }
 
+    fn process(&self, from: SocketAddr, protocol: Protocol) -> Option<u32> {
+        self.enforcer().asking_process(from, protocol)
+    }
+
     fn sieve(&self, sandbox: SandboxId) -> Option<PolicySieve> {
         self.book().sieve(sandbox)
     }

@@ -38,6 +38,10 @@ pub trait Gate: Send + Sync + 'static {
     /// Whose socket sent a packet from here, as the kernel recorded it.
     fn asker(&self, from: SocketAddr, protocol: Protocol) -> Option<SandboxId>;
 
+    /// The process that sent a packet from here, where the kernel knows it. For the
+    /// record only.
+    fn process(&self, from: SocketAddr, protocol: Protocol) -> Option<u32>;
+
     /// What the sandbox's policy refuses in any case, good until the generation
     /// moves. `None` if nothing can be said without [`Gate::judge`].
     fn sieve(&self, sandbox: SandboxId) -> Option<Self::Sieve>;

@@ -86,6 +86,7 @@ pub async fn answer<G: Gate>(
         from: address,
         protocol,
         sandbox: Some(sandbox),
+        process: None,
     };
     let first = resolver.answer(asked, query).await?;
     let mut room = [0; MAX_UDP as usize];

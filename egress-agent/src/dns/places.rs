@@ -162,6 +162,8 @@ pub(super) async fn datagrams<G: Gate>(
             from,
             protocol: Protocol::Udp,
             sandbox: shared.asker(only, from, Protocol::Udp),
+            // Behind an interface nobody sees processes.
+            process: None,
         };
         let Some(pass) = shared.queries.enter(asked.sandbox.unwrap_or(STRANGERS)) else {
             count(&shared.resolver.counters.overloaded);

@@ -127,6 +127,7 @@ impl<G: Gate> Connection<G> {
             from: self.from,
             protocol: Protocol::Tcp,
             sandbox: Some(self.sandbox),
+            process: shared.resolver.gate.process(self.from, Protocol::Tcp),
         };
         let reply = match shared.queries.enter(self.sandbox) {
             Some(_pass) => shared.resolver.answer(asked, bytes).await,

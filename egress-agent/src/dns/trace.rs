@@ -93,6 +93,8 @@ pub(super) struct Asked {
     pub(super) protocol: Protocol,
     /// `None` if the kernel knows of no sandbox.
     pub(super) sandbox: Option<SandboxId>,
+    /// The process, where the kernel knows it.
+    pub(super) process: Option<u32>,
 }
 
 /// The record of a query that could be judged.
@@ -128,12 +130,13 @@ pub(super) fn unusable(asked: Asked, envelope: &Envelope, finding: &Finding) -> 
 
 /// The record of a query for a name that policy refuses.
 pub(super) fn refused(
-    sandbox: SandboxId,
+    (sandbox, process): (SandboxId, Option<u32>),
     name: DomainName,
     query_type: Option<RecordType>,
     refusal: Refusal,
 ) -> Record {
     Record {
+        process,
         name: Some(name.to_string()),
         rule: refusal.rule,
         reason: Some(refusal.reason),
@@ -197,6 +200,7 @@ fn record(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
     let query = envelope.query.as_ref();
     let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
     record.sandbox_id = asked.sandbox;
+    record.process = asked.process;
     record.hook = Some(Hook::Resolver.name());
     record.protocol = Some(asked.protocol.name().to_owned());
     record.name = query.map(|query| query.name.to_ascii().chars().take(MAX_NAME).collect());

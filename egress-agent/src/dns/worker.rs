@@ -90,6 +90,7 @@ impl<G: Gate> Worker<G> {
             from,
             protocol: Protocol::Udp,
             sandbox: resolver.gate.asker(from, Protocol::Udp),
+            process: resolver.gate.process(from, Protocol::Udp),
         };
         let heard = match resolver.hear(asked, bytes) {
             Ok(heard) => heard,
@@ -153,7 +154,8 @@ pub(super) fn quick<G: Gate>(
             count(&counters.refused);
             if let Some((name, refusal)) = to_record {
                 let question = super::query::type_of(key.as_bytes());
-                gate.record(trace::refused(sandbox, name, question, refusal));
+                let asker = (sandbox, gate.process(from, Protocol::Udp));
+                gate.record(trace::refused(asker, name, question, refusal));
             }
             Some(length)
         }

@@ -361,6 +361,25 @@ impl Enforcer {
         (boot_now() < expires).then_some(sandbox)
     }
 
+    /// The process whose socket sent a query from there, where the kernel knew it;
+    /// for the record, and proof of nothing.
+    pub fn asking_process(&self, source: SocketAddr, protocol: Protocol) -> Option<u32> {
+        let (ip, port) = (Ip::from(source.ip()), Port::from_host(source.port()));
+        if protocol == Protocol::Udp
+            && let Some(index) = asker_word(&ip, port)
+        {
+            return self.words.process(index);
+        }
+        let key = AskerKey {
+            ip,
+            port,
+            protocol: protocol.number(),
+            reserved: [0; 5],
+        };
+        let process = self.maps.asker(&key).ok()??.process;
+        Some(process).filter(|process| *process != 0)
+    }
+
     /// Stops everything, or lets policy decide again: one map write, which
     /// counts for every packet that is judged after it.
     pub fn set_emergency(&self, stopped: bool) -> Result<(), EnforcerError> {

@@ -77,6 +77,8 @@ impl Drop for Mapped {
 pub(super) struct Words {
     /// Who asks, which the programs write: [`names::ASKER_WORDS`].
     proofs: Mapped,
+    /// Which process asks there, for the record: [`names::ASKER_PROCESSES`].
+    processes: Mapped,
     /// How often everything was read that waited for the resolver, which the
     /// programs compare: [`names::DRAINED`].
     drained: Mapped,
@@ -89,6 +91,11 @@ impl Words {
         let both = ProtFlags::READ | ProtFlags::WRITE;
         let words = Self {
             proofs: Mapped::take(loaded, (names::ASKER_WORDS, ASKER_WORDS), ProtFlags::READ)?,
+            processes: Mapped::take(
+                loaded,
+                (names::ASKER_PROCESSES, ASKER_WORDS),
+                ProtFlags::READ,
+            )?,
             drained: Mapped::take(loaded, (names::DRAINED, 1), both)?,
         };
         words.count_drained();
@@ -103,6 +110,12 @@ impl Words {
         word.map_or(AskerWord::NONE, |word| {
             AskerWord(word.load(Ordering::Acquire))
         })
+    }
+
+    /// The process at the same place, if the kernel knew it.
+    pub(super) fn process(&self, index: u32) -> Option<u32> {
+        let process = self.processes.get(index as usize)?.load(Ordering::Relaxed);
+        u32::try_from(process).ok().filter(|process| *process != 0)
     }
 
     fn count_drained(&self) {

@@ -278,7 +278,7 @@ fn ask(frame: &Frame<'_>, ethernet: &Ethernet, packet: &Packet, behind: &Behind)
         cgroup: behind.id,
         expires: lookups::now() + ASKER_LIFETIME,
         sandbox: behind.sandbox.id,
-        reserved: 0,
+        process: 0,
     };
     if maps::ASKERS.insert(key, asker, 0).is_err() {
         count(Counter::AskerFailed);

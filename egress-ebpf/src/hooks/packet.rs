@@ -188,14 +188,22 @@ fn prove_asker(skb: &Skb<'_>, packet: &Packet, sender: &Sender) -> Result<(), Re
     }
     let key = AskerKey::new(packet.from, packet.from_port, packet.to.protocol);
     let expires = lookups::now() + ASKER_LIFETIME;
+    // Half-open connections have no socket; their next packet does.
+    let origin = sender
+        .socket
+        .and_then(|socket| lookups::remembered(&maps::ORIGINS, socket.raw(), true));
+    let process = origin.as_ref().map_or(0, |origin| origin.process);
     let is_proven = match loopback_word(&key) {
-        Some(index) => lookups::prove_asker(index, AskerWord::new(sender.sandbox.id, expires)),
+        Some(index) => {
+            lookups::name_asker(index, process);
+            lookups::prove_asker(index, AskerWord::new(sender.sandbox.id, expires))
+        }
         None => {
             let asker = Asker {
                 cgroup: sender.cgroup,
                 expires,
                 sandbox: sender.sandbox.id,
-                reserved: 0,
+                process,
             };
             maps::ASKERS.insert(key, asker, 0).is_ok()
         }
@@ -204,12 +212,8 @@ fn prove_asker(skb: &Skb<'_>, packet: &Packet, sender: &Sender) -> Result<(), Re
         count(Counter::AskerFailed);
         return Err(Reason::HelperFailed);
     }
-    // So that the proof ends with the socket. Half-open connections have no
-    // socket to note it on; their next packet does.
-    if let Some(origin) = sender
-        .socket
-        .and_then(|socket| lookups::remembered(&maps::ORIGINS, socket.raw(), true))
-    {
+    // So that the proof ends with the socket.
+    if let Some(origin) = origin {
         origin.asker = key;
     }
     Ok(())

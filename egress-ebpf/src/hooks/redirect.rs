@@ -3,7 +3,7 @@
 
 use super::{Judged, Passed, packet};
 use crate::context::{Address, Family};
-use crate::emit::count;
+use crate::emit::{count, current_process};
 use crate::{lookups, maps};
 use aya_ebpf::bindings::bpf_sock;
 use egress_common::{AskerKey, AskerWord, Counter, Destination, Reason};
@@ -19,6 +19,8 @@ pub fn to_resolver<F: Family>(address: &Address<'_>, to: &Destination) -> Judged
         lookups::remembered(&maps::ORIGINS, address.socket(), true).ok_or(Reason::HelperFailed)?;
     origin.ip = to.ip;
     origin.port = to.port;
+    // These hooks run in the process that asks; the gate may run in any other.
+    origin.process = current_process();
     // An IPv4-mapped destination stays IPv4: the resolver's address for its
     // family is `127.0.0.1`, which is stored mapped.
     address.rewrite::<F>(&ip, port);

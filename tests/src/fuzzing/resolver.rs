@@ -102,6 +102,10 @@ impl Gate for Small {
         }
     }
 
+    fn process(&self, _: SocketAddr, _: Protocol) -> Option<u32> {
+        None
+    }
+
     fn sieve(&self, _: SandboxId) -> Option<Everything> {
         Some(Everything)
     }

@@ -37,6 +37,11 @@ async fn a_name_that_is_not_allowed_is_never_forwarded_in_any_type() {
     assert_eq!(record.reason, Some(Reason::NameNotAllowed));
     assert_eq!(record.hook, Some("resolver"));
     assert_eq!(record.name.as_deref(), Some("secret.other.test"));
+    assert_eq!(
+        record.process,
+        Some(1001),
+        "who asked, as the kernel noted it"
+    );
 }
 
 #[tokio::test]
