@@ -87,11 +87,10 @@ impl Sandbox {
         }
     }
 
-    /// Whether denials are only reported. Unknown numbers enforce, and no mode
-    /// opens what is blocked.
+    /// Whether denials are only reported. Unknown numbers enforce.
     #[inline(always)]
     pub const fn is_shadow(&self) -> bool {
-        self.mode == Mode::Shadow as u32 && self.flags & Self::BLOCKED == 0
+        self.mode == Mode::Shadow as u32
     }
 }
 

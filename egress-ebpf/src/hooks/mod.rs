@@ -49,8 +49,9 @@ fn identify(cgroup: Option<CgroupId>, seen: &mut Seen) -> Result<(CgroupId, Sand
     seen.cgroup = cgroup;
     let sandbox = lookups::sandbox(cgroup).ok_or(Reason::UnknownSandbox)?;
     seen.sandbox = sandbox.id;
-    seen.shadow = sandbox.is_shadow();
+    // Before its mode: no mode opens what is blocked.
     sandbox.admit()?;
+    seen.shadow = sandbox.is_shadow();
     Ok((cgroup, sandbox))
 }
 
