@@ -75,6 +75,52 @@ fn a_change_of_policy_says_who_made_it_and_what_changed() {
 }
 
 #[test]
+fn an_approved_rule_is_recorded_once_with_who_approved_it() {
+    let Some(world) = World::or_skip("records: approval") else {
+        return;
+    };
+    let approved = |names: &[&str]| {
+        policy::changing(names, "").replacen(
+            "protocols: [https]",
+            "protocols: [https]\n      approved_by: ana\n      justification: >\n        the\n        \
+             registry\n      expires: \"2099-01-01\"",
+            1,
+        )
+    };
+    let mut agent = Agent::start(&world, &[("changing", &approved(&["allowed.example"]))]);
+    let approvals = |agent: &Agent<'_>| {
+        let mut all = agent.audit();
+        all.retain(|record| record["kind"] == "approval");
+        all
+    };
+    let first = record(&agent, |it| it["kind"] == "approval");
+    assert_eq!(first["actor"], "ana");
+    assert_eq!(first["policy"], "changing");
+    assert_eq!(first["rule"]["text"], "domain allowed.example");
+    assert_eq!(
+        first["detail"],
+        "approved by ana, until 2099-01-01T00:00:00Z: the registry"
+    );
+
+    // Neither a reload that leaves it as it is nor the next agent tells it again;
+    // another rule under the same name is another approval.
+    agent.write_policy(
+        "changing",
+        &approved(&["allowed.example", "second.example"]),
+    );
+    agent.ask(&["reload"]).succeeded();
+    agent.kill();
+    agent.launch();
+    assert_eq!(approvals(&agent).len(), 1);
+    agent.write_policy("changing", &approved(&["third.example"]));
+    agent.ask(&["reload"]).succeeded();
+    record(&agent, |it| {
+        it["kind"] == "approval" && it["rule"]["text"] == "domain third.example"
+    });
+    assert_eq!(approvals(&agent).len(), 2);
+}
+
+#[test]
 fn the_end_of_a_sandbox_says_in_numbers_what_it_used() {
     let Some(world) = World::or_skip("records: usage") else {
         return;

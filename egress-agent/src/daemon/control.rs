@@ -218,7 +218,7 @@ impl Agent {
             self.carry_out(&mut book, &changes).map_err(failed)?;
         }
         source.note_accepted();
-        let change = source.change(&loaded);
+        let change = source.change(&loaded, now);
         source.note_in_force(&loaded, now);
         drop(source);
         self.renew_limits();

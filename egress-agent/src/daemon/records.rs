@@ -2,7 +2,7 @@
 
 use super::agent::Agent;
 use super::book::Member;
-use super::source::{Change, Loaded};
+use super::source::{Approval, Change, Loaded};
 use crate::model::{Record, RecordKind, ResourceUse};
 use crate::telemetry::ids;
 use egress_common::{Outcome, Reason};
@@ -115,6 +115,7 @@ impl Agent {
             tracing::error!(message_id = ids::POLICIES_REFUSED, "policies {detail}");
         }
         let mut record = Record::new(now, RecordKind::Policy);
+        let mut approvals = Vec::new();
         record.user = match by {
             Pusher::User(user) => Some(user),
             Pusher::FileWatch | Pusher::Start => None,
@@ -128,16 +129,31 @@ impl Agent {
                 .or(record.actor);
             record.digest = Some(change.digest);
             record.diff = change.diff;
+            approvals = change.approvals;
         }
         record.outcome = Some(outcome);
         record.detail = Some(detail);
+        self.recorder().record(record);
+        for approval in approvals {
+            self.tell_of_approval(approval, now);
+        }
+    }
+
+    /// The record of an approval that came into force with a policy.
+    fn tell_of_approval(&self, approval: Approval, now: Timestamp) {
+        let mut record = Record::new(now, RecordKind::Approval);
+        record.detail = Some(approval.in_words());
+        record.actor = Some(approval.by.to_string());
+        record.policy = Some(approval.policy);
+        record.rule = Some(approval.rule);
+        record.outcome = Some(Outcome::Allowed);
         self.recorder().record(record);
     }
 
     /// The record of the policies with which the agent starts.
     pub(super) fn note_policies_at_start(&self, loaded: &Loaded, now: Timestamp) {
         let mut source = self.source();
-        let change = source.change(loaded);
+        let change = source.change(loaded, now);
         source.note_in_force(loaded, now);
         let refused: Vec<String> = source.warnings().cloned().collect();
         drop(source);

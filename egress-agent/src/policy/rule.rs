@@ -27,6 +27,10 @@ pub struct Rule {
     pub allow_private: bool,
     /// Special networks that a name may lead to (`allow_private_networks`).
     pub private_networks: Vec<IpNet>,
+    /// Who approved it, in the words of who wrote it.
+    pub approved_by: Option<Arc<str>>,
+    /// Why it is there, in the words of who wrote it.
+    pub justification: Option<Arc<str>>,
 }
 
 /// Which destinations a rule means.

@@ -1,5 +1,6 @@
 //! What a load of policies changed, for whoever asks later who opened what.
 
+use super::approvals::Approval;
 use super::content::Content;
 use crate::policy::PolicySet;
 use sha2::{Digest, Sha256};
@@ -24,6 +25,8 @@ pub struct Change {
     /// The unified diff of the files to those that were in force before; `None` if
     /// they are the same, or nothing is known of the earlier ones.
     pub diff: Option<String>,
+    /// Approvals that were not in force before.
+    pub approvals: Vec<Approval>,
     /// Who signed the bundle; `None` for loose files.
     pub signer: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! Where policies come from: loose files, or one signed bundle; and what was
 //! good the last time, for a host that boots after a bad push.
 
+mod approvals;
 mod change;
 mod content;
 mod kept;
@@ -8,6 +9,7 @@ mod place;
 mod versions;
 mod watch;
 
+pub use approvals::Approval;
 pub use change::Change;
 pub use place::{Before, place_bundle};
 pub use watch::watch;
@@ -180,11 +182,12 @@ impl Source {
 
     /// What these policies change, as long as [`Self::note_in_force`] was not told
     /// of them: what was in force before is what was kept last.
-    pub fn change(&self, loaded: &Loaded) -> Change {
+    pub fn change(&self, loaded: &Loaded, now: Timestamp) -> Change {
         let before = kept::read(&self.config.state_directory).ok().flatten();
         let before = before.filter(|_| !self.config.ephemeral);
         Change {
             digest: change::digest(&loaded.policies),
+            approvals: approvals::new(before.as_ref(), &loaded.policies, now),
             diff: before.and_then(|before| change::diff(&before, &loaded.content)),
             signer: loaded.signer.clone(),
         }

@@ -286,13 +286,13 @@ fn a_load_tells_what_it_changed_against_what_was_in_force() {
     host.write("policies.d/same.yaml", GOOD);
     let mut source = Source::open(&host.config).expect("a source");
     let first = source.read(NOW).expect("good files");
-    let change = source.change(&first);
+    let change = source.change(&first, NOW);
     assert_eq!((change.diff, change.signer), (None, None), "nothing before");
     source.note_in_force(&first, NOW);
     // Read again, unchanged: the same digest, and no difference.
     let again = source.read(NOW).expect("good files");
-    assert_eq!(source.change(&again).digest, change.digest);
-    assert_eq!(source.change(&again).diff, None);
+    assert_eq!(source.change(&again, NOW).digest, change.digest);
+    assert_eq!(source.change(&again, NOW).diff, None);
     host.write(
         "policies.d/a.yaml",
         &format!("{GOOD}allowlist:\n  web:\n    - domain: new.example\n      protocols: [https]\n"),
@@ -301,7 +301,7 @@ fn a_load_tells_what_it_changed_against_what_was_in_force() {
     // Also an agent that was not there before knows what was in force.
     let mut source = Source::open(&host.config).expect("a source");
     let loaded = source.read(NOW).expect("good files");
-    let changed = source.change(&loaded);
+    let changed = source.change(&loaded, NOW);
     assert_ne!(changed.digest, change.digest);
     assert_eq!(changed.digest.len(), 64);
     let diff = changed.diff.expect("a difference");
@@ -325,7 +325,7 @@ fn a_bundle_tells_who_signed_it() {
     host.push("prod", 2, "two", "key");
     let mut source = Source::open(&host.config).expect("a source");
     let loaded = source.read(NOW).expect("a signed bundle");
-    let change = source.change(&loaded);
+    let change = source.change(&loaded, NOW);
     let signer = change.signer.expect("a signer");
     assert!(loaded.from.ends_with(&format!("signed by {signer}")));
     let diff = change.diff.expect("a difference");

@@ -149,6 +149,8 @@ impl Reader<'_, '_> {
                         .collect()
                 })
                 .unwrap_or_default(),
+            approved_by: said(allow.approved_by.as_ref()),
+            justification: said(allow.justification.as_ref().or(allow.reason.as_ref())),
         };
         Some((rule, place))
     }
@@ -166,10 +168,7 @@ impl Reader<'_, '_> {
         Some(BlockEntry {
             origin: self.origin(place, format!("block {text}")),
             subject,
-            reason: block
-                .reason
-                .as_ref()
-                .map(|reason| one_line(&reason.value.0).into()),
+            reason: said(block.reason.as_ref()),
         })
     }
 
@@ -302,6 +301,11 @@ fn words(
         (None, None, Some(list)) => format!("domain list {}", one_line(&list.value.0)),
         (None, None, None) => String::new(),
     }
+}
+
+/// What a person wrote, on one line.
+fn said(text: Option<&Field<Text>>) -> Option<Arc<str>> {
+    text.map(|text| one_line(&text.value.0).into())
 }
 
 /// Text that a person may have written over several lines, on one.
