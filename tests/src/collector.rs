@@ -1,7 +1,7 @@
 //! A real syslog collector: rsyslog parses what arrives.
 
 use crate::World;
-use crate::process::{PATIENCE, Running};
+use crate::process::{Running, patience};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
@@ -60,9 +60,9 @@ impl Collector {
     ///
     /// # Panics
     ///
-    /// If it does not within [`PATIENCE`].
+    /// If it does not within [`patience()`].
     pub fn await_port(&self, world: &World, port: u16) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while world
             .near
             .run(|| TcpStream::connect(("127.0.0.1", port)))
@@ -83,7 +83,7 @@ impl Collector {
             running
                 .signal(rustix::process::Signal::KILL)
                 .expect("it runs");
-            running.wait(PATIENCE);
+            running.wait(patience());
         }
     }
 
@@ -101,10 +101,10 @@ impl Collector {
     ///
     /// # Panics
     ///
-    /// If there is none within [`PATIENCE`].
+    /// If there is none within [`patience()`].
     #[track_caller]
     pub fn line(&self, parts: &[&str]) -> String {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         loop {
             let seen = self.seen();
             if let Some(line) = seen

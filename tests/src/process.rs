@@ -7,10 +7,6 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-/// How long a process may take to do what it was asked, also in an emulated
-/// machine on a busy one. Only a test that fails waits so long.
-pub const PATIENCE: Duration = Duration::from_secs(90);
-
 /// Set in the virtual machines of `cargo xtask vm`: how many times slower than a
 /// real machine an emulated one may be.
 const SLOWER: &str = "EGRESS_TIMES_SLOWER";
@@ -24,6 +20,12 @@ const SLOWER: &str = "EGRESS_TIMES_SLOWER";
 pub fn paced(real: Duration) -> Duration {
     let times = std::env::var(SLOWER).map_or(1, |times| times.parse().expect("a number"));
     real * times
+}
+
+/// How long a process may take to do what it was asked, on a busy machine. Only
+/// a test that fails waits so long.
+pub fn patience() -> Duration {
+    paced(Duration::from_secs(90)).min(Duration::from_secs(300))
 }
 
 /// A child process with a line-wise conversation. Dropping it ends it: first
@@ -78,13 +80,13 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If it says nothing for [`PATIENCE`].
+    /// If it says nothing for [`patience()`].
     pub fn line(&mut self) -> Option<String> {
-        match self.lines.recv_timeout(PATIENCE) {
+        match self.lines.recv_timeout(patience()) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("process {} said nothing for {PATIENCE:?}", self.pid())
+                panic!("process {} said nothing for {:?}", self.pid(), patience())
             }
         }
     }
@@ -110,7 +112,7 @@ impl Running {
     ///
     /// # Panics
     ///
-    /// If it does not end within [`PATIENCE`].
+    /// If it does not end within [`patience()`].
     pub fn finish(mut self) -> (ExitStatus, Vec<String>, String) {
         drop(self.child.stdin.take());
         let mut lines = Vec::new();
@@ -118,7 +120,7 @@ impl Running {
             lines.push(line);
         }
         let status = self
-            .wait(PATIENCE)
+            .wait(patience())
             .expect("it closed its output and does not end");
         let errors = self
             .errors

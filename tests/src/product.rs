@@ -4,7 +4,7 @@ use crate::World;
 use crate::cgroup;
 use crate::feature::Feature;
 use crate::probe::{Attempt, PROGRAM};
-use crate::process::{PATIENCE, Running};
+use crate::process::{Running, patience};
 use serde_json::Value;
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -298,7 +298,7 @@ impl<'w> Agent<'w> {
             running
                 .signal(rustix::process::Signal::KILL)
                 .expect("the agent runs");
-            let ended = running.wait(PATIENCE);
+            let ended = running.wait(patience());
             assert!(ended.is_some(), "nothing outlives SIGKILL");
         }
     }
@@ -355,7 +355,7 @@ impl<'w> Agent<'w> {
     }
 
     fn await_socket(&mut self) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience();
         while Instant::now() < deadline {
             if std::os::unix::net::UnixStream::connect(self.socket()).is_ok() {
                 return;

@@ -7,7 +7,7 @@ mod policy;
 use egress_tests::World;
 use egress_tests::address::ALLOWED_V4;
 use egress_tests::probe::{go_on, rest, until_pause};
-use egress_tests::process::{PATIENCE, Running};
+use egress_tests::process::{Running, patience};
 use egress_tests::product::{Agent, audit};
 use serde_json::Value;
 use std::fs;
@@ -70,7 +70,7 @@ fn secret(agent: &Agent<'_>) -> String {
 
 /// Waits for a record that has all of these in it.
 fn recorded(state: &Path, parts: &[&str]) -> Value {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         let records = audit(state);
         let found = records.iter().find(|record| {
@@ -168,7 +168,7 @@ fn repeated_denials_are_told_with_a_signature_and_block_the_sandbox_until_it_is_
             "blocked: alert repeated_denials (high)",
         ],
     );
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !told.exists() || fs::read_to_string(&told).is_ok_and(|text| text.is_empty()) {
         assert!(Instant::now() < deadline, "the command was not run");
         std::thread::sleep(Duration::from_millis(20));

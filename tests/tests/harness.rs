@@ -178,5 +178,5 @@ fn a_cgroup_goes_away_with_what_runs_in_it() {
     let path = group.path().to_owned();
     drop(group);
     assert!(!path.exists());
-    assert!(sleeper.wait(egress_tests::process::PATIENCE).is_some());
+    assert!(sleeper.wait(egress_tests::process::patience()).is_some());
 }

@@ -6,7 +6,7 @@ mod policy;
 use egress_tests::address::{ALLOWED_V4, FORBIDDEN_V4, SECOND_V4};
 use egress_tests::operation::{Said, attached};
 use egress_tests::probe::{Attempt, go_on, rest, until_pause};
-use egress_tests::process::{PATIENCE, Running, descendants};
+use egress_tests::process::{Running, descendants, patience};
 use egress_tests::product::{Agent, Ephemeral, binary, programs};
 use egress_tests::{World, cgroup};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -195,7 +195,7 @@ fn a_killed_run_takes_its_command_along_and_the_next_collects_the_rest() {
     let probes = descendants(run.pid(), egress_tests::probe::PROGRAM);
     assert_eq!(probes.len(), 1, "{probes:?}");
     run.signal(Signal::KILL).expect("it runs");
-    assert!(run.wait(PATIENCE).is_some());
+    assert!(run.wait(patience()).is_some());
     let probe = PathBuf::from(format!("/proc/{}", probes[0]));
     eventually("the command is gone", || !probe.exists());
     // Whoever starts next collects it, which other tests do too.
@@ -213,7 +213,7 @@ fn an_agent_collects_the_sandbox_of_a_killed_run() {
     let mut run = agent.probe("s", "one-name", &["resolve allowed.example", "pause"]);
     until_pause(&mut run)[0].succeeded();
     run.signal(Signal::KILL).expect("it runs");
-    assert!(run.wait(PATIENCE).is_some());
+    assert!(run.wait(patience()).is_some());
     eventually("the sandbox is collected", || {
         agent.status()["sandboxes"] == 0 && !agent.root_directory().join("s").exists()
     });
@@ -389,7 +389,7 @@ fn disarm_that_does_not_ask_the_running_agent_is_undone_and_says_so() {
     Said::of(&mut past).failed_with(1, &["puts the programs back", "--socket"]);
     assert!(agent.recorded(&["somebody detached egress", "put back"]));
     // The last look of the command took them away once more.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while attached(&agent.root_directory()).len() < programs() {
         assert!(Instant::now() < deadline, "enforcement stays disarmed");
         std::thread::sleep(Duration::from_millis(100));

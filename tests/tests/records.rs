@@ -3,7 +3,7 @@
 mod policy;
 
 use egress_tests::World;
-use egress_tests::process::PATIENCE;
+use egress_tests::process::patience;
 use egress_tests::product::{Agent, audit};
 use serde_json::Value;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Waits for a record that this holds for.
 #[track_caller]
 fn record(agent: &Agent<'_>, wanted: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         let records = audit(&agent.directory().join("state"));
         if let Some(found) = records.iter().rev().find(|record| wanted(record)) {

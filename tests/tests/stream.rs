@@ -3,7 +3,7 @@
 mod policy;
 
 use egress_tests::World;
-use egress_tests::process::{PATIENCE, Running};
+use egress_tests::process::{Running, patience};
 use egress_tests::product::{Agent, audit};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ fn event(stream: &mut Running) -> (i64, String, Value) {
 
 /// Waits for the event about a name.
 fn about(stream: &mut Running, name: &str) -> (i64, Value) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         let (id, kind, data) = event(stream);
         assert_eq!(kind, "record");
@@ -114,7 +114,7 @@ fn records_come_as_they_are_stored_and_a_client_that_was_away_misses_none() {
     refused(&agent, "s", "third.example");
     // Every record from there on, each once and in order.
     let mut last = seen;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let mut names = Vec::new();
     while names.last().is_none_or(|name| name != "third.example") {
         let (id, _, data) = event(&mut again);
@@ -149,7 +149,7 @@ fn records_come_as_they_are_stored_and_a_client_that_was_away_misses_none() {
     assert_eq!(status(&socket, &[], "/v1/events"), "503");
     drop(others.pop());
     refused(&agent, "s", "sixth.example");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while status(&socket, &["--max-time", "1"], "/v1/events") != "200" {
         assert!(Instant::now() < deadline, "the place stays taken");
         std::thread::sleep(Duration::from_millis(200));

@@ -4,7 +4,7 @@ mod policy;
 
 use egress_tests::World;
 use egress_tests::collector::Collector;
-use egress_tests::process::PATIENCE;
+use egress_tests::process::patience;
 use egress_tests::product::{Agent, audit};
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -67,7 +67,7 @@ fn datagrams_are_understood() {
     collector.start(&world);
     agent.launch();
     // Nobody knows when a datagram is heard: more are sent until one is.
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !collector.seen().contains("refused.example") {
         assert!(Instant::now() < deadline, "{}", collector.seen());
         refused(&agent, "s", "refused.example");
@@ -109,7 +109,7 @@ fn a_collector_that_was_away_misses_nothing_over_tcp() {
         .filter_map(|record| record["sequence"].as_i64())
         .filter(|sequence| *sequence >= begun)
         .collect();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !stored.is_subset(&collector.sequences()) {
         assert!(
             Instant::now() < deadline,

@@ -4,7 +4,7 @@ mod policy;
 
 use egress_tests::World;
 use egress_tests::probe::until_pause;
-use egress_tests::process::PATIENCE;
+use egress_tests::process::patience;
 use egress_tests::product::{Agent, binary};
 use serde_json::Value;
 use std::process::{Command, Output};
@@ -72,7 +72,7 @@ fn the_newest_denials_stand_on_a_small_screen_with_the_line_that_would_allow_the
         "egress-top",
         &format!("{} --socket {} top", program.display(), socket.display()),
     );
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     let screen = loop {
         let screen = terminal.screen();
         if screen.contains("refused.example") && screen.contains("- { domain") {

@@ -5,7 +5,7 @@ mod policy;
 
 use egress_tests::World;
 use egress_tests::collector::Collector;
-use egress_tests::process::{PATIENCE, Running};
+use egress_tests::process::{Running, patience};
 use egress_tests::product::{Agent, binary};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -57,7 +57,7 @@ fn refused(agent: &Agent<'_>, name: &str) {
 /// Waits until the file holds another checkpoint than `before`; all of it.
 #[track_caller]
 fn received(file: &Path, before: &str) -> String {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         let text = fs::read_to_string(file).unwrap_or_default();
         if text.len() > before.len() && text.ends_with('\n') {
@@ -136,7 +136,7 @@ fn what_each_receiver_has_shows_a_store_that_was_put_back() {
     }
     collector.line(&["checkpoint@32473", "note="]);
     let state = at("state/audit.db");
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     for file in &files {
         // What the agent writes meanwhile is signed within a second.
         let mut verified = verify(&state, file);

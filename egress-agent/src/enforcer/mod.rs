@@ -6,6 +6,7 @@
 //! calls, `object` loads, `predecessor` finds what an earlier agent left in
 //! force, `attach` puts programs in force and takes them out.
 
+mod asker;
 mod attach;
 mod clock;
 mod clsact;
@@ -47,13 +48,11 @@ use crate::image::{Change, Image};
 use egress_common::lsm::LsmHook;
 use egress_common::sandbox::QUERY_PERIOD;
 use egress_common::{
-    Asker, AskerKey, CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Ip, Meter, Port,
-    Protocol, SandboxId, Settings, asker_word,
+    CONTRACT, CgroupId, Counter, Emergency, Grant, GrantKey, Meter, Port, Settings,
 };
 use object::Loaded;
 use predecessor::Predecessor;
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -341,43 +340,6 @@ impl Enforcer {
         let settings = self.maps.settings()?;
         let host = |port: u16| Some(Port::from_network(port).host()).filter(|port| *port != 0);
         Ok((host(settings.resolver_port4), host(settings.resolver_port6)))
-    }
-
-    /// Which sandbox sent from `source`, as the packet hook proved it a moment
-    /// ago; `None` for everybody else. For datagrams from a loopback address one
-    /// load from memory, otherwise one map look-up, about 3 µs.
-    pub fn asker(&self, source: SocketAddr, protocol: Protocol) -> Option<SandboxId> {
-        let (ip, port) = (Ip::from(source.ip()), Port::from_host(source.port()));
-        if protocol == Protocol::Udp
-            && let Some(index) = asker_word(&ip, port)
-        {
-            return self.words.get(index).sandbox(boot_now());
-        }
-        let key = AskerKey::new(ip, port, protocol);
-        // A map that cannot be read proves nothing.
-        let Asker {
-            expires, sandbox, ..
-        } = self.maps.asker(&key).ok()??;
-        (boot_now() < expires).then_some(sandbox)
-    }
-
-    /// The process whose socket sent a query from there, where the kernel knew it;
-    /// for the record, and proof of nothing.
-    pub fn asking_process(&self, source: SocketAddr, protocol: Protocol) -> Option<u32> {
-        let (ip, port) = (Ip::from(source.ip()), Port::from_host(source.port()));
-        if protocol == Protocol::Udp
-            && let Some(index) = asker_word(&ip, port)
-        {
-            return self.words.process(index);
-        }
-        let key = AskerKey {
-            ip,
-            port,
-            protocol: protocol.number(),
-            reserved: [0; 5],
-        };
-        let process = self.maps.asker(&key).ok()??.process;
-        Some(process).filter(|process| *process != 0)
     }
 
     /// Stops everything, or lets policy decide again: one map write, which

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::image::{MAX_GRANTS, MAX_NETWORKS, MAX_SANDBOXES};
-use egress_common::names;
+use egress_common::{SandboxId, names};
 use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -3,7 +3,7 @@
 
 use super::tests::Root;
 use super::*;
-use egress_common::{Assigned, Connection, ConnectionKey, Destination, Link, Mac};
+use egress_common::{Assigned, Connection, ConnectionKey, Destination, Ip, Link, Mac, Protocol};
 use egress_tests::Namespace;
 
 /// A namespace with a veth whose host's side has index 10.

@@ -25,7 +25,10 @@ impl Book {
     /// What ends the block, for a record of what it refused.
     pub fn unblocking(&self, id: SandboxId) -> Option<String> {
         let member = self.member(id).filter(|_| self.blocked.contains(&id))?;
-        Some(format!("`egressctl sandbox unblock {}` ends it", member.name))
+        Some(format!(
+            "`egressctl sandbox unblock {}` ends it",
+            member.name
+        ))
     }
 
     /// The changes that bring the kernel in step with who is blocked.
