@@ -69,17 +69,7 @@ pub(super) fn attach(
     name: &str,
 ) -> io::Result<()> {
     let netlink = Netlink::open(None)?;
-    let mut discipline = tcmsg(interface, CLSACT & 0xffff_0000, CLSACT, 0);
-    put(&mut discipline, attribute::KIND, b"clsact\0");
-    let create = flag::CREATE | flag::ACKNOWLEDGE;
-    match netlink.call(
-        message::NEW_DISCIPLINE,
-        create | flag::EXCLUSIVE,
-        &discipline,
-    ) {
-        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => return Err(error),
-        Ok(_) | Err(_) => {}
-    }
+    discipline(&netlink, interface)?;
     let mut options = Vec::new();
     let descriptor = program.as_raw_fd() as u32;
     put(&mut options, attribute::FD, &descriptor.to_ne_bytes());
@@ -89,7 +79,30 @@ pub(super) fn attach(
     let mut filter = tcmsg(interface, HANDLE, parent(side), info());
     put(&mut filter, attribute::KIND, b"bpf\0");
     put(&mut filter, attribute::OPTIONS, &options);
+    let create = flag::CREATE | flag::ACKNOWLEDGE;
     netlink.call(message::NEW_FILTER, create, &filter).map(drop)
+}
+
+/// Sees to it that the interface has a `clsact`. Of another kind that takes its
+/// place, `ingress`, the kernel would take a filter for the way out as one for the
+/// way in (`net/sched/sch_ingress.c`, `ingress_tcf_block`).
+fn discipline(netlink: &Netlink, interface: u32) -> io::Result<()> {
+    let mut wanted = tcmsg(interface, CLSACT & 0xffff_0000, CLSACT, 0);
+    put(&mut wanted, attribute::KIND, b"clsact\0");
+    let create = flag::CREATE | flag::EXCLUSIVE | flag::ACKNOWLEDGE;
+    match netlink.call(message::NEW_DISCIPLINE, create, &wanted) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+        done => return done.map(drop),
+    }
+    // A change of nothing, which the kernel refuses where the kind is another
+    // (`net/sched/sch_api.c`, `tc_modify_qdisc`).
+    match netlink.call(message::NEW_DISCIPLINE, flag::ACKNOWLEDGE, &wanted) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(io::Error::other(
+            "a queueing discipline of another kind than `clsact` takes its place; \
+             `tc qdisc show` names it",
+        )),
+        done => done.map(drop),
+    }
 }
 
 /// Takes the filter out. The queueing discipline stays: others may use it.
