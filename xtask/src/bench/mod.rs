@@ -12,7 +12,7 @@ mod targets;
 
 use crate::{Failure, setup, shell};
 use samples::Run;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use summary::Summary;
 
 /// What can be chosen.
@@ -127,12 +127,24 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
+/// A command that builds and runs a measuring program as root, with the product
+/// as it is released beside it.
+fn released(bench: &str) -> Result<Command, Failure> {
+    setup::run_first()?;
+    // All members at once, here and below: what is selected by itself has other
+    // features, and everything below it would be built twice.
+    shell::run(shell::cargo().args(["build", "--release"]))?;
+    let mut cargo = shell::cargo();
+    if !shell::is_root() {
+        shell::run_programs_as_root(&mut cargo);
+    }
+    cargo.args(["bench", "--bench", bench, "--"]);
+    Ok(cargo)
+}
+
 /// Builds and runs the measuring program, which prints its own table.
 fn audit(options: &Audit) -> Result<(), Failure> {
-    setup::run_first()?;
-    let mut cargo = shell::cargo();
-    // Hashing and SQLite are what is measured: as they are released.
-    cargo.args(["bench", "--bench", "audit", "--"]);
+    let mut cargo = released("audit")?;
     for scenario in &options.scenarios {
         cargo.args(["--scenario", scenario]);
     }
@@ -144,9 +156,7 @@ fn audit(options: &Audit) -> Result<(), Failure> {
 
 /// Builds and runs the measuring program, which prints its own table.
 fn names(options: &Names) -> Result<(), Failure> {
-    setup::run_first()?;
-    let mut cargo = shell::cargo();
-    cargo.args(["bench", "--package", "egress-tests", "--bench", "names"]);
+    let mut cargo = released("names")?;
     match shell::run(&mut cargo) {
         Err(failure) if options.check => Err(failure),
         Ok(()) | Err(_) => Ok(()),
@@ -172,14 +182,7 @@ fn connect(options: &Connect) -> Result<(), Failure> {
 
 /// Measures the start of sandboxes and prints what the measuring program says.
 fn sandbox(options: &Sandbox) -> Result<(), Failure> {
-    setup::run_first()?;
-    let mut cargo = shell::cargo();
-    if !shell::is_root() {
-        shell::run_programs_as_root(&mut cargo);
-    }
-    // All members at once, as every other build here: what is selected by itself
-    // has other features, and everything below it would be built twice.
-    cargo.args(["bench", "--profile", "dev", "--bench", "sandbox", "--"]);
+    let mut cargo = released("sandbox")?;
     cargo.args(["--alive", &options.alive.to_string()]);
     cargo.args(["--rounds", &options.rounds.to_string()]);
     let line = shell::line(&cargo);
@@ -199,13 +202,7 @@ fn sandbox(options: &Sandbox) -> Result<(), Failure> {
 
 /// Builds and runs the program that measures and judges interfaces, as root.
 fn interface(options: &Interface) -> Result<(), Failure> {
-    setup::run_first()?;
-    let mut cargo = shell::cargo();
-    if !shell::is_root() {
-        shell::run_programs_as_root(&mut cargo);
-    }
-    cargo.args(["bench", "--profile", "dev", "--package", "egress-tests"]);
-    cargo.args(["--bench", "interface", "--"]);
+    let mut cargo = released("interface")?;
     cargo.args(["--rounds", &options.rounds.to_string()]);
     cargo.args(["--interfaces", &options.interfaces.to_string()]);
     if options.check {
@@ -222,8 +219,7 @@ fn measure(options: &Connect) -> Result<Run, Failure> {
     }
     // The debug profile: the workspace optimises this program and the contract
     // in it, and a release build of everything else would be for nothing.
-    let target = ["bench", "--profile", "dev", "--package", "egress-tests"];
-    cargo.args(target).args(["--bench", "connect", "--"]);
+    cargo.args(["bench", "--profile", "dev", "--bench", "connect", "--"]);
     cargo.args(["--rounds", &options.rounds.to_string()]);
     for operation in &options.operations {
         cargo.args(["--operation", operation]);
