@@ -21,6 +21,7 @@ mod group;
 mod health;
 mod hide;
 mod inspect;
+mod intake;
 mod json;
 mod kept;
 mod key;

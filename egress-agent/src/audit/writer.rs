@@ -1,10 +1,11 @@
 //! The one task that writes.
 
+use crate::audit::intake::{Batch, Intake, SealError};
 use crate::audit::key::KeyFiles;
 use crate::audit::open::{self, Aside, OwnFile};
-use crate::audit::recorder::{Lost, Shared};
+use crate::audit::recorder::Shared;
 use crate::audit::retention::{self, Taking};
-use crate::audit::seal::{Head, seal};
+use crate::audit::seal::{Head, Sealed};
 use crate::audit::tally::{self, Left};
 use crate::audit::upkeep::{RotationError, TICK, Upkeep};
 use crate::audit::{AuditError, Options, row};
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, Interval};
+use tokio::time::Instant;
 
 /// The first pause after a failed attempt; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -29,8 +30,13 @@ const IDLE_STEPS: usize = 16;
 /// A failed transaction is tried again until it succeeds: the queue absorbs what
 /// comes meanwhile, and beyond that the recorders count.
 pub(super) struct Writer {
+    intake: Intake,
+    outlet: Outlet,
+}
+
+/// The side of the file.
+struct Outlet {
     file: OwnFile,
-    receiver: mpsc::Receiver<Record>,
     shared: Arc<Shared>,
     options: Options,
     /// Where the chain ends in the file.
@@ -39,7 +45,6 @@ pub(super) struct Writer {
     /// it is nobody's business any more.
     connection: Option<SqliteConnection>,
     upkeep: Upkeep,
-    tick: Interval,
     /// Records of the writer's own, for the next batch.
     own: Vec<Record>,
     /// What retention takes; its announcement is written, or in `own`.
@@ -57,10 +62,8 @@ enum WriteError {
     Replaced,
     #[error(transparent)]
     Open(#[from] AuditError),
-    #[error("a record cannot be written as JSON: {0}")]
-    Seal(#[from] serde_json::Error),
-    #[error("the task that prepares records ended: {0}")]
-    Task(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    Seal(#[from] SealError),
     #[error("{0}; check the free space and the health of the disk")]
     Database(#[from] sqlx::Error),
 }
@@ -97,109 +100,99 @@ impl Writer {
         let total = head.settled + gap.as_ref().map_or(0, |record| record.count);
         own.extend(gap);
         shared.tally.begin(&file.path, &head.chain_id, total);
-        Ok(Self {
-            file,
+        let intake = Intake::new(
             receiver,
+            Arc::clone(&shared),
+            options.batch,
+            options.linger,
+            options.hider.clone(),
+        );
+        let outlet = Outlet {
+            file,
             shared,
             options,
             head,
             connection: None,
             upkeep,
-            tick: tokio::time::interval(TICK),
             own,
             takings: Vec::new(),
             rotating: false,
             looked: Instant::now(),
             probed: Instant::now(),
-        })
+        };
+        Ok(Self { intake, outlet })
     }
 
     /// The node's name, as the chain has it.
     pub fn node(&self) -> &str {
-        &self.head.node
+        &self.outlet.head.node
     }
 
     /// The last checkpoint, as it comes.
     pub fn notes(&self) -> watch::Receiver<Option<String>> {
-        self.upkeep.notes()
+        self.outlet.upkeep.notes()
     }
 
     /// Runs until the store is closed, or all recorders are gone and all is written.
-    pub async fn run(mut self) {
-        let mut batch = Vec::with_capacity(self.options.batch);
+    pub async fn run(self) {
+        let Self {
+            mut intake,
+            mut outlet,
+        } = self;
+        let mut ahead = None;
         loop {
-            let more = self.collect(&mut batch).await;
-            let settled = batch.len();
-            let lost = self.shared.take_lost();
-            batch.extend(lost.as_ref().map(Lost::record));
-            // First: the chain of a new file begins with what it says of the old one.
-            batch.splice(0..0, self.own.drain(..));
-            if !batch.is_empty() {
-                let written = batch.len();
-                batch = self.write_until_done(batch).await;
-                batch.clear();
-                self.report(settled, lost, written);
-            } else if !more {
+            let mut batch = match ahead.take() {
+                Some(batch) => batch,
+                None => intake.next(&outlet.head).await,
+            };
+            // First: the chain of a new file begins with what it says of the old
+            // one, and retention takes nothing before it is announced.
+            batch.put_first(outlet.own.drain(..));
+            if !batch.records.is_empty() {
+                ahead = outlet.write_until_done(batch, &mut intake).await;
+            } else if !batch.more {
                 break;
             }
-            self.look_after(false).await;
+            outlet.look_after(false, &intake).await;
         }
-        self.look_after(true).await;
-        if let Some(connection) = self.connection.take()
+        outlet.look_after(true, &intake).await;
+        if let Some(connection) = outlet.connection.take()
             && let Err(error) = connection.close().await
         {
             // The log beside the file holds what this could not fold into it.
             tracing::warn!(%error, "the audit file was not closed cleanly");
         }
     }
+}
 
-    /// Waits for records, a loss, the next tick or the end, and collects a batch.
-    /// Returns whether there can be more.
-    async fn collect(&mut self, batch: &mut Vec<Record>) -> bool {
-        if self.shared.is_closing() {
-            self.receiver.close();
-        }
-        let size = self.options.batch.max(1);
-        tokio::select! {
-            biased;
-            received = self.receiver.recv_many(batch, size) => {
-                if received == 0 {
-                    return false;
-                }
-            }
-            () = self.shared.wake.notified() => return true,
-            _ = self.tick.tick() => return true,
-        }
-        let until = Instant::now() + self.options.linger;
-        while batch.len() < size {
-            let room = size - batch.len();
-            let received = self.receiver.recv_many(batch, room);
-            match tokio::time::timeout_at(until, received).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
-            }
-        }
-        true
-    }
-
-    /// Gives the batch back, so that its memory is used again.
-    async fn write_until_done(&mut self, batch: Vec<Record>) -> Vec<Record> {
-        let mut batch = Arc::new(batch);
+impl Outlet {
+    /// Writes a batch, however often it takes, and returns the next one if one
+    /// came meanwhile.
+    async fn write_until_done(&mut self, mut batch: Batch, intake: &mut Intake) -> Option<Batch> {
+        let mut ahead = None;
         let mut pause = FIRST_PAUSE;
-        while let Err(error) = self.write(&batch).await {
+        loop {
+            let sealed = intake.seal(&mut batch, &self.head).await;
+            let attempt = match (sealed, batch.sealed()) {
+                (Err(error), _) => self.report(&batch, Err(error.into())),
+                (Ok(()), None) => Ok(()),
+                (Ok(()), Some((records, after))) if ahead.is_none() => {
+                    let write = self.write_and_report(&batch, (records, after));
+                    let (written, next) = tokio::join!(write, intake.next(after));
+                    ahead = Some(next);
+                    written
+                }
+                (Ok(()), Some(sealed)) => self.write_and_report(&batch, sealed).await,
+            };
+            let Err(error) = attempt else { break };
             // Closed below: SQLite would fold its log into a damaged file that is
             // not set aside yet.
             let broken = self.connection.take();
-            let text = error.to_string();
             if pause == FIRST_PAUSE {
                 tracing::error!(%error, "audit records cannot be written; trying again");
             }
-            self.shared
-                .progress
-                .send_modify(|progress| progress.error = Some(text));
             if is_damage(&error) {
-                let succession = self.begin_anew().await;
-                Arc::make_mut(&mut batch).splice(0..0, succession);
+                batch.put_first(self.begin_anew().await);
             }
             drop(broken);
             tokio::time::sleep(pause).await;
@@ -208,7 +201,7 @@ impl Writer {
         if pause != FIRST_PAUSE {
             tracing::info!("audit records are written again");
         }
-        Arc::into_inner(batch).unwrap_or_default()
+        ahead
     }
 
     /// The file is damaged: it is set aside, and the chain of a new one begins with
@@ -247,33 +240,37 @@ impl Writer {
         })
     }
 
-    async fn write(&mut self, batch: &Arc<Vec<Record>>) -> Result<(), WriteError> {
-        let (before, records) = (self.head.clone(), Arc::clone(batch));
-        let hider = self.options.hider.clone();
-        // Hashing thousands of records would hold up whoever shares the thread.
-        let sealing = tokio::task::spawn_blocking(move || seal(&before, &records, hider.as_ref()));
-        let (sealed, mut head) = sealing.await??;
-        head.settled += decisions(batch);
+    /// Whoever waits for the outcome hears of it before the next batch is there.
+    async fn write_and_report(
+        &mut self,
+        batch: &Batch,
+        (records, after): (&[Sealed], &Head),
+    ) -> Result<(), WriteError> {
+        let written = self.write(records, after).await;
+        self.report(batch, written)
+    }
+
+    async fn write(&mut self, records: &[Sealed], after: &Head) -> Result<(), WriteError> {
         // Immediate: a transaction that has to upgrade its lock can fail at once
         // instead of waiting its turn.
         let connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        row::insert(&mut transaction, &sealed).await?;
-        row::advance(&mut transaction, &head).await?;
+        row::insert(&mut transaction, records).await?;
+        row::advance(&mut transaction, after).await?;
         transaction.commit().await?;
-        self.head = head;
+        self.head = after.clone();
         Ok(())
     }
 
     /// Does what is due beside writing. What fails is tried again at the next tick.
-    async fn look_after(&mut self, last: bool) {
-        if let Err(error) = self.try_look_after(last).await {
+    async fn look_after(&mut self, last: bool, intake: &Intake) {
+        if let Err(error) = self.try_look_after(last, intake).await {
             tracing::warn!(%error, "checkpoints, keys or retention of the audit store have to wait");
             self.connection = None;
         }
     }
 
-    async fn try_look_after(&mut self, last: bool) -> Result<(), WriteError> {
+    async fn try_look_after(&mut self, last: bool, intake: &Intake) -> Result<(), WriteError> {
         let tick = self.looked.elapsed() >= TICK;
         if tick {
             self.looked = Instant::now();
@@ -313,7 +310,7 @@ impl Writer {
             if retention::take(connection, taking, shipped).await? == 0 {
                 self.takings.pop();
             }
-            if !self.receiver.is_empty() {
+            if !intake.is_idle() {
                 break;
             }
         }
@@ -336,23 +333,18 @@ impl Writer {
         Ok(())
     }
 
-    fn report(&self, settled: usize, lost: Option<Lost>, written: usize) {
-        self.shared.progress.send_modify(|progress| {
-            progress.settled += settled as u64;
-            progress.told += lost.map_or(0, |lost| lost.records);
-            progress.written += written as u64;
-            progress.error = None;
+    fn report(&self, batch: &Batch, written: Result<(), WriteError>) -> Result<(), WriteError> {
+        self.shared.progress.send_modify(|progress| match &written {
+            Ok(()) => {
+                progress.settled += batch.settled as u64;
+                progress.told += batch.lost.map_or(0, |lost| lost.records);
+                progress.written += batch.records.len() as u64;
+                progress.error = None;
+            }
+            Err(error) => progress.error = Some(error.to_string()),
         });
+        written
     }
-}
-
-/// How many decisions records stand for; what the writer says of itself is none.
-fn decisions(records: &[Record]) -> u64 {
-    records
-        .iter()
-        .filter(|record| record.kind != RecordKind::Evidence)
-        .map(|record| record.count.max(1))
-        .sum()
 }
 
 fn is_damage(error: &WriteError) -> bool {
@@ -361,7 +353,7 @@ fn is_damage(error: &WriteError) -> bool {
             open::is_damage_of_own(source)
         }
         WriteError::Open(error) => open::is_damage(error),
-        WriteError::Replaced | WriteError::Seal(_) | WriteError::Task(_) => false,
+        WriteError::Replaced | WriteError::Seal(_) => false,
     }
 }
 

@@ -74,6 +74,12 @@ impl Batch {
             self.text.push_str("\\N\t");
             return;
         };
+        let is_special = |byte: u8| matches!(byte, b'\\' | b'\t' | b'\n' | b'\r' | b'\0');
+        if !value.bytes().any(is_special) {
+            self.text.push_str(value);
+            self.text.push('\t');
+            return;
+        }
         for character in value.chars() {
             match character {
                 '\\' => self.text.push_str("\\\\"),

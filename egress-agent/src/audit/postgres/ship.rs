@@ -35,6 +35,15 @@ pub(in crate::audit) struct Shipper {
     shared: Arc<Shared>,
     /// The chain and the size of the last checkpoint that is known to be there.
     signed: Option<(String, i64)>,
+    /// What was read while the server took what comes before it.
+    ahead: Option<Ahead>,
+}
+
+/// A batch of a chain, of the records after a place.
+struct Ahead {
+    chain: String,
+    after: i64,
+    batch: Batch,
 }
 
 impl Shipper {
@@ -44,6 +53,7 @@ impl Shipper {
             local,
             shared,
             signed: None,
+            ahead: None,
         }
     }
 
@@ -129,7 +139,12 @@ impl Shipper {
             }
             return Ok(0);
         }
-        let batch = self.read(&node, &chain, there).await?;
+        let ahead = self.ahead.take();
+        let batch = match ahead.filter(|it| it.after == there && it.chain == chain) {
+            Some(ahead) if ahead.batch.last.is_some() => ahead.batch,
+            // Nothing was there yet, or PostgreSQL says that it comes from elsewhere.
+            Some(_) | None => self.read(&node, &chain, there).await?,
+        };
         let Some(last) = batch.last else {
             transaction.rollback().await?;
             return Ok(0);
@@ -138,9 +153,20 @@ impl Shipper {
             make_partition(&mut transaction, *day).await?;
         }
         let statement = format!("COPY audit_records (node, chain, {COLUMNS}) FROM STDIN");
-        let mut copy = transaction.copy_in_raw(&statement).await?;
-        copy.send(batch.text.into_bytes()).await?;
-        copy.finish().await?;
+        let take = async {
+            let mut copy = transaction.copy_in_raw(&statement).await?;
+            copy.send(batch.text.into_bytes()).await?;
+            copy.finish().await?;
+            Ok::<_, ShipError>(())
+        };
+        // The server works on this one meanwhile, so the next costs no time.
+        let (taken, next) = tokio::join!(take, self.read(&node, &chain, last));
+        taken?;
+        self.ahead = Some(Ahead {
+            chain: chain.clone(),
+            after: last,
+            batch: next?,
+        });
         self.ship_checkpoints(&mut transaction, &node, &chain, last)
             .await?;
         sqlx::query("UPDATE audit_shipped SET sequence = $3 WHERE node = $1 AND chain = $2::uuid")
