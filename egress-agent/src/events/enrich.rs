@@ -113,7 +113,7 @@ pub(super) fn join(parts: [Option<String>; 2]) -> Option<String> {
 }
 
 fn protocol(number: u8) -> Option<String> {
-    match (number, Protocol::from_number(number)) {
+    match (number, Protocol::from_key(number)) {
         (0, _) => None,
         (_, Some(protocol)) => Some(protocol.name().to_owned()),
         (other, None) => Some(other.to_string()),
