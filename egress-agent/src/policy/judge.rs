@@ -389,6 +389,22 @@ mod tests {
     }
 
     #[test]
+    fn echo_has_no_ports_and_those_of_a_rule_belong_to_the_others() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: a.example.com, protocols: [icmp] }\n    - { domain: b.example.com, ports: [8443], protocols: [icmp, tcp] }\n    - { domain: c.example.com, protocols: [https, icmp] }\n",
+        );
+        for (name, open) in [
+            ("a.example.com", &["icmp"][..]),
+            ("b.example.com", &["8443/tcp", "icmp"]),
+            ("c.example.com", &["443/tcp", "icmp"]),
+        ] {
+            let open = open.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(opened(&policy, name, "203.0.113.1"), Ok(open), "{name}");
+        }
+        assert_eq!(policy.relaxations, Vec::<String>::new());
+    }
+
+    #[test]
     fn a_rule_ends_the_moment_it_expires() {
         let policy = policy(
             "allowlist:\n  a:\n    - { domain: a.example.com, protocols: [https], expires: \"2027-03-01\" }\n    - { cidr: \"203.0.113.0/24\", ports: [1], protocols: [tcp], expires: \"2027-03-01\" }\n",
