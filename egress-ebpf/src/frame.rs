@@ -218,14 +218,7 @@ impl<'a> Frame<'a> {
 
     /// The echo message that may go this way, if it is one.
     #[inline(always)]
-    fn echo(
-        &self,
-        message: Option<Icmp>,
-        kind: u8,
-        from: Ip,
-        to: Ip,
-        way: Way,
-    ) -> Option<Content> {
+    fn echo(&self, message: Option<Icmp>, kind: u8, from: Ip, to: Ip, way: Way) -> Option<Content> {
         let message = message.filter(|message| message.kind == kind && message.code == 0)?;
         let identifier = Port::from_network(message.identifier);
         let (from_port, port) = match way {

@@ -93,7 +93,9 @@ pub async fn answer<G: Gate>(
     let mut key = QuestionKey::new();
     let again = match protocol {
         // Nobody asks by ICMP.
-        Protocol::Udp | Protocol::Icmp => quick(&resolver, (address, query), &mut key, moment, &mut room),
+        Protocol::Udp | Protocol::Icmp => {
+            quick(&resolver, (address, query), &mut key, moment, &mut room)
+        }
         Protocol::Tcp => None,
     };
     let again = again.and_then(|length| Some(room.get(..length)?.to_vec()));

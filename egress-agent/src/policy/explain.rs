@@ -214,8 +214,7 @@ fn about_address(policy: &Policy, query: &Query, ip: IpAddr, now: Timestamp, to:
                 Target::Name(_) => "domain: \"localhost\"".to_owned(),
                 Target::Ip(ip) => format!("cidr: \"{ip}\""),
             };
-            to.help =
-                Some(policy.line_to_add(&subject, query.named_port(), query.protocol.name()));
+            to.help = Some(policy.line_to_add(&subject, query.named_port(), query.protocol.name()));
         }
     }
 }

@@ -15,11 +15,7 @@ use ipnet::IpNet;
 const MAX_DOMAIN_PORTS: u32 = 64;
 
 /// Checks the ports of a rule, one by one and beside each other.
-pub fn ports(
-    ports: &Field<Items<PortItem>>,
-    protocols: &Items<ProtocolWord>,
-    report: &mut Report,
-) {
+pub fn ports(ports: &Field<Items<PortItem>>, protocols: &Items<ProtocolWord>, report: &mut Report) {
     let items = &ports.value.0;
     let portless = |word: &At<ProtocolWord>| !word.value.transport().has_ports();
     if !protocols.0.is_empty() && protocols.0.iter().all(portless) {
