@@ -285,7 +285,7 @@ fn echo(
 ) -> StoredRecord {
     record(json!({
         "kind": "flow", "hook": hook, "sandbox": "build", "verdict": verdict, "name": name,
-        "address": address, "port": 0, "protocol": "icmp", "reason": reason,
+        "address": address, "protocol": "icmp", "reason": reason,
     }))
 }
 
