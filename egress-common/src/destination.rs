@@ -93,6 +93,11 @@ impl Ip {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[repr(u8)]
 pub enum Protocol {
+    /// ICMP echo (RFC 792), 1; that of ICMPv6 (RFC 4443 section 4) too, so that
+    /// one rule, one grant and one kind of connection serve both families. It
+    /// has no ports: [`Port::ANY`] stands for the one of the other end, the
+    /// identifier for the sandbox's.
+    Icmp = 1,
     /// TCP, 6.
     Tcp = 6,
     /// UDP, 17.
@@ -100,7 +105,10 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Reads an IANA protocol number; `None` for everything that no sandbox may send.
+    /// Reads the IANA number of a transport with ports, which is all that sockets
+    /// of the host may speak; `None` for everything else. ICMP is not among them:
+    /// what reads headers takes an echo message for one only at an interface, and
+    /// only after it has looked at more than the number.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
@@ -108,6 +116,19 @@ impl Protocol {
             17 => Some(Self::Udp),
             _ => None,
         }
+    }
+
+    /// Reads the number of a key or a report, where ICMP stands for its echo.
+    pub const fn from_key(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Icmp),
+            other => Self::from_number(other),
+        }
+    }
+
+    /// Whether its messages are for one of the other end's ports.
+    pub const fn has_ports(self) -> bool {
+        !matches!(self, Self::Icmp)
     }
 
     /// The IANA number.
@@ -119,6 +140,7 @@ impl Protocol {
     /// The lower-case name that policies use.
     pub const fn name(self) -> &'static str {
         match self {
+            Self::Icmp => "icmp",
             Self::Tcp => "tcp",
             Self::Udp => "udp",
         }
@@ -224,8 +246,11 @@ mod text {
     }
 
     impl fmt::Display for Destination {
-        /// `203.0.113.7:443/tcp`, `[2001:db8::1]:53/udp`.
+        /// `203.0.113.7:443/tcp`, `[2001:db8::1]:53/udp`, `203.0.113.7/icmp`.
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            if !self.protocol.has_ports() {
+                return write!(f, "{}/{}", self.ip, self.protocol.name());
+            }
             let address = SocketAddr::new(self.ip.into(), self.port.host());
             write!(f, "{address}/{}", self.protocol.name())
         }
@@ -234,7 +259,7 @@ mod text {
 
 #[cfg(test)]
 mod tests {
-    use super::Ip;
+    use super::{Ip, Protocol};
     use std::net::IpAddr;
 
     fn ip(text: &str) -> Ip {
@@ -270,6 +295,17 @@ mod tests {
         for text in ["128.0.0.1", "::2", "10.0.0.1", "0.0.0.1"] {
             assert!(!ip(text).is_loopback(), "{text}");
         }
+    }
+
+    #[test]
+    fn no_number_of_a_header_is_taken_for_an_echo() {
+        for number in 0..=u8::MAX {
+            let read = Protocol::from_number(number);
+            assert_ne!(read, Some(Protocol::Icmp), "{number}");
+            assert!(read.is_none_or(|protocol| protocol.number() == number));
+        }
+        assert_eq!(Protocol::from_key(1), Some(Protocol::Icmp));
+        assert_eq!(Protocol::from_key(58), None);
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl Socket {
                 self.state(),
                 state::SYN_SENT | state::SYN_RECV | state::LISTEN | state::NEW_SYN_RECV
             ),
-            Protocol::Udp => self.state() == state::ESTABLISHED,
+            // No socket of a sandbox speaks ICMP.
+            Protocol::Udp | Protocol::Icmp => self.state() == state::ESTABLISHED,
         }
     }
 

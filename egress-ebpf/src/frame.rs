@@ -30,7 +30,18 @@ const HOP_BY_HOP: u8 = 0;
 /// More fragments, and the offset.
 const FRAGMENT_BITS: u16 = 0x3fff;
 
-/// A TCP or UDP packet.
+/// Which way a frame crosses the interface: what the sandbox asks goes out, and
+/// what answers comes in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the sandbox.
+    Leaves,
+    /// To it.
+    Reaches,
+}
+
+/// A TCP or UDP packet, or an ICMP echo: a request on its way out, a reply on its
+/// way in. The identifier of an echo stands where the sandbox's port would.
 pub struct Packet {
     /// Source address.
     pub from: Ip,
@@ -38,17 +49,19 @@ pub struct Packet {
     pub from_port: Port,
     /// Where it goes.
     pub to: Destination,
-    /// What its TCP header says; nothing for UDP.
+    /// What its TCP header says; nothing for the others.
     pub segment: Option<Segment>,
 }
 
-/// An IP packet that is neither TCP nor UDP.
+/// An IP packet that is none of these.
 #[derive(Clone, Copy)]
 pub enum Other {
-    /// ICMP for IPv4, to this address.
+    /// Other ICMP for IPv4, to this address.
     Icmp(Ip),
-    /// ICMPv6, between these, and whether it never left the link (hop limit 255).
-    Icmp6(Ip, Ip, bool),
+    /// Other ICMPv6, between these, and its hop limit: 255 if it never left the link.
+    /// As a word: the compiler would make a byte part of a word of which another
+    /// variant has the rest, and the verifier refuses to compute with that.
+    Icmp6(Ip, Ip, u32),
     /// Multicast membership and other hop-by-hop messages of IPv6.
     HopByHop,
     /// Multicast membership of IPv4.
@@ -57,7 +70,7 @@ pub enum Other {
 
 /// What is behind the Ethernet header.
 pub enum Content {
-    /// TCP or UDP.
+    /// TCP, UDP or an echo.
     Packet(Packet),
     /// Some other transport, worth a look where the link itself may need it.
     Other(Other),
@@ -130,17 +143,17 @@ impl<'a> Frame<'a> {
     /// Reads what is behind the Ethernet header. Options, fragments, extension
     /// headers and everything that is not listed in [`Content`] is refused.
     #[inline(always)]
-    pub fn content(&self, kind: u16) -> Result<Content, Reason> {
+    pub fn content(&self, kind: u16, way: Way) -> Result<Content, Reason> {
         match kind {
-            ethertype::IPV4 => self.v4(),
-            ethertype::IPV6 => self.v6(),
+            ethertype::IPV4 => self.v4(way),
+            ethertype::IPV6 => self.v6(way),
             ethertype::ARP => Ok(Content::Arp),
             _ => Err(Reason::LinkFrame),
         }
     }
 
     #[inline(always)]
-    fn v4(&self) -> Result<Content, Reason> {
+    fn v4(&self, way: Way) -> Result<Content, Reason> {
         let header: V4 = self.at(ETHERNET).ok_or(Reason::Unparsable)?;
         let (from, to) = (Ip::from_v4(header.from), Ip::from_v4(header.to));
         const IGMP: u8 = 2;
@@ -151,7 +164,15 @@ impl<'a> Frame<'a> {
             return Err(Reason::Unparsable);
         }
         if header.protocol == ICMP {
-            return Ok(Content::Other(Other::Icmp(to)));
+            /// RFC 792.
+            const REPLY: u8 = 0;
+            const REQUEST: u8 = 8;
+            let kind = match way {
+                Way::Leaves => REQUEST,
+                Way::Reaches => REPLY,
+            };
+            let echo = self.echo(self.icmp(), kind, from, to, way);
+            return Ok(echo.unwrap_or(Content::Other(Other::Icmp(to))));
         }
         let protocol = Protocol::from_number(header.protocol).ok_or(Reason::Unparsable)?;
         self.packet(
@@ -163,7 +184,7 @@ impl<'a> Frame<'a> {
     }
 
     #[inline(always)]
-    fn v6(&self) -> Result<Content, Reason> {
+    fn v6(&self, way: Way) -> Result<Content, Reason> {
         let header: V6 = self.at(ETHERNET).ok_or(Reason::Unparsable)?;
         let (from, to) = (Ip::from_v6(header.from), Ip::from_v6(header.to));
         // A mapped address inside an IPv6 header is no IPv4 traffic.
@@ -172,8 +193,16 @@ impl<'a> Frame<'a> {
         }
         match header.next_header {
             ICMP6 => {
-                let on_link = header.hop_limit == 255;
-                return Ok(Content::Other(Other::Icmp6(from, to, on_link)));
+                /// RFC 4443 section 4.
+                const REQUEST: u8 = 128;
+                const REPLY: u8 = 129;
+                let kind = match way {
+                    Way::Leaves => REQUEST,
+                    Way::Reaches => REPLY,
+                };
+                let hops = header.hop_limit.into();
+                let echo = self.echo(self.icmp6(), kind, from, to, way);
+                return Ok(echo.unwrap_or(Content::Other(Other::Icmp6(from, to, hops))));
             }
             HOP_BY_HOP => return Ok(Content::Other(Other::HopByHop)),
             _ => {}
@@ -185,6 +214,27 @@ impl<'a> Frame<'a> {
             protocol,
             ETHERNET + V6_LENGTH,
         )
+    }
+
+    /// The echo message that may go this way, if it is one.
+    #[inline(always)]
+    fn echo(&self, message: Option<Icmp>, kind: u8, from: Ip, to: Ip, way: Way) -> Option<Content> {
+        let message = message.filter(|message| message.kind == kind && message.code == 0)?;
+        let identifier = Port::from_network(message.identifier);
+        let (from_port, port) = match way {
+            Way::Leaves => (identifier, Port::ANY),
+            Way::Reaches => (Port::ANY, identifier),
+        };
+        Some(Content::Packet(Packet {
+            from,
+            from_port,
+            to: Destination {
+                ip: to,
+                port,
+                protocol: Protocol::Icmp,
+            },
+            segment: None,
+        }))
     }
 
     #[inline(always)]
@@ -204,7 +254,8 @@ impl<'a> Frame<'a> {
                     flags: tcp.offset_and_flags[1],
                 })
             }
-            Protocol::Udp => None,
+            // Its numbers are not read as ports; see [`Frame::echo`].
+            Protocol::Udp | Protocol::Icmp => None,
         };
         Ok(Content::Packet(Packet {
             from,
@@ -307,7 +358,8 @@ impl<'a> Frame<'a> {
         // is written as its other zero.
         let (checksum, flags) = match protocol {
             Protocol::Tcp => (transport + 16, 0),
-            Protocol::Udp => (transport + 6, u64::from(BPF_F_MARK_MANGLED_0)),
+            // An echo is for no port, and so never for that of a resolver.
+            Protocol::Udp | Protocol::Icmp => (transport + 6, u64::from(BPF_F_MARK_MANGLED_0)),
         };
         let port = transport + if source { 0 } else { 2 };
         let pseudo = flags | u64::from(BPF_F_PSEUDO_HDR) | 4;

@@ -119,9 +119,12 @@ impl LinkAddress {
 pub struct Icmp {
     /// The type, which has another meaning in each family.
     pub kind: u8,
-    code: u8,
+    pub code: u8,
     checksum: u16,
-    rest: u32,
+    /// What tells the questions of one asker from others in an echo message,
+    /// network order.
+    pub identifier: u16,
+    sequence: u16,
 }
 
 /// The TCP header (RFC 9293) behind its ports.

@@ -245,7 +245,10 @@ fn with_receiver<R>(
     unsafe {
         let sk = match protocol {
             Protocol::Tcp => bpf_sk_lookup_tcp(context, &raw mut tuple, size, netns, 0),
-            Protocol::Udp => bpf_sk_lookup_udp(context, &raw mut tuple, size, netns, 0),
+            // ICMP is judged at interfaces only, where nobody looks for sockets.
+            Protocol::Udp | Protocol::Icmp => {
+                bpf_sk_lookup_udp(context, &raw mut tuple, size, netns, 0)
+            }
         };
         if sk.is_null() {
             return None;

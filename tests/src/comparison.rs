@@ -341,7 +341,7 @@ impl World {
                 Some(egress_common::Destination {
                     ip: key.ip,
                     port: key.port,
-                    protocol: Protocol::from_number(key.protocol)?,
+                    protocol: Protocol::from_key(key.protocol)?,
                 })
             })
             .take(8)
@@ -423,9 +423,10 @@ impl World {
         let held = held.filter_map(|key| {
             let sandbox = self.sandboxes.iter().position(|id| *id == key.sandbox)?;
             let to = Destination {
-                transport: match Protocol::from_number(key.protocol)? {
+                transport: match Protocol::from_key(key.protocol)? {
                     Protocol::Tcp => Transport::Tcp,
                     Protocol::Udp => Transport::Udp,
+                    Protocol::Icmp => Transport::Icmp,
                 },
                 address: IpAddr::from(key.ip),
                 port: key.port.host(),
@@ -457,6 +458,7 @@ pub fn destination(to: &Destination) -> egress_common::Destination {
         protocol: match to.transport {
             Transport::Tcp => Protocol::Tcp,
             Transport::Udp => Protocol::Udp,
+            Transport::Icmp => Protocol::Icmp,
         },
     }
 }

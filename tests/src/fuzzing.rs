@@ -113,9 +113,10 @@ impl Bytes<'_> {
 
     fn protocol(&mut self) -> Protocol {
         let [kind] = self.take();
-        match kind % 2 {
+        match kind % 3 {
             0 => Protocol::Tcp,
-            _ => Protocol::Udp,
+            1 => Protocol::Udp,
+            _ => Protocol::Icmp,
         }
     }
 }

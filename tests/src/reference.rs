@@ -13,12 +13,13 @@ pub mod text;
 use range::{Net, Special};
 use std::net::IpAddr;
 
-/// TCP or UDP.
+/// TCP, UDP, or ICMP echo, which has no ports and whose port is 0 here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Transport {
     Tcp,
     Udp,
+    Icmp,
 }
 
 /// What stands under `protocols`.
@@ -29,6 +30,7 @@ pub enum Protocol {
     Http,
     Tcp,
     Udp,
+    Icmp,
 }
 
 /// An item under `ports`.
@@ -132,6 +134,7 @@ impl Protocol {
         match self {
             Self::Https | Self::Http | Self::Tcp => Transport::Tcp,
             Self::Udp => Transport::Udp,
+            Self::Icmp => Transport::Icmp,
         }
     }
 
@@ -139,7 +142,7 @@ impl Protocol {
         match self {
             Self::Https => Some(443),
             Self::Http => Some(80),
-            Self::Tcp | Self::Udp => None,
+            Self::Tcp | Self::Udp | Self::Icmp => None,
         }
     }
 }
@@ -160,9 +163,10 @@ impl Rule {
         self.expires.is_none_or(|end| now < end)
     }
 
-    /// The items under `ports`, or the protocol's default.
+    /// The items under `ports`, or the protocol's default. `icmp` has no ports.
     fn ports_of(&self, protocol: Protocol) -> Vec<Ports> {
         match protocol.default_port() {
+            _ if protocol == Protocol::Icmp => vec![Ports::Any],
             Some(port) if self.ports.is_empty() => vec![Ports::One(port)],
             _ => self.ports.clone(),
         }
@@ -175,10 +179,10 @@ impl Rule {
         })
     }
 
-    /// Whether `any` is written.
+    /// Whether `any` is written, or meant.
     fn opens_any(&self, transport: Transport) -> bool {
-        self.ports.contains(&Ports::Any)
-            && self.protocols.iter().any(|p| p.transport() == transport)
+        let mut protocols = self.protocols.iter();
+        protocols.any(|p| p.transport() == transport && self.ports_of(*p).contains(&Ports::Any))
     }
 
     /// Every port one by one; `any` "costs one", and is `None`.

@@ -163,11 +163,14 @@ fn port() -> impl Strategy<Value = u16> {
 
 /// Where a packet may go.
 pub fn destination() -> impl Strategy<Value = Destination> {
-    let transport = select(vec![Transport::Tcp, Transport::Udp]);
+    let transport = select(vec![Transport::Tcp, Transport::Udp, Transport::Icmp]);
     (transport, address(), port()).prop_map(|(transport, address, port)| Destination {
         transport,
         address,
-        port,
+        port: match transport {
+            Transport::Tcp | Transport::Udp => port,
+            Transport::Icmp => 0,
+        },
     })
 }
 
@@ -191,6 +194,7 @@ fn protocols() -> impl Strategy<Value = Vec<Protocol>> {
         Protocol::Http,
         Protocol::Tcp,
         Protocol::Udp,
+        Protocol::Icmp,
     ];
     proptest::sample::subsequence(all, 1..3)
 }
@@ -214,7 +218,8 @@ prop_compose! {
         expires in proptest::option::weighted(0.2, 0_u64..4000),
     ) -> Rule {
         let may_be_absent = !protocols.iter().any(|p| matches!(p, Protocol::Tcp | Protocol::Udp));
-        if may_be_absent && default_ports {
+        let would_be_for_none = protocols == [Protocol::Icmp];
+        if would_be_for_none || (may_be_absent && default_ports) {
             ports.clear();
         }
         let is_name = matches!(&subject, Subject::Domain(name) if name != "localhost");

@@ -216,3 +216,67 @@ fn no_container_starts_that_is_not_enforced() {
     agent.kill();
     hook(&agent, run.pid(), &tight()).failed_with(5, &["no agent answers"]);
 }
+
+#[test]
+fn icmp_of_a_cgroup_stays_refused_where_its_policy_opens_echo() {
+    let Some(world) = World::or_skip("others: ICMP of a cgroup stays refused") else {
+        return;
+    };
+    let policy =
+        adopting("cgroup: \"box-*\"", REPORT).replace("protocols: [tcp]", "protocols: [tcp, icmp]");
+    let mut agent = Agent::prepare(&world, &[("adopting", &policy)]);
+    // A socket from before there was anybody who refuses to make one, so that the
+    // gate itself has to refuse what it sends.
+    let directory = agent.root_directory().join("box-early.scope");
+    std::fs::create_dir_all(&directory).expect("a cgroup");
+    let send = |text: &str| format!("'send-to raw {ALLOWED_V4}:0 {text}'");
+    let script = format!(
+        "echo $$ > {}/cgroup.procs && exec {} 'make raw {} {} {}' {} pause {} {} {} \
+         'tcp-exchange {ALLOWED_V4}:443 hello' pause",
+        directory.display(),
+        world.probe().display(),
+        libc::AF_INET,
+        libc::SOCK_RAW,
+        libc::IPPROTO_ICMP,
+        send("early-echo"),
+        send("secret-echo"),
+        format_args!(
+            "'make more {} {} {}'",
+            libc::AF_INET,
+            libc::SOCK_RAW,
+            libc::IPPROTO_ICMP
+        ),
+        format_args!(
+            "'make ping {} {} {}'",
+            libc::AF_INET,
+            libc::SOCK_DGRAM,
+            libc::IPPROTO_ICMP
+        ),
+    );
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &script]);
+    let mut run = world
+        .near
+        .run(|| Running::start(&mut shell))
+        .expect("a shell starts");
+    for attempt in until_pause(&mut run) {
+        attempt.succeeded();
+    }
+    let early = |packet: &egress_tests::packet::Packet| packet.carries(b"early-echo");
+    assert!(world.sniffer.awaits(early), "nothing refuses it yet");
+
+    agent.launch();
+    eventually("it is adopted", || names(&agent) == ["box-early"]);
+    let attempts = go_on(&mut run);
+    assert_eq!(attempts[0].errno, Some(libc::EPERM), "{attempts:#?}");
+    for made in &attempts[1..3] {
+        let walls = [libc::EPERM, libc::EACCES];
+        assert!(made.errno.is_some_and(|e| walls.contains(&e)), "{made:?}");
+    }
+    // Its policy does open something.
+    attempts[3].succeeded();
+    world.settle();
+    let escaped = world.sniffer.saw(|packet| packet.carries(b"secret-echo"));
+    assert!(!escaped, "the echo left");
+    assert!(agent.recorded(&["box-early", "unparsable_packet"]));
+}

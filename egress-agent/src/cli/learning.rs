@@ -132,6 +132,7 @@ pub fn replay(arguments: ReplayArguments) -> Result<Exit, Problem> {
                     (Some(port), Some(protocol)) => {
                         format!("{}:{port}/{protocol}", change.destination)
                     }
+                    (None, Some(protocol)) => format!("{}/{protocol}", change.destination),
                     _ => change.destination.clone(),
                 };
                 vec![

@@ -44,7 +44,7 @@ pub struct ExplainArguments {
     /// The policy file.
     #[arg(long, value_name = "FILE")]
     policy: PathBuf,
-    /// The destination: a name or an address, a port, and tcp or udp.
+    /// The destination: a name or an address, a port, and tcp or udp; HOST/icmp for echo.
     #[arg(long, value_name = "HOST:PORT[/PROTO]")]
     to: String,
     /// How the answer looks.

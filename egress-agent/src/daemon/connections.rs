@@ -34,7 +34,7 @@ impl Agent {
         let connections = self.enforcer().connections()?;
         let mut ended = 0;
         for (key, connection) in &connections {
-            let Some(protocol) = Protocol::from_number(key.protocol) else {
+            let Some(protocol) = Protocol::from_key(key.protocol) else {
                 continue;
             };
             let to = Destination {

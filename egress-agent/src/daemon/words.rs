@@ -3,7 +3,7 @@
 use super::agent::Agent;
 use crate::events::{Context, SandboxFacts};
 use crate::model::{DomainName, RuleOrigin};
-use crate::policy::{Query, Target, explain};
+use crate::policy::{Query, Target, explain, rule_line};
 use egress_common::{Event, NameId, Protocol, Reason, RuleId, SandboxId};
 use jiff::Timestamp;
 
@@ -34,14 +34,19 @@ impl Context for Agent {
     /// Where the resolver handed the address out under a name, the port is what
     /// is missing, so the name is told; else the line for the address.
     fn hint(&self, sandbox: SandboxId, event: &Event) -> Option<String> {
-        let protocol = Protocol::from_number(event.protocol)?;
+        let protocol = Protocol::from_key(event.protocol)?;
         // No line of a policy would have opened it.
-        if event.port.host() == 0 || event.reason == Reason::Emergency as u8 {
+        let port = event.port.host();
+        if (port == 0 && protocol.has_ports()) || event.reason == Reason::Emergency as u8 {
             return None;
         }
         let book = self.book();
         if event.reason == Reason::SandboxBlocked as u8 {
             return book.unblocking(sandbox);
+        }
+        // Of ICMP a line opens only echo, and everything else cannot be read.
+        if event.reason == Reason::Unparsable as u8 {
+            return None;
         }
         let resolved = book
             .ledger()
@@ -51,17 +56,21 @@ impl Context for Agent {
         if let Some(held) = resolved
             && let Some(name) = held.names.last()
         {
+            let (place, port) = if protocol.has_ports() {
+                ("on this port", Some(port))
+            } else {
+                ("for it", None)
+            };
+            let subject = format!("domain: \"{name}\"");
             return Some(format!(
-                "the address belongs to {name}, which is not open on this port; to open it: \
-                 `- {{ domain: \"{name}\", ports: [{}], protocols: [{}] }}`",
-                event.port.host(),
-                protocol.name()
+                "the address belongs to {name}, which is not open {place}; to open it: `{}`",
+                rule_line(&subject, port, protocol.name())
             ));
         }
         let policy = &book.policy_of(sandbox)?.policy;
         let query = Query {
             to: Target::Ip(event.ip.into()),
-            port: event.port.host(),
+            port,
             protocol,
         };
         explain(policy, &query, Timestamp::now()).help

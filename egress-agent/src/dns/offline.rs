@@ -93,7 +93,10 @@ pub async fn answer<G: Gate>(
     let moment = (resolver.gate.now(), resolver.gate.generation());
     let mut key = QuestionKey::new();
     let again = match protocol {
-        Protocol::Udp => quick(&resolver, (address, query), &mut key, moment, &mut room),
+        // Nobody asks by ICMP.
+        Protocol::Udp | Protocol::Icmp => {
+            quick(&resolver, (address, query), &mut key, moment, &mut room)
+        }
         Protocol::Tcp => None,
     };
     let again = again.and_then(|length| Some(room.get(..length)?.to_vec()));

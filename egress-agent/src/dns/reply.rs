@@ -150,7 +150,8 @@ impl Reply {
     /// truncated, so that the client comes back over TCP.
     pub(super) fn encode(&self, transport: Protocol) -> Option<Vec<u8>> {
         let limit = match transport {
-            Protocol::Udp => usize::from(self.envelope.payload.min(MAX_UDP)),
+            // Nobody asks by ICMP.
+            Protocol::Udp | Protocol::Icmp => usize::from(self.envelope.payload.min(MAX_UDP)),
             Protocol::Tcp => usize::from(u16::MAX),
         };
         let fits = |message: &Message| message.to_vec().ok().filter(|bytes| bytes.len() <= limit);

@@ -37,7 +37,7 @@ pub(super) fn enrich(report: &Report, time: Timestamp, context: &impl Context) -
         user,
         hook: Some(report.hook.name()),
         address: has_destination.then(|| IpAddr::from(event.ip)),
-        port: has_destination.then(|| event.port.host()),
+        port: (has_destination && has_ports(event.protocol)).then(|| event.port.host()),
         protocol: protocol(event.protocol),
         name: context
             .name(event.name)
@@ -113,11 +113,16 @@ pub(super) fn join(parts: [Option<String>; 2]) -> Option<String> {
 }
 
 fn protocol(number: u8) -> Option<String> {
-    match (number, Protocol::from_number(number)) {
+    match (number, Protocol::from_key(number)) {
         (0, _) => None,
         (_, Some(protocol)) => Some(protocol.name().to_owned()),
         (other, None) => Some(other.to_string()),
     }
+}
+
+/// Whether a port says anything; what nobody knows may have some.
+fn has_ports(number: u8) -> bool {
+    Protocol::from_key(number).is_none_or(Protocol::has_ports)
 }
 
 fn command(bytes: &[u8; 16]) -> Option<String> {
@@ -208,6 +213,19 @@ pub(super) mod tests {
         assert_eq!(record.rule.map(|rule| rule.line), Some(7));
         assert_eq!(record.reason, None);
         assert_eq!(record.detail, None);
+    }
+
+    #[test]
+    fn an_echo_has_no_port() {
+        let record = record(Event {
+            hook: Hook::InterfaceLeaves as u8,
+            protocol: 1,
+            port: egress_common::Port::ANY,
+            ..denial()
+        });
+        assert_eq!(record.protocol.as_deref(), Some("icmp"));
+        assert_eq!(record.port, None);
+        assert!(record.address.is_some());
     }
 
     #[test]

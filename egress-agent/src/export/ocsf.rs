@@ -328,6 +328,7 @@ fn actor<'a>(process: Option<Process<'a>>, user: Option<String>) -> Option<Actor
 fn connection<'a>(record: &'a StoredRecord, facts: &Facts<'a>) -> Connection<'a> {
     let protocol = record.protocol.as_deref();
     let number = match protocol {
+        Some("icmp") => Some(1),
         Some("tcp") => Some(6),
         Some("udp") => Some(17),
         Some(other) => other.parse().ok(),

@@ -101,6 +101,34 @@ fn any_port_is_one_key_and_a_range_is_one_per_port() {
 }
 
 #[test]
+fn an_echo_is_one_key_of_its_own_protocol() {
+    let echo = Transport {
+        protocol: Protocol::Icmp,
+        ports: PortRange::ANY,
+    };
+    let mut ledger = Ledger::new(Bounds::default());
+    let opened = ledger.offer(
+        0,
+        &Offer {
+            sandbox: A,
+            name: &name("a.example"),
+            addresses: &[ip("192.0.2.1"), ip("2001:db8::1")],
+            services: &[(echo, RuleId(1))],
+            ttl: Duration::from_secs(60),
+            answer_ttl: Duration::from_secs(60),
+            clamp: Clamp::default(),
+        },
+    );
+    let keys: Vec<_> = opened
+        .expect("taken")
+        .write
+        .iter()
+        .map(|(key, _)| (key.protocol, key.port))
+        .collect();
+    assert_eq!(keys, [(1, Port::ANY); 2]);
+}
+
+#[test]
 fn two_names_on_one_address_keep_it_open_until_the_later_ends() {
     let mut ledger = Ledger::new(Bounds::default());
     let at = key(A, "192.0.2.1", 443);

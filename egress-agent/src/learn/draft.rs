@@ -1,9 +1,9 @@
 //! A policy that allows what was done, for people to review.
 
-use super::{is_matter_of_policy, reason};
+use super::{is_matter_of_policy, reason, service};
 use crate::alerts::carries_data;
 use crate::audit::StoredRecord;
-use crate::model::DomainName;
+use crate::model::{DomainName, PortRange, Transport};
 use crate::policy::is_special;
 use egress_common::{Ip, Protocol, Reason};
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,11 +135,7 @@ impl Draft {
             return self.leave_out(why.name(), record.count);
         }
         let inbound = record.hook.as_deref() == Some("ingress");
-        let (Some(address), Some(port), Some(protocol)) = (
-            record.address,
-            record.port.filter(|port| *port != 0),
-            protocol(record),
-        ) else {
+        let (Some(address), Some((protocol, port))) = (record.address, service(record)) else {
             return;
         };
         if inbound || port == 53 {
@@ -239,7 +235,7 @@ impl Draft {
                 if address.is_ipv4() { 32 } else { 128 }
             ),
         };
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Icmp] {
             let of_protocol: Vec<_> = services
                 .iter()
                 .filter(|((its, _), _)| *its == protocol)
@@ -248,12 +244,11 @@ impl Draft {
                 continue;
             }
             for ((_, port), tally) in &of_protocol {
-                let _ = writeln!(
-                    rules,
-                    "    # {port}/{}: {}",
-                    protocol.name(),
-                    tally.in_words("flows")
-                );
+                let transport = Transport {
+                    protocol,
+                    ports: PortRange::one(*port),
+                };
+                let _ = writeln!(rules, "    # {transport}: {}", tally.in_words("flows"));
             }
             let ports: Vec<String> = of_protocol
                 .iter()
@@ -262,6 +257,9 @@ impl Draft {
             let _ = match (protocol, ports.as_slice()) {
                 (Protocol::Tcp, [port]) if port == "443" => {
                     writeln!(rules, "    - {subject}\n      protocols: [https]")
+                }
+                (Protocol::Icmp, _) => {
+                    writeln!(rules, "    - {subject}\n      protocols: [icmp]")
                 }
                 _ => writeln!(
                     rules,
@@ -280,14 +278,6 @@ fn name(record: &StoredRecord) -> Option<DomainName> {
     // It stands in quotes in the draft; DNS names have none of these.
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     name.as_str().chars().all(plain).then_some(name)
-}
-
-fn protocol(record: &StoredRecord) -> Option<Protocol> {
-    match record.protocol.as_deref()? {
-        "tcp" => Some(Protocol::Tcp),
-        "udp" => Some(Protocol::Udp),
-        _ => None,
-    }
 }
 
 /// The addresses that the resolver says it handed out.

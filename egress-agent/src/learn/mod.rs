@@ -14,7 +14,7 @@ pub use draft::Draft;
 pub use replay::{Change, Replay};
 
 use crate::audit::StoredRecord;
-use egress_common::Reason;
+use egress_common::{Protocol, Reason};
 
 /// The reason of a record, if this version knows it.
 fn reason(record: &StoredRecord) -> Option<Reason> {
@@ -40,3 +40,15 @@ fn is_matter_of_policy(reason: Reason) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+/// The transport and the port of a record, as a rule would open them; port 0
+/// where the transport has no ports. `None` if no rule could.
+fn service(record: &StoredRecord) -> Option<(Protocol, u16)> {
+    let protocol = match record.protocol.as_deref()? {
+        "tcp" => Protocol::Tcp,
+        "udp" => Protocol::Udp,
+        "icmp" => return Some((Protocol::Icmp, 0)),
+        _ => return None,
+    };
+    Some((protocol, record.port.filter(|port| *port != 0)?))
+}

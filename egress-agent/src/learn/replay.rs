@@ -1,6 +1,6 @@
 //! What another policy would have decided.
 
-use super::{is_matter_of_policy, reason};
+use super::{is_matter_of_policy, reason, service};
 use crate::audit::StoredRecord;
 use crate::model::DomainName;
 use crate::policy::explain::Answer;
@@ -43,7 +43,7 @@ pub struct Change {
     pub kind: &'static str,
     /// The name, or the address.
     pub destination: String,
-    /// The port of a flow.
+    /// The port of a flow, where its transport has ports.
     pub port: Option<u16>,
     /// The transport of a flow.
     pub protocol: Option<&'static str>,
@@ -131,7 +131,10 @@ impl<'p> Replay<'p> {
                 (None, Some(address)) => address.to_string(),
                 (None, None) => String::new(),
             },
-            port: (!asked.is_query).then_some(asked.port),
+            port: asked
+                .protocol
+                .is_some_and(Protocol::has_ports)
+                .then_some(asked.port),
             protocol: asked.protocol.map(Protocol::name),
             count: 0,
             sandboxes: BTreeSet::new(),
@@ -236,19 +239,19 @@ fn asked(record: &StoredRecord) -> Option<Asked> {
         }),
         "flow" => {
             let hook = record.hook.as_deref();
-            if !matches!(hook, Some("connect" | "sendmsg" | "egress")) {
+            if !matches!(
+                hook,
+                Some("connect" | "sendmsg" | "egress" | "interface_leaves")
+            ) {
                 return None;
             }
+            let (protocol, port) = service(record)?;
             Some(Asked {
                 is_query: false,
                 name,
                 address: Some(record.address?),
-                port: record.port.filter(|port| *port != 0)?,
-                protocol: Some(match record.protocol.as_deref()? {
-                    "tcp" => Protocol::Tcp,
-                    "udp" => Protocol::Udp,
-                    _ => return None,
-                }),
+                port,
+                protocol: Some(protocol),
             })
         }
         _ => None,

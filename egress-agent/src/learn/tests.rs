@@ -275,3 +275,106 @@ fn a_name_that_the_candidate_allows_leads_nowhere_private() {
         "the resolver would not hand it out"
     );
 }
+
+fn echo(
+    hook: &str,
+    name: Option<&str>,
+    address: &str,
+    verdict: &str,
+    reason: Option<&str>,
+) -> StoredRecord {
+    record(json!({
+        "kind": "flow", "hook": hook, "sandbox": "build", "verdict": verdict, "name": name,
+        "address": address, "protocol": "icmp", "reason": reason,
+    }))
+}
+
+#[test]
+fn pings_are_learned_without_ports_and_what_else_icmp_was_refused_is_not() {
+    let text = draft(&[
+        echo(
+            "interface_leaves",
+            Some("a.example.com"),
+            "203.0.113.1",
+            "allow",
+            None,
+        ),
+        echo(
+            "interface_leaves",
+            None,
+            "198.51.100.7",
+            "deny",
+            Some("no_rule"),
+        ),
+        echo(
+            "interface_leaves",
+            None,
+            "198.51.100.8",
+            "deny",
+            Some("unparsable_packet"),
+        ),
+        flow("allow", Some("a.example.com"), "203.0.113.1", 443, None),
+    ]);
+    let learned = policy(&text);
+    assert_eq!(learned.rules.len(), 3, "{text}");
+    assert!(
+        text.contains(
+            "    # icmp: 1 flows; build\n    - domain: \"a.example.com\"\n      protocols: [icmp]\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("    - cidr: \"198.51.100.7/32\"\n      protocols: [icmp]\n"),
+        "{text}"
+    );
+    assert!(!text.contains("198.51.100.8"), "{text}");
+}
+
+#[test]
+fn a_replay_asks_about_pings_through_interfaces() {
+    let candidate = policy(
+        "apiVersion: egress/v1\nname: candidate\nallowlist:\n  a:\n    - { cidr: \"203.0.113.0/24\", protocols: [icmp] }\n    - { cidr: \"198.51.100.0/24\", ports: [any], protocols: [tcp, udp] }\n",
+    );
+    let mut replay = Replay::new(&candidate, Timestamp::UNIX_EPOCH);
+    replay.take(&echo(
+        "interface_leaves",
+        None,
+        "203.0.113.7",
+        "deny",
+        Some("no_rule"),
+    ));
+    replay.take(&echo(
+        "interface_leaves",
+        None,
+        "198.51.100.7",
+        "allow",
+        None,
+    ));
+    replay.take(&echo(
+        "interface_leaves",
+        None,
+        "203.0.113.8",
+        "allow",
+        None,
+    ));
+    let changes: Vec<_> = replay
+        .changes()
+        .iter()
+        .map(|change| {
+            (
+                change.destination.as_str(),
+                change.port,
+                change.protocol,
+                change.would_be,
+            )
+        })
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            ("198.51.100.7", None, Some("icmp"), "deny"),
+            ("203.0.113.7", None, Some("icmp"), "allow"),
+        ]
+    );
+    assert_eq!((replay.asked, replay.same), (3, 1));
+}

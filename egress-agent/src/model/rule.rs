@@ -55,17 +55,18 @@ impl PortRange {
 /// A transport with the ports that are open on it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Transport {
-    /// TCP or UDP.
+    /// TCP, UDP or ICMP echo.
     pub protocol: Protocol,
-    /// The ports.
+    /// The ports; [`PortRange::ANY`] where the protocol has none.
     pub ports: PortRange,
 }
 
 impl fmt::Display for Transport {
-    /// `443/tcp`, `8000-8080/udp`, `any/tcp`.
+    /// `443/tcp`, `8000-8080/udp`, `any/tcp`, `icmp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let protocol = self.protocol.name();
         match self.ports {
+            _ if !self.protocol.has_ports() => f.write_str(protocol),
             PortRange::ANY => write!(f, "any/{protocol}"),
             PortRange { first, last } if first == last => write!(f, "{first}/{protocol}"),
             PortRange { first, last } => write!(f, "{first}-{last}/{protocol}"),

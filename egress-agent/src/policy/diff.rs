@@ -284,6 +284,14 @@ mod tests {
     }
 
     #[test]
+    fn an_echo_that_opens_is_told_without_ports() {
+        let after = BEFORE.replacen("[https]", "[https, icmp]", 1);
+        let difference = diff(Some(&policy(BEFORE)), Some(&policy(&after)));
+        assert_eq!(difference.opens, ["a.example.com icmp".to_owned()].into());
+        assert_eq!(difference.closes, BTreeSet::new());
+    }
+
+    #[test]
     fn a_policy_that_comes_or_goes_is_told_with_everything_that_it_opens() {
         let policy = policy(BEFORE);
         assert_eq!(diff(None, Some(&policy)).opens.len(), 2);

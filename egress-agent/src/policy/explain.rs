@@ -94,6 +94,11 @@ pub fn explain(policy: &Policy, query: &Query, now: Timestamp) -> Explanation {
         Target::Name(name) => about_name(policy, query, name, now, &mut explanation),
         Target::Ip(ip) => about_address(policy, query, *ip, now, &mut explanation),
     }
+    if explanation.answer == Answer::Allow && query.protocol == Protocol::Icmp {
+        explanation.notes.push(
+            "echo of a sandbox behind an interface; for all others ICMP stays refused".to_owned(),
+        );
+    }
     if explanation.answer == Answer::Deny && policy.mode == Mode::Shadow {
         explanation.notes.push(
             "the policy is in shadow mode: it passes, and is recorded as `would_deny`".to_owned(),
@@ -149,7 +154,7 @@ fn about_name(
         ));
         to.help = Some(policy.line_to_add(
             &format!("domain: \"{name}\""),
-            &query.port.to_string(),
+            query.named_port(),
             query.protocol.name(),
         ));
     }
@@ -209,8 +214,7 @@ fn about_address(policy: &Policy, query: &Query, ip: IpAddr, now: Timestamp, to:
                 Target::Name(_) => "domain: \"localhost\"".to_owned(),
                 Target::Ip(ip) => format!("cidr: \"{ip}\""),
             };
-            to.help =
-                Some(policy.line_to_add(&subject, &query.port.to_string(), query.protocol.name()));
+            to.help = Some(policy.line_to_add(&subject, query.named_port(), query.protocol.name()));
         }
     }
 }

@@ -148,7 +148,7 @@ impl Policy {
     /// What to write to allow `name`. A rule that just misses it is named,
     /// because the three spellings are easily taken for each other.
     fn line_for_name(&self, name: &DomainName) -> String {
-        let line = self.line_to_add(&format!("domain: \"{name}\""), "443", "https");
+        let line = self.line_to_add(&format!("domain: \"{name}\""), Some(443), "https");
         let near = self.allowed_names.near(name);
         let Some(rule) = near.last().and_then(|at| self.rules.get(*at)) else {
             return line;
@@ -166,12 +166,20 @@ impl Policy {
     }
 
     /// The line that opens a destination.
-    pub(super) fn line_to_add(&self, subject: &str, ports: &str, protocol: &str) -> String {
+    pub(super) fn line_to_add(&self, subject: &str, port: Option<u16>, protocol: &str) -> String {
         format!(
-            "to allow it, add to the allowlist in {}: - {{ {subject}, ports: [{ports}], protocols: [{protocol}] }}",
-            self.file.display()
+            "to allow it, add to the allowlist in {}: {}",
+            self.file.display(),
+            rule_line(subject, port, protocol)
         )
     }
+}
+
+/// A rule as a policy has it, for `domain: …` or `cidr: …`; `port` where the
+/// protocol has one.
+pub fn rule_line(subject: &str, port: Option<u16>, protocol: &str) -> String {
+    let ports = port.map_or(String::new(), |port| format!(", ports: [{port}]"));
+    format!("- {{ {subject}{ports}, protocols: [{protocol}] }}")
 }
 
 /// The longest wildcard that means the name, unless a rule is for the name itself.
@@ -378,6 +386,22 @@ mod tests {
             opened(&policy, "db.example.com", "203.0.113.1"),
             Ok(vec!["5432/tcp".to_owned(), "any/tcp".to_owned()])
         );
+    }
+
+    #[test]
+    fn echo_has_no_ports_and_those_of_a_rule_belong_to_the_others() {
+        let policy = policy(
+            "allowlist:\n  a:\n    - { domain: a.example.com, protocols: [icmp] }\n    - { domain: b.example.com, ports: [8443], protocols: [icmp, tcp] }\n    - { domain: c.example.com, protocols: [https, icmp] }\n",
+        );
+        for (name, open) in [
+            ("a.example.com", &["icmp"][..]),
+            ("b.example.com", &["8443/tcp", "icmp"]),
+            ("c.example.com", &["443/tcp", "icmp"]),
+        ] {
+            let open = open.iter().map(|text| (*text).to_owned()).collect();
+            assert_eq!(opened(&policy, name, "203.0.113.1"), Ok(open), "{name}");
+        }
+        assert_eq!(policy.relaxations, Vec::<String>::new());
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use adopt::{Adoption, CgroupKind, UnmetContract};
 pub use diagnostic::{Diagnostic, Severity};
 pub use explain::{Explanation, explain};
 pub use glob::Glob;
-pub use judge::{NamePermit, NameVerdict, Refusal};
+pub use judge::{NamePermit, NameVerdict, Refusal, rule_line};
 pub use limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits, SeccompProfile};
 pub use meaning::{DnsSettings, Policy, UserSetting};
 pub use networks::FlatNetwork;

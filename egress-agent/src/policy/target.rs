@@ -1,4 +1,4 @@
-//! What a person asks about: `HOST:PORT[/PROTOCOL]`.
+//! What a person asks about: `HOST:PORT[/PROTOCOL]`, or `HOST/icmp`.
 
 use crate::model::{DomainName, NameError};
 use egress_common::Protocol;
@@ -19,7 +19,7 @@ pub enum Target {
 pub struct Query {
     /// Where.
     pub to: Target,
-    /// The port.
+    /// The port; 0 where the transport has none.
     pub port: u16,
     /// The transport.
     pub protocol: Protocol,
@@ -36,9 +36,12 @@ pub enum TargetError {
     /// The port is not a number from 1 to 65535.
     #[error("`{0}` is not a port; write a number from 1 to 65535")]
     Port(String),
-    /// The transport is neither TCP nor UDP.
-    #[error("`{0}` is not a protocol; write tcp, udp, http or https")]
+    /// The transport is none that a rule can have.
+    #[error("`{0}` is not a protocol; write tcp, udp, http, https or icmp")]
     Protocol(String),
+    /// A port of a transport that has none.
+    #[error("`icmp` has no ports; write HOST/icmp, such as api.example.com/icmp")]
+    NoPorts,
     /// An IPv6 address without brackets, in which the port cannot be told.
     #[error("write an IPv6 address in brackets: [{0}]:PORT")]
     Brackets(String),
@@ -59,7 +62,8 @@ pub enum TargetError {
 }
 
 impl Query {
-    /// Reads `HOST:PORT` or `HOST:PORT/PROTOCOL`; the transport is TCP if absent.
+    /// Reads `HOST:PORT`, `HOST:PORT/PROTOCOL` or `HOST/icmp`; the transport is TCP
+    /// if absent.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         if text.contains("://") {
             return Err(TargetError::Url(text.to_owned()));
@@ -68,6 +72,14 @@ impl Query {
             Some((endpoint, word)) => (endpoint, transport(word)?),
             None => (text, Protocol::Tcp),
         };
+        if !protocol.has_ports() {
+            let to = alone(endpoint)?;
+            return Ok(Self {
+                to,
+                port: 0,
+                protocol,
+            });
+        }
         let (to, port) = match endpoint.strip_prefix('[') {
             Some(rest) => {
                 let (address, after) = rest
@@ -99,6 +111,23 @@ impl Query {
             .ok_or_else(|| TargetError::Port(port.to_owned()))?;
         Ok(Self { to, port, protocol })
     }
+
+    /// The port, where the transport has ports.
+    pub fn named_port(&self) -> Option<u16> {
+        self.protocol.has_ports().then_some(self.port)
+    }
+}
+
+/// Reads a host behind which no port may stand. An IPv6 address needs no brackets
+/// then, and may have them.
+fn alone(text: &str) -> Result<Target, TargetError> {
+    let address = text.strip_prefix('[').unwrap_or(text);
+    let address = address.strip_suffix(']').unwrap_or(address);
+    match address.parse::<Ipv6Addr>() {
+        Ok(ip) => Ok(Target::Ip(IpAddr::V6(ip).to_canonical())),
+        Err(_) if text.contains(':') => Err(TargetError::NoPorts),
+        Err(_) => Target::parse(text),
+    }
 }
 
 impl Target {
@@ -120,19 +149,23 @@ fn transport(word: &str) -> Result<Protocol, TargetError> {
     match word {
         "tcp" | "http" | "https" => Ok(Protocol::Tcp),
         "udp" => Ok(Protocol::Udp),
+        "icmp" => Ok(Protocol::Icmp),
         _ => Err(TargetError::Protocol(word.to_owned())),
     }
 }
 
 impl fmt::Display for Query {
-    /// `api.example.com:443/tcp`, `[2001:db8::1]:443/tcp`.
+    /// `api.example.com:443/tcp`, `[2001:db8::1]:443/tcp`, `api.example.com/icmp`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.to {
             Target::Name(name) => write!(f, "{name}")?,
             Target::Ip(IpAddr::V4(ip)) => write!(f, "{ip}")?,
             Target::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
         }
-        write!(f, ":{}/{}", self.port, self.protocol.name())
+        if let Some(port) = self.named_port() {
+            write!(f, ":{port}")?;
+        }
+        write!(f, "/{}", self.protocol.name())
     }
 }
 
@@ -148,6 +181,11 @@ mod tests {
             ("203.0.113.7:53/udp", "203.0.113.7:53/udp"),
             ("[2001:db8::1]:443/tcp", "[2001:db8::1]:443/tcp"),
             ("[::ffff:10.0.0.1]:1/tcp", "10.0.0.1:1/tcp"),
+            ("API.example.com/icmp", "api.example.com/icmp"),
+            ("203.0.113.7/icmp", "203.0.113.7/icmp"),
+            ("[2001:db8::1]/icmp", "[2001:db8::1]/icmp"),
+            ("2001:db8::1/icmp", "[2001:db8::1]/icmp"),
+            ("::ffff:10.0.0.1/icmp", "10.0.0.1/icmp"),
         ] {
             let read = Query::parse(text).map(|query| query.to_string());
             assert_eq!(read.as_deref(), Ok(canonical), "{text}");
@@ -165,7 +203,12 @@ mod tests {
             ("a.example:+1", "from 1 to 65535"),
             ("a.example:", "from 1 to 65535"),
             ("a.example:65536", "from 1 to 65535"),
-            ("a.example:1/icmp", "tcp, udp"),
+            ("a.example:1/sctp", "tcp, udp"),
+            ("a.example:1/icmp", "has no ports"),
+            ("[2001:db8::1]:7/icmp", "has no ports"),
+            ("[2001:db8::g]/icmp", "has no ports"),
+            ("[a.example]/icmp", "is no host"),
+            ("/icmp", "is no host"),
             ("https://a.example/", "is a URL"),
             ("a..example:1", "empty label"),
             ("0x7f.1:80", "is an address"),

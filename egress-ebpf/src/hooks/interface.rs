@@ -6,7 +6,7 @@
 
 use super::{Judged, Passed, link, note, packet::may_ask, settle};
 use crate::emit::{Seen, count};
-use crate::frame::{Content, Frame, Packet};
+use crate::frame::{Content, Frame, Packet, Way};
 use crate::headers::{Ethernet, Segment};
 use crate::lookups::{self, AtInterface};
 use crate::maps;
@@ -59,7 +59,7 @@ pub fn leaves(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
     };
     // As at the cgroup's gate: read before anything that a reload changes.
     let epoch = lookups::settings().epoch;
-    match frame.content(ethernet.kind) {
+    match frame.content(ethernet.kind, Way::Leaves) {
         Ok(Content::Packet(packet)) => {
             note(&packet.to, seen);
             Some(packet_leaves(
@@ -174,12 +174,12 @@ fn is_own(ethernet: &Ethernet, packet: &Packet, behind: &Behind) -> Result<(), R
     }
 }
 
-/// Whether UDP has been silent for so long that it is no connection any more.
+/// Whether UDP or an echo has been silent for so long that it is no connection any more.
 #[inline(always)]
 fn has_lapsed(known: &Connection, protocol: Protocol) -> bool {
     match protocol {
         Protocol::Tcp => false,
-        Protocol::Udp => lookups::coarse_now().wrapping_sub(known.seen) > UDP_IDLE,
+        Protocol::Udp | Protocol::Icmp => lookups::coarse_now().wrapping_sub(known.seen) > UDP_IDLE,
     }
 }
 
@@ -321,7 +321,7 @@ pub fn reaches(frame: &Frame<'_>, seen: &mut Seen) -> Ruling {
         return refuse(interface, Reason::LinkFrame, seen);
     };
     let epoch = lookups::settings().epoch;
-    match frame.content(ethernet.kind) {
+    match frame.content(ethernet.kind, Way::Reaches) {
         Ok(Content::Packet(packet)) => {
             seen.ip = packet.from;
             seen.port = packet.from_port;

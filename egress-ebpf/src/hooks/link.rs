@@ -98,6 +98,9 @@ const fn is_link_local(ip: &Ip) -> bool {
     u32::from_be(first) >> 22 == 0xfe80 >> 6
 }
 
+/// The hop limit of what no router has forwarded (RFC 4861 section 3.1).
+const ON_LINK: u32 = 255;
+
 mod kind {
     pub const ROUTER_SOLICITATION: u8 = 133;
     pub const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -122,7 +125,7 @@ pub fn other_leaves(
             seen.protocol = 1;
             return Some(Err(Reason::Unparsable));
         }
-        Other::Icmp6(from, to, on_link) => (from, to, on_link),
+        Other::Icmp6(from, to, hops) => (from, to, hops == ON_LINK),
     };
     seen.ip = to;
     seen.protocol = 58;
@@ -197,16 +200,16 @@ pub fn other_reaches(
                     complained.0 == to && is_known(behind.interface, complained)
                 })
         }
-        Other::Icmp6(_, to, on_link) => match frame.icmp6().map(|icmp| icmp.kind) {
+        Other::Icmp6(_, to, hops) => match frame.icmp6().map(|icmp| icmp.kind) {
             // Unreachable, too big, time exceeded, parameter problem.
             Some(1..=4) => frame.complained_of6().is_some_and(|complained| {
                 complained.0 == to && is_known(behind.interface, complained)
             }),
             Some(kind::ROUTER_ADVERTISEMENT) => {
-                on_link && behind.link.permits & Link::ROUTER_ADVERTISEMENTS != 0
+                hops == ON_LINK && behind.link.permits & Link::ROUTER_ADVERTISEMENTS != 0
             }
             Some(message @ (kind::NEIGHBOUR_SOLICITATION | kind::NEIGHBOUR_ADVERTISEMENT)) => {
-                on_link
+                hops == ON_LINK
                     && frame.discovery().is_some_and(|(discovery, _)| {
                         let target = discovery.target();
                         if message == kind::NEIGHBOUR_SOLICITATION {

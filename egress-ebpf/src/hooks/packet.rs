@@ -127,7 +127,8 @@ fn judge(
             }
             Ok(Passed::Quietly)
         }
-        Protocol::Udp => {
+        // ICMP is refused before, since it is read at interfaces only.
+        Protocol::Udp | Protocol::Icmp => {
             // Whoever receives a loopback datagram now may be another one the
             // next time, also on a connected socket: nothing is remembered.
             if because == Because::OwnSandbox {

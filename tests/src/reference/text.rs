@@ -65,6 +65,7 @@ fn rule(rule: &Rule, began: Timestamp) -> String {
         Protocol::Http => "http".to_owned(),
         Protocol::Tcp => "tcp".to_owned(),
         Protocol::Udp => "udp".to_owned(),
+        Protocol::Icmp => "icmp".to_owned(),
     });
     text += &format!(", protocols: [{}]", list(protocols.collect()));
     let ports = rule.ports.iter().map(|ports| match ports {

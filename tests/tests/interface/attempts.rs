@@ -19,19 +19,25 @@ allowlist:
     - { cidr: "2001:db8:ff::10/128", ports: [4433], protocols: [udp] }
 "#;
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub const IPV4: u16 = 0x0800;
+pub const IPV6: u16 = 0x86dd;
 const ARP: u16 = 0x0806;
 const UDP: u8 = 17;
 const EVERYBODY: Mac = [0xff; 6];
 
-struct Scene<'w> {
-    container: Container<'w>,
+pub struct Scene<'w> {
+    pub container: Container<'w>,
     _agent: Agent<'w>,
 }
 
 fn scene(world: &World) -> Scene<'_> {
-    let agent = Agent::start(world, &[("datagrams", DATAGRAMS)]);
+    scene_under(world, DATAGRAMS)
+}
+
+/// A container under a policy that is called `datagrams` and opens at least what
+/// that does.
+pub fn scene_under<'w>(world: &'w World, policy: &str) -> Scene<'w> {
+    let agent = Agent::start(world, &[("datagrams", policy)]);
     let container = Container::new(world, 5);
     container.attach(&agent, "datagrams");
     Scene {
@@ -41,11 +47,11 @@ fn scene(world: &World) -> Scene<'_> {
 }
 
 impl Scene<'_> {
-    fn gateway(&self) -> Mac {
+    pub fn gateway(&self) -> Mac {
         self.container.mac(1)
     }
 
-    fn own(&self) -> Mac {
+    pub fn own(&self) -> Mac {
         self.container.mac(2)
     }
 
@@ -73,7 +79,7 @@ impl Scene<'_> {
     /// Sends each frame both ways, and asserts that nothing of it came out,
     /// while a good frame does.
     #[track_caller]
-    fn nothing_comes_out(&self, world: &World, frames: &[(&str, Vec<u8>)]) {
+    pub fn nothing_comes_out(&self, world: &World, frames: &[(&str, Vec<u8>)]) {
         // Teaches both sides who is who, so that no frame waits for that.
         let v4 = format!("udp-exchange {ALLOWED_V4}:4433 first");
         let v6 = format!("udp-exchange [{ALLOWED_V6}]:4433 first");

@@ -60,22 +60,53 @@ pub fn v6((from, to): (Ipv6Addr, Ipv6Addr), next: u8, hops: u8, body: &[u8]) -> 
     packet
 }
 
-/// A UDP datagram with its checksum.
-pub fn udp((from, to): (IpAddr, IpAddr), ports: (u16, u16), text: &[u8]) -> Vec<u8> {
-    let length = (8 + text.len()) as u16;
-    let mut datagram = [ports.0, ports.1, length, 0].map(u16::to_be_bytes).concat();
-    datagram.extend(text);
+/// The checksum of what is summed together with the addresses.
+fn checksum_between((from, to): (IpAddr, IpAddr), protocol: u8, body: &[u8]) -> [u8; 2] {
     let octets = |ip: IpAddr| match ip {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),
     };
     let mut pseudo = [octets(from), octets(to)].concat();
-    pseudo.extend(u32::from(length).to_be_bytes());
-    pseudo.extend([0, 0, 0, 17]);
-    pseudo.extend(&datagram);
-    let sum = checksum(&pseudo);
-    datagram[6..8].copy_from_slice(&sum.to_be_bytes());
+    pseudo.extend((body.len() as u32).to_be_bytes());
+    pseudo.extend([0, 0, 0, protocol]);
+    pseudo.extend(body);
+    checksum(&pseudo).to_be_bytes()
+}
+
+/// A UDP datagram with its checksum.
+pub fn udp(ends: (IpAddr, IpAddr), ports: (u16, u16), text: &[u8]) -> Vec<u8> {
+    let length = (8 + text.len()) as u16;
+    let mut datagram = [ports.0, ports.1, length, 0].map(u16::to_be_bytes).concat();
+    datagram.extend(text);
+    let sum = checksum_between(ends, 17, &datagram);
+    datagram[6..8].copy_from_slice(&sum);
     datagram
+}
+
+/// An ICMP message of this type and code with its checksum; an echo with this
+/// identifier, if it is one.
+pub fn icmp((kind, code): (u8, u8), identifier: u16, text: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, code, 0, 0];
+    message.extend(identifier.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend(text);
+    let sum = checksum(&message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
+}
+
+/// The same for IPv6.
+pub fn icmp6(
+    (from, to): (Ipv6Addr, Ipv6Addr),
+    (kind, code): (u8, u8),
+    identifier: u16,
+    text: &[u8],
+) -> Vec<u8> {
+    let mut message = icmp((kind, code), identifier, text);
+    message[2..4].fill(0);
+    let sum = checksum_between((from.into(), to.into()), 58, &message);
+    message[2..4].copy_from_slice(&sum);
+    message
 }
 
 /// An ARP packet: who says what to whom.

@@ -3,11 +3,13 @@
 
 mod attempts;
 mod container;
+mod echo;
 mod frames;
 mod life;
 mod machine;
 mod names;
 mod own;
+mod pinger;
 #[path = "../policy/mod.rs"]
 mod policy;
 mod scene;

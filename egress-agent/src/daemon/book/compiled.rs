@@ -92,7 +92,7 @@ pub(super) fn rule_for(
     let NameVerdict::Allow(permit) = verdict else {
         return None;
     };
-    let protocol = Protocol::from_number(key.protocol)?;
+    let protocol = Protocol::from_key(key.protocol)?;
     let opens = |ports: &PortRange| {
         if key.port == Port::ANY {
             *ports == PortRange::ANY

@@ -39,7 +39,7 @@ async fn forged_answers_are_dropped_and_counted() {
 #[tokio::test]
 async fn a_flood_of_forgeries_moves_the_question_to_tcp() {
     let upstream = Upstream::new(|query, protocol| match protocol {
-        Protocol::Udp => vec![vec![0; 40]; 64],
+        Protocol::Udp | Protocol::Icmp => vec![vec![0; 40]; 64],
         Protocol::Tcp => vec![good(query)],
     })
     .await;

@@ -7,7 +7,7 @@ use crate::policy::names::NameIndex;
 use crate::policy::ranges::NetworkIndex;
 use crate::policy::rule::{Subject, single_ports};
 use crate::policy::special::{self, Class, Special, canonical};
-use crate::policy::wire::{Allow, Field, Items, PortItem};
+use crate::policy::wire::{Allow, At, Field, Items, PortItem, ProtocolWord};
 use ipnet::IpNet;
 
 /// Ports that a rule for names may open one by one. Each costs a map entry for
@@ -15,8 +15,17 @@ use ipnet::IpNet;
 const MAX_DOMAIN_PORTS: u32 = 64;
 
 /// Checks the ports of a rule, one by one and beside each other.
-pub fn ports(ports: &Field<Items<PortItem>>, report: &mut Report) {
+pub fn ports(ports: &Field<Items<PortItem>>, protocols: &Items<ProtocolWord>, report: &mut Report) {
     let items = &ports.value.0;
+    let portless = |word: &At<ProtocolWord>| !word.value.transport().has_ports();
+    if !protocols.0.is_empty() && protocols.0.iter().all(portless) {
+        report.error(
+            "no-effect",
+            ports.key,
+            "`icmp` has no ports, so `ports` has no effect",
+            "remove it, or add the protocol that it is for",
+        );
+    }
     let any = items.iter().any(|item| item.value.0 == PortRange::ANY);
     for item in items {
         let range = item.value.0;

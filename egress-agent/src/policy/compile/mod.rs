@@ -46,6 +46,15 @@ pub fn compile(
     let name = name(document, source, report);
     let (applies_to, adopts) = settings::applies_to(document, report);
     let interfaces = settings::interfaces(document, report);
+    let others_too = interfaces.is_empty() || !applies_to.is_empty() || !adopts.is_empty();
+    if let Some(place) = read.echo.filter(|_| others_too) {
+        report.warn(
+            "interfaces-only",
+            place,
+            "`icmp` opens echo for sandboxes behind interfaces only; for all others ICMP stays refused",
+            "",
+        );
+    }
     let mut dns = settings::dns(document, report);
     dns.hosts = hosts::read(document, report);
     let limits = limits::read(document, report);

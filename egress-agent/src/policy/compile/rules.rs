@@ -1,11 +1,11 @@
 //! Rules and blocklist entries.
 
 use super::checks;
-use crate::model::{PortRange, RuleOrigin, Transport};
+use crate::model::{RuleOrigin, Transport};
 use crate::policy::diagnostic::{Report, Source, Span};
 use crate::policy::rule::{BlockEntry, BlockList, ListUse, Rule, Subject, joined};
 use crate::policy::special::canonical;
-use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field, Text};
+use crate::policy::wire::{Allow, At, Block, Cidr, Document, Domain, Field, ProtocolWord, Text};
 use jiff::Timestamp;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct Rules {
     pub blocks: Vec<BlockEntry>,
     /// Lists of what is refused.
     pub block_lists: Vec<BlockList>,
+    /// Where `icmp` is written first.
+    pub echo: Option<Span>,
 }
 
 /// What reading a rule needs to know about its surroundings.
@@ -48,10 +50,12 @@ impl Rules {
             places: Vec::new(),
             blocks: Vec::new(),
             block_lists: Vec::new(),
+            echo: None,
         };
         for (group, items) in groups {
             let group: Arc<str> = group.into();
             for entry in &items.0 {
+                read.echo = read.echo.or_else(|| echo(&entry.value));
                 if let Some((rule, place)) = reader.rule(entry, &group) {
                     read.rules.push(rule);
                     read.places.push(place);
@@ -253,13 +257,13 @@ impl Reader<'_, '_> {
                     "missing-key",
                     entry.span,
                     "the rule names no protocol",
-                    "write `protocols:` with one of: https, http, tcp, udp",
+                    "write `protocols:` with one of: https, http, tcp, udp, icmp",
                 );
             }
             return Vec::new();
         };
         if let Some(ports) = &allow.ports {
-            checks::ports(ports, self.report);
+            checks::ports(ports, &protocols.value, self.report);
         }
         let mut transports = Vec::new();
         for protocol in &protocols.value.0 {
@@ -267,11 +271,16 @@ impl Reader<'_, '_> {
                 protocol: protocol.value.transport(),
                 ports,
             };
-            match (&allow.ports, protocol.value.default_port()) {
+            // The ports of a rule belong to its protocols that have some.
+            let ports = allow
+                .ports
+                .as_ref()
+                .filter(|_| protocol.value.transport().has_ports());
+            match (ports, protocol.value.default_ports()) {
                 (Some(ports), _) => {
                     transports.extend(ports.value.0.iter().map(|item| transport(item.value.0)));
                 }
-                (None, Some(port)) => transports.push(transport(PortRange::one(port))),
+                (None, Some(ports)) => transports.push(transport(ports)),
                 (None, None) if allow.written.lacks("ports") => self.report.error(
                     "missing-key",
                     protocol.span,
@@ -283,6 +292,13 @@ impl Reader<'_, '_> {
         }
         joined(transports)
     }
+}
+
+/// Where a rule says `icmp`.
+fn echo(allow: &Allow) -> Option<Span> {
+    let words = &allow.protocols.as_ref()?.value.0;
+    let echo = words.iter().find(|word| word.value == ProtocolWord::Icmp);
+    echo.map(|word| word.span)
 }
 
 fn loopback() -> Subject {

@@ -389,7 +389,7 @@ pub fn relaxations(policy: &Policy) -> Vec<String> {
         if rule
             .transports
             .iter()
-            .any(|transport| transport.ports == PortRange::ANY)
+            .any(|open| open.protocol.has_ports() && open.ports == PortRange::ANY)
         {
             say("is open on every port");
         }

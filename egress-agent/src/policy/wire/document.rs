@@ -90,7 +90,8 @@ block! {
         /// Ports, ranges such as `8000-8080`, or `any`. With `https` and `http` the
         /// default is 443 and 80.
         ports: Items<PortItem>,
-        /// `https` and `http` mean TCP; `tcp` and `udp` need `ports`.
+        /// `https` and `http` mean TCP; `tcp` and `udp` need `ports`; `icmp` means echo
+        /// (ping), has no ports, and opens it for sandboxes behind interfaces only.
         protocols: Items<ProtocolWord>,
         /// Whether the name, or the network, may lead to private addresses (RFC 1918,
         /// shared 100.64.0.0/10, unique local fc00::/7). Default `false`.

@@ -15,7 +15,7 @@ pub use document::{Allow, Block, Document, IoBlock, NameLimitsBlock, SandboxBloc
 pub use lists::Items;
 pub use quantities::Size;
 pub use values::{Amount, Cidr, Domain, PolicyName, PortItem, Seconds, Text, User};
-pub use words::{ContractWord, SeccompWord};
+pub use words::{ContractWord, ProtocolWord, SeccompWord};
 
 use super::diagnostic::{Report, Span};
 use super::yaml::{Node, Value};

@@ -2,7 +2,7 @@
 
 use super::Read;
 use super::values::{refuse, schema, text};
-use crate::model::{AtBound, RecordAs};
+use crate::model::{AtBound, PortRange, RecordAs};
 use crate::policy::diagnostic::Report;
 use crate::policy::yaml::Node;
 use egress_common::{Mode, Protocol};
@@ -127,10 +127,14 @@ words! {
         "tcp" => Tcp,
         /// UDP.
         "udp" => Udp,
+        /// ICMP echo over both families, behind interfaces; it has no ports.
+        "icmp" => Icmp,
     } refused {
-        "any": "name the protocols: https, http, tcp, udp",
+        "any": "name the protocols: https, http, tcp, udp, icmp",
         "quic": "write `udp` with the port, usually 443",
-        "icmp": "sandboxes have only TCP and UDP sockets",
+        "icmp6": "write `icmp`, which means echo over IPv4 and IPv6",
+        "icmpv6": "write `icmp`, which means echo over IPv4 and IPv6",
+        "ping": "write `icmp`",
     }
 }
 
@@ -140,14 +144,16 @@ impl ProtocolWord {
         match self {
             Self::Https | Self::Http | Self::Tcp => Protocol::Tcp,
             Self::Udp => Protocol::Udp,
+            Self::Icmp => Protocol::Icmp,
         }
     }
 
-    /// The port that it means by itself.
-    pub const fn default_port(self) -> Option<u16> {
+    /// The ports that it means by itself.
+    pub const fn default_ports(self) -> Option<PortRange> {
         match self {
-            Self::Https => Some(443),
-            Self::Http => Some(80),
+            Self::Https => Some(PortRange::one(443)),
+            Self::Http => Some(PortRange::one(80)),
+            Self::Icmp => Some(PortRange::ANY),
             Self::Tcp | Self::Udp => None,
         }
     }
