@@ -28,6 +28,8 @@ mod sys;
 mod tests;
 #[cfg(test)]
 mod tests_links;
+#[cfg(test)]
+mod tests_stack;
 mod trial;
 mod usage;
 mod words;

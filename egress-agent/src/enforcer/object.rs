@@ -122,6 +122,13 @@ pub(super) fn layouts() -> Result<Vec<(String, Layout)>, EnforcerError> {
         .collect())
 }
 
+/// The functions of the object, for tests of what they need.
+#[cfg(test)]
+pub(super) fn functions() -> Result<Vec<aya_obj::Function>, aya_obj::ParseError> {
+    let object = aya_obj::Object::parse(OBJECT)?;
+    Ok(object.functions.into_values().collect())
+}
+
 /// `BPF_MAP_TYPE_RINGBUF`.
 const RING_BUFFER: u32 = 27;
 
