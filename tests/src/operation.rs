@@ -1,7 +1,7 @@
 //! Operating an agent: what a person, a script or systemd does to one that runs.
 
 use crate::cgroup;
-use crate::process::Running;
+use crate::process::{Running, paced};
 use crate::product::{Agent, audit};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a command ended, and what it said.
 #[derive(Clone, Debug)]
@@ -167,13 +167,14 @@ impl Agent<'_> {
     /// Whether there is such a record. Records are written in batches and
     /// denials are folded, so it looks until one is there or patience ends.
     pub fn awaits_record(&self, is_it: impl Fn(&Value) -> bool) -> bool {
-        for _ in 0..100 {
-            if self.audit().iter().any(&is_it) {
-                return true;
+        let deadline = Instant::now() + paced(Duration::from_secs(10));
+        while !self.audit().iter().any(&is_it) {
+            if Instant::now() > deadline {
+                return false;
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        false
+        true
     }
 
     /// Its state directory.
