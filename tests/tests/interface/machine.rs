@@ -21,6 +21,8 @@ name: machine
 allowlist:
   web:
     - { domain: allowed.example, ports: [8443], protocols: [https] }
+    # What is said there comes back: that nothing does is a refusal elsewhere.
+    - { domain: allowed.example, protocols: [http] }
 "#;
 
 /// What a network card needs, in the order in which it is inserted.
@@ -55,7 +57,7 @@ word=hello
 said resolved nslookup allowed.example
 fetch="curl --silent --show-error --max-time 30 --cacert /ca.pem -o /dev/null -w %{http_code}"
 said fetched $fetch https://allowed.example:8443/
-said control heard 203.0.113.10 8443
+said control heard 203.0.113.10 80
 word=secret
 said other-name nslookup forbidden.example
 said other-address heard 203.0.113.66 443

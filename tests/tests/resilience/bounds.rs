@@ -27,6 +27,10 @@ allowlist:
     - domain: "*.many.example"
       ports: ["400-463"]
       protocols: [tcp]
+# None of them lapses while the map is being filled, on a slow machine either.
+dns:
+  min_ttl: 3600s
+  max_ttl: 3600s
 "#;
 
 /// Names of 32 addresses with 64 ports each fill a sandbox's share of 16,384.
