@@ -243,5 +243,8 @@ fn a_microvm_fetches_an_allowed_name_over_tls_and_its_root_gets_nothing_else_out
         assert!(said(refused).starts_with("no"), "{lines:#?}");
     }
     assert!(!world.sniffer.saw(|packet| packet.carries(b"secret")));
-    nothing_escaped(&world, &[(ALLOWED_V4, 8443).into()]);
+    nothing_escaped(
+        &world,
+        &[(ALLOWED_V4, 8443).into(), (ALLOWED_V4, 80).into()],
+    );
 }
