@@ -84,14 +84,21 @@ impl Sniffer {
     }
 }
 
-impl Drop for Sniffer {
-    fn drop(&mut self) {
+impl Sniffer {
+    /// Ends it: who measures speed wants no copy of every packet.
+    pub fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(reader) = self.reader.take() {
             // A panic of the reader was already printed, and this may run
             // while the test itself panics.
             let _ = reader.join();
         }
+    }
+}
+
+impl Drop for Sniffer {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -309,10 +309,10 @@ fn connect_options(path: &Path, options: &Options) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(options.busy_timeout)
         // In KiB: the inner pages of the indices stay in memory, and little more.
-        .pragma("cache_size", "-32000")
+        .pragma("cache_size", "-56000")
         // Pages between two copies from the log into the file: each copy waits for
         // the disk twice.
-        .pragma("wal_autocheckpoint", "8000")
+        .pragma("wal_autocheckpoint", "32000")
         .disable_statement_logging();
     match options.max_bytes {
         Some(bytes) => connect.pragma("max_page_count", (bytes / PAGE_BYTES).max(1).to_string()),

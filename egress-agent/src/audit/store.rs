@@ -46,7 +46,7 @@ impl Default for Options {
             node: host_name(),
             hider: None,
             queue: 65_536,
-            batch: 8_192,
+            batch: 16_384,
             linger: Duration::from_millis(20),
             busy_timeout: Duration::from_secs(2),
             max_bytes: None,

@@ -49,7 +49,8 @@ const POLICY: &str = "apiVersion: egress/v1\nname: bench\nallowlist:\n  server:\
 
 impl Place {
     pub fn new(rules: Rules, others: u16) -> io::Result<Self> {
-        let world = World::new()?;
+        let mut world = World::new()?;
+        world.sniffer.end();
         world.near.set("ipv4/ip_forward", "1")?;
         let near = egress_tests::address::NEAR_V4;
         world

@@ -98,7 +98,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             shell::workspace().join("target/release")
         }
     };
-    let world = World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
+    let mut world =
+        World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
+    world.sniffer.end();
     let _servers = servers::start(&world)?;
     let mut bench = Bench::new(options, &world, &binaries)?;
     let report = bench.measure()?;
