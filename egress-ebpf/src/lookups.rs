@@ -150,6 +150,25 @@ pub fn drained() -> u32 {
     unsafe { count.read_volatile() as u32 }
 }
 
+/// What is left of a sandbox's queries at this moment: other CPUs change it.
+#[inline(always)]
+pub fn queries_left(meter: &Meter) -> u32 {
+    // SAFETY: the reference is valid; the read must not be taken from before.
+    unsafe { (&raw const meter.queries).read_volatile() }
+}
+
+/// Refills a sandbox's queries. The queries first: who sees the new times sees
+/// them too.
+#[inline(always)]
+pub fn refill_queries(meter: &mut Meter, queries: u32, now: u64, drained: u32) {
+    // SAFETY: the reference is valid; the order of the writes must stay.
+    unsafe {
+        (&raw mut meter.queries).write_volatile(queries);
+        (&raw mut meter.queries_refilled).write_volatile(now);
+        (&raw mut meter.drained).write_volatile(drained);
+    }
+}
+
 /// Writes which process asks from a loopback port. Nothing depends on it.
 #[inline(always)]
 pub fn name_asker(index: u32, process: u32) {

@@ -27,7 +27,7 @@ pub struct Options {
     pub linger: Duration,
     /// How long one attempt waits for somebody else's lock on the database.
     pub busy_timeout: Duration,
-    /// The largest size of the database file; its log may take a few MiB beside
+    /// The largest size of the database file; its log may take some 130 MiB beside
     /// it. At the bound nothing is deleted: records are counted as lost.
     pub max_bytes: Option<u64>,
     /// When the node signs.

@@ -244,11 +244,11 @@ pub(super) fn may_ask(cgroup: CgroupId) -> bool {
     if meter.queries == 0 {
         let (now, drained) = (lookups::now(), lookups::drained());
         if now.wrapping_sub(meter.queries_refilled) < QUERY_PERIOD || drained == meter.drained {
-            return false;
+            // Unless another CPU has refilled it since it was found empty.
+            return lookups::queries_left(meter) != 0;
         }
-        meter.queries_refilled = now;
-        meter.drained = drained;
-        meter.queries = lookups::settings().queries_per_period as u32;
+        let queries = lookups::settings().queries_per_period as u32;
+        lookups::refill_queries(meter, queries, now, drained);
     }
     meter.queries = meter.queries.saturating_sub(1);
     true
