@@ -25,6 +25,14 @@ fn adopting(matcher: &str, sandbox: &str) -> String {
 
 const REPORT: &str = "sandbox: { unmet_contract: report }\n";
 
+/// A shell on the near side that runs this.
+fn shell(world: &World, script: &str) -> Running {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script]);
+    let run = world.near.run(|| Running::start(&mut shell));
+    run.expect("a shell starts")
+}
+
 /// A cgroup below the agent's root, with the probe in it, waiting.
 fn start(world: &World, agent: &Agent<'_>, cgroup: &str, as_root: bool) -> Running {
     let directory = agent.root_directory().join(cgroup);
@@ -40,12 +48,7 @@ fn start(world: &World, agent: &Agent<'_>, cgroup: &str, as_root: bool) -> Runni
         directory.display(),
         world.probe().display(),
     );
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &script]);
-    let mut run = world
-        .near
-        .run(|| Running::start(&mut shell))
-        .expect("a shell starts");
+    let mut run = shell(world, &script);
     assert!(until_pause(&mut run).is_empty());
     run
 }
@@ -253,12 +256,7 @@ fn icmp_of_a_cgroup_stays_refused_where_its_policy_opens_echo() {
             libc::IPPROTO_ICMP
         ),
     );
-    let mut shell = Command::new("/bin/sh");
-    shell.args(["-c", &script]);
-    let mut run = world
-        .near
-        .run(|| Running::start(&mut shell))
-        .expect("a shell starts");
+    let mut run = shell(&world, &script);
     for attempt in until_pause(&mut run) {
         attempt.succeeded();
     }

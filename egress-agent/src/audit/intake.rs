@@ -132,19 +132,17 @@ impl Intake {
         }
         batch.sealing = None;
         let (head, hider) = (before.clone(), self.hider.clone());
-        let records = std::mem::take(&mut batch.records);
+        let records = Arc::new(std::mem::take(&mut batch.records));
+        let shared = Arc::clone(&records);
         // Hashing thousands of records would hold up whoever shares the thread.
-        let sealing = tokio::task::spawn_blocking(move || {
-            let sealed = seal(&head, &records, hider.as_ref());
-            (records, head, sealed)
-        });
-        let (records, before, sealed) = sealing.await?;
-        let settled = decisions(&records);
-        batch.records = records;
-        let (sealed, mut after) = sealed?;
-        after.settled += settled;
+        let sealing =
+            tokio::task::spawn_blocking(move || seal(&head, &shared, hider.as_ref())).await;
+        // However that ended, the records are still to be written.
+        batch.records = Arc::try_unwrap(records).unwrap_or_else(|shared| shared.to_vec());
+        let (sealed, mut after) = sealing??;
+        after.settled += decisions(&batch.records);
         batch.sealing = Some(Sealing {
-            before,
+            before: before.clone(),
             sealed,
             after,
         });
