@@ -4,7 +4,7 @@
 use super::agent::Agent;
 use crate::dns::Renewal;
 use crate::enforcer::{SocketTable, boot_now};
-use egress_common::{GrantKey, Port, SandboxId};
+use egress_common::{Destination, GrantKey, Port, Protocol, SandboxId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -32,34 +32,23 @@ impl Agent {
     }
 
     fn due_renewals(&self) -> BTreeSet<Renewal> {
-        let live = match SocketTable::open().and_then(|table| table.live()) {
-            Ok(live) => live,
-            Err(error) => {
-                tracing::debug!(%error, "live connections cannot be listed");
-                return BTreeSet::new();
-            }
-        };
-        let cgroups = self.cgroups_of_sandboxes();
+        let peers = self.live_peers();
         let until = boot_now().saturating_add(u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX));
         let book = self.book();
-        let sandboxes: BTreeMap<_, _> = book
+        let sandboxes: BTreeSet<SandboxId> = book
             .members()
-            .filter(|member| {
-                let policy = book.policy_of(member.id);
+            .map(|member| member.id)
+            .filter(|id| {
+                let policy = book.policy_of(*id);
                 policy.is_some_and(|compiled| compiled.policy.dns.keep_fresh)
             })
-            .map(|member| (member.cgroup, member.id))
             .collect();
         let mut due = BTreeSet::new();
         let mut counts: BTreeMap<SandboxId, usize> = BTreeMap::new();
-        for connection in live {
-            let sandbox = cgroups
-                .get(&connection.cgroup)
-                .and_then(|own| sandboxes.get(own));
-            let Some(sandbox) = sandbox.copied() else {
+        for (sandbox, to) in peers {
+            if !sandboxes.contains(&sandbox) {
                 continue;
-            };
-            let to = connection.to;
+            }
             for port in [to.port, Port::ANY] {
                 let key = GrantKey::new(sandbox, &to, port);
                 let Some(held) = book.ledger().held(&key) else {
@@ -83,5 +72,40 @@ impl Agent {
             }
         }
         due
+    }
+
+    /// To whom sandboxes are connected, through sockets of the host and through
+    /// interfaces. What cannot be listed is left out, and lapses at its time.
+    fn live_peers(&self) -> Vec<(SandboxId, Destination)> {
+        let sockets = SocketTable::open().and_then(|table| table.live());
+        let sockets = sockets.unwrap_or_else(|error| {
+            tracing::debug!(%error, "live connections cannot be listed");
+            Vec::new()
+        });
+        let connections = self.enforcer().connections().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the connections of interfaces cannot be listed");
+            Vec::new()
+        });
+        let cgroups = self.cgroups_of_sandboxes();
+        let book = self.book();
+        let by_cgroup: BTreeMap<_, _> = book.members().map(|m| (m.cgroup, m.id)).collect();
+        let by_interface: BTreeMap<_, _> = book
+            .members()
+            .filter_map(|member| Some((member.interface()?, member.id)))
+            .collect();
+        let of_sockets = sockets.into_iter().filter_map(|connection| {
+            let own = cgroups.get(&connection.cgroup)?;
+            Some((*by_cgroup.get(own)?, connection.to))
+        });
+        let of_interfaces = connections.into_iter().filter_map(|(key, connection)| {
+            let to = Destination {
+                ip: key.there,
+                port: key.there_port,
+                protocol: Protocol::from_key(key.protocol)?,
+            };
+            let sandbox = *by_interface.get(&key.interface)?;
+            (!connection.has_ended()).then_some((sandbox, to))
+        });
+        of_sockets.chain(of_interfaces).collect()
     }
 }

@@ -10,7 +10,7 @@ use super::gate::Gate;
 use super::listen::BindError;
 use super::server::{PAUSE_AFTER_ERROR, Serve, Shared, reap};
 use super::trace::Asked;
-use super::worker::STRANGERS;
+use super::worker::send;
 use egress_common::{Protocol, SandboxId};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -129,8 +129,8 @@ fn bind(device: Option<&str>, address: SocketAddr, kind: Type) -> io::Result<Soc
 /// No query is longer; what is cut off does not parse.
 const RECEIVE: usize = 4096;
 
-/// Reads the datagrams of one place until told to stop, and answers each in a task
-/// of its own. A thread for each link, as the resolver's own sockets have, would
+/// Reads the datagrams of one place until told to stop, and answers each question in a
+/// task of its own. A thread for each link, as the resolver's own sockets have, would
 /// be a thousand threads that sleep.
 pub(super) async fn datagrams<G: Gate>(
     shared: Arc<Shared<G>>,
@@ -165,21 +165,26 @@ pub(super) async fn datagrams<G: Gate>(
             // Behind an interface nobody sees processes.
             process: None,
         };
-        let Some(pass) = shared.queries.enter(asked.sandbox.unwrap_or(STRANGERS)) else {
+        // What is no question costs its sender nothing, so it must not cost a task.
+        let heard = match shared
+            .resolver
+            .hear(asked, buffer.get(..length).unwrap_or_default())
+        {
+            Ok(heard) => heard,
+            Err(turned_away) => {
+                send(&socket, turned_away, from);
+                continue;
+            }
+        };
+        let Some(pass) = shared.queries.enter(heard.sandbox) else {
             count(&shared.resolver.counters.overloaded);
             continue;
         };
-        let bytes = buffer.get(..length).unwrap_or_default().to_vec();
         let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
         tasks.spawn(async move {
-            let reply = shared.resolver.answer(asked, &bytes).await;
+            let reply = shared.resolver.answer_heard(asked, heard).await;
             drop(pass);
-            if let Some(reply) = reply
-                && let Err(error) = socket.send_to(&reply, from).await
-            {
-                // The client has gone, or its socket is full: it will ask again.
-                tracing::debug!(%error, "an answer could not be sent");
-            }
+            send(&socket, reply, from);
         });
     }
     while tasks.join_next().await.is_some() {}

@@ -117,8 +117,8 @@ impl<G: Gate> Worker<G> {
 /// No sandbox has this id.
 pub(super) const STRANGERS: SandboxId = SandboxId(0);
 
-/// Sends a reply, if there is one.
-fn send(socket: &UdpSocket, reply: Option<Vec<u8>>, to: SocketAddr) {
+/// Sends a reply, if there is one, and never waits for room.
+pub(super) fn send(socket: &impl AsFd, reply: Option<Vec<u8>>, to: SocketAddr) {
     if let Some(reply) = reply
         && let Err(error) = rustix::net::sendto(socket, &reply, SendFlags::DONTWAIT, &to)
     {

@@ -5,6 +5,7 @@ mod attempts;
 mod container;
 mod echo;
 mod frames;
+mod fresh;
 mod life;
 mod machine;
 mod names;

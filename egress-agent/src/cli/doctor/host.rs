@@ -15,6 +15,7 @@ const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "io"];
 pub(super) fn checks(config: &Config) -> Vec<Check> {
     let mut checks = vec![kernel(), programs(), modules()];
     checks.extend(lockdown());
+    checks.extend(grace_periods());
     match Hierarchy::find() {
         Ok(hierarchy) => {
             checks.push(Check::new(
@@ -129,6 +130,27 @@ fn lockdown() -> Option<Check> {
             State::Good,
             mode,
             "does not hinder BPF programs",
+        )
+    })
+}
+
+/// How long the kernel waits before an interface's programs are in place.
+fn grace_periods() -> Option<Check> {
+    let setting = read_to_string("/sys/kernel/rcu_expedited").ok()?;
+    Some(if setting.trim() == "0" {
+        Check::new(
+            "rcu",
+            State::Good,
+            "grace periods are not expedited",
+            "attaching an interface waits for two of them, some milliseconds each; \
+             a host that starts many interface sandboxes sets /sys/kernel/rcu_expedited to 1",
+        )
+    } else {
+        Check::new(
+            "rcu",
+            State::Good,
+            "grace periods are expedited",
+            "attaching an interface does not wait for processors to become idle",
         )
     })
 }
