@@ -17,6 +17,7 @@ mod columns;
 mod destination;
 mod error;
 mod exported;
+mod fold;
 mod group;
 mod health;
 mod hide;

@@ -4,6 +4,7 @@
 //! `access`): closing any descriptor of a file drops the locks that SQLite holds
 //! on it elsewhere in this process.
 
+use crate::audit::fold::Folding;
 use crate::audit::key::KeyFiles;
 use crate::audit::seal::Head;
 use crate::audit::{AuditError, Options, row};
@@ -74,6 +75,11 @@ impl OwnFile {
             .connect()
             .await
             .map_err(|source| database(&self.path, source))
+    }
+
+    /// What copies the log of this file.
+    pub fn folding(&self) -> Folding {
+        Folding::new(self.options.clone())
     }
 
     /// Where the chain ends, after its last checkpoint; a new chain of `node` where
@@ -324,6 +330,8 @@ fn read_options(path: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
+        // Rows that SQLite's thread may be ahead by: with few, each row wakes somebody.
+        .row_buffer_size(1_024)
         .disable_statement_logging()
 }
 

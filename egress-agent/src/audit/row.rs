@@ -29,14 +29,20 @@ const COLUMNS: [&str; 13] = [
 /// Rows per statement: more of them cost no less per row.
 const ROWS_PER_STATEMENT: usize = 64;
 
-/// SQLite compiles each text once per connection.
+/// SQLite compiles each text once per connection. `OR FAIL`, because whoever writes
+/// rolls the whole transaction back after an error: to be able to take back one statement of it,
+/// SQLite would copy every page that the statement touches to a file first.
 static ONE: LazyLock<Arc<str>> = LazyLock::new(|| insertion(1));
 static MANY: LazyLock<Arc<str>> = LazyLock::new(|| insertion(ROWS_PER_STATEMENT));
 
 fn insertion(rows: usize) -> Arc<str> {
     let row = format!("({})", vec!["?"; COLUMNS.len()].join(","));
     let rows = vec![row.as_str(); rows].join(",");
-    format!("INSERT INTO records ({}) VALUES {rows}", COLUMNS.join(",")).into()
+    format!(
+        "INSERT OR FAIL INTO records ({}) VALUES {rows}",
+        COLUMNS.join(",")
+    )
+    .into()
 }
 
 /// What a query selects, for [`read`].

@@ -1,5 +1,6 @@
 //! The one task that writes.
 
+use crate::audit::fold::Folding;
 use crate::audit::intake::{Batch, Intake, SealError};
 use crate::audit::key::KeyFiles;
 use crate::audit::open::{self, Aside, OwnFile};
@@ -140,6 +141,7 @@ impl Writer {
             mut outlet,
         } = self;
         let mut ahead = None;
+        let mut folding = outlet.file.folding();
         loop {
             let mut batch = match ahead.take() {
                 Some(batch) => batch,
@@ -149,13 +151,16 @@ impl Writer {
             // one, and retention takes nothing before it is announced.
             batch.put_first(outlet.own.drain(..));
             if !batch.records.is_empty() {
-                ahead = outlet.write_until_done(batch, &mut intake).await;
+                ahead = outlet
+                    .write_until_done(batch, &mut intake, &mut folding)
+                    .await;
             } else if !batch.more {
                 break;
             }
             outlet.look_after(false, &intake).await;
         }
         outlet.look_after(true, &intake).await;
+        folding.close().await;
         if let Some(connection) = outlet.connection.take()
             && let Err(error) = connection.close().await
         {
@@ -168,9 +173,15 @@ impl Writer {
 impl Outlet {
     /// Writes a batch, however often it takes, and returns the next one if one
     /// came meanwhile.
-    async fn write_until_done(&mut self, mut batch: Batch, intake: &mut Intake) -> Option<Batch> {
+    async fn write_until_done(
+        &mut self,
+        mut batch: Batch,
+        intake: &mut Intake,
+        folding: &mut Folding,
+    ) -> Option<Batch> {
         let mut ahead = None;
         let mut pause = FIRST_PAUSE;
+        folding.follow(&self.head.chain_id);
         loop {
             let sealed = intake.seal(&mut batch, &self.head).await;
             let attempt = match (sealed, batch.sealed()) {
@@ -178,7 +189,9 @@ impl Outlet {
                 (Ok(()), None) => Ok(()),
                 (Ok(()), Some((records, after))) if ahead.is_none() => {
                     let write = self.write_and_report(&batch, (records, after));
-                    let (written, next) = tokio::join!(write, intake.next(after));
+                    let (written, next, ()) =
+                        tokio::join!(write, intake.next(after), folding.fold());
+                    folding.note(batch.records.len());
                     ahead = Some(next);
                     written
                 }
@@ -188,6 +201,7 @@ impl Outlet {
             // Closed below: SQLite would fold its log into a damaged file that is
             // not set aside yet.
             let broken = self.connection.take();
+            folding.let_go();
             if pause == FIRST_PAUSE {
                 tracing::error!(%error, "audit records cannot be written; trying again");
             }
