@@ -10,7 +10,7 @@ use crate::audit::tree::Frontier;
 use crate::audit::upkeep::successor;
 use crate::audit::verify::{AddressColumn, Columns, Content, Entry, Finding, Summary, Walk};
 use crate::model::RecordKind;
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
@@ -41,6 +41,9 @@ pub(super) const ENTRIES: &str = "SELECT sequence, time, class, chain, body, kin
     UNION ALL SELECT sequence, time, class, chain, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
     NULL, digest FROM erased WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence";
 
+/// Rows that are checked without a look at whether more have come.
+const BURST: usize = 1_024;
+
 /// Verifies what `span` says against the signed checkpoints of the store, and
 /// against those that were kept elsewhere. `see` is shown every link, also behind
 /// the first that is wrong; without it, the walk ends there.
@@ -63,21 +66,25 @@ pub(super) async fn verify(
         Err(finding) => (1, i64::MAX, Err(finding)),
     };
     if walk.is_ok() || see.is_some() {
-        let mut entries = sqlx::query(AssertSqlSafe(ENTRIES))
+        let entries = sqlx::query(AssertSqlSafe(ENTRIES))
             .bind(first)
             .bind(last)
             .fetch(&mut *transaction);
-        while let Some(row) = entries.try_next().await? {
-            let entry = entry(&row)?;
-            if let Ok(good) = &mut walk
-                && let Err(finding) = good.step(&entry)
-            {
-                walk = Err(finding);
-            }
-            match &mut see {
-                Some(see) => see(&entry),
-                None if walk.is_err() => break,
-                None => {}
+        // In bursts: to hand over each row by itself costs more than to check it.
+        let mut bursts = entries.ready_chunks(BURST);
+        'rows: while let Some(burst) = bursts.next().await {
+            for row in burst {
+                let entry = entry(&row?)?;
+                if let Ok(good) = &mut walk
+                    && let Err(finding) = good.step(&entry)
+                {
+                    walk = Err(finding);
+                }
+                match &mut see {
+                    Some(see) => see(&entry),
+                    None if walk.is_err() => break 'rows,
+                    None => {}
+                }
             }
         }
     }

@@ -20,6 +20,10 @@ pub enum Order {
     Stored,
 }
 
+/// Begins a condition that has no index because most records meet it. Without the sign SQLite
+/// takes an equality for a rare thing and reads and sorts the whole table.
+const NO_INDEX: &str = " AND +";
+
 /// A question: every condition that is set must hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Query {
@@ -65,16 +69,39 @@ impl Query {
     /// value is bound, none is text in it.
     pub(super) fn statement(&self, select: impl Into<String>) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new(select);
-        self.conditions(&mut statement);
-        statement.push(match self.order {
+        match self.limit {
+            Some(limit) if self.is_range() => {
+                statement.push(" WHERE sequence IN (SELECT sequence FROM records");
+                self.conditions(&mut statement);
+                statement.push(self.ordering());
+                statement.push(" LIMIT ").push_bind(i64::from(limit));
+                statement.push(")").push(self.ordering());
+            }
+            limit => {
+                self.conditions(&mut statement);
+                statement.push(self.ordering());
+                if let Some(limit) = limit {
+                    statement.push(" LIMIT ").push_bind(i64::from(limit));
+                }
+            }
+        }
+        statement
+    }
+
+    const fn ordering(&self) -> &'static str {
+        match self.order {
             Order::NewestFirst => " ORDER BY time DESC, sequence DESC",
             Order::OldestFirst => " ORDER BY time, sequence",
             Order::Stored => " ORDER BY sequence",
-        });
-        if let Some(limit) = self.limit {
-            statement.push(" LIMIT ").push_bind(i64::from(limit));
         }
-        statement
+    }
+
+    /// Whether it asks for a range of an index, in which records are not in the order of
+    /// time: which are the latest is then found in the index alone, before any is read.
+    fn is_range(&self) -> bool {
+        let patterns = [&self.sandbox, &self.task, &self.project];
+        let mut patterns = patterns.into_iter().flatten();
+        self.destination.is_some() || patterns.any(|pattern| pattern.contains('*'))
     }
 
     /// Whether it asks for all records of a time.
@@ -131,16 +158,20 @@ impl Query {
             }
         }
         if let Some(verdict) = self.verdict {
-            if verdict != Outcome::Allowed {
-                statement.push(" AND ").push(REFUSED);
+            if verdict == Outcome::Allowed {
+                statement.push(NO_INDEX);
+            } else {
+                statement.push(" AND ").push(REFUSED).push(" AND ");
             }
-            statement.push(" AND outcome = ").push_bind(verdict.name());
+            statement.push("outcome = ").push_bind(verdict.name());
         }
         if let Some(kind) = self.kind {
-            if !matches!(kind, RecordKind::Flow | RecordKind::Dns) {
-                statement.push(" AND ").push(RARE_KIND);
+            if matches!(kind, RecordKind::Flow | RecordKind::Dns) {
+                statement.push(NO_INDEX);
+            } else {
+                statement.push(" AND ").push(RARE_KIND).push(" AND ");
             }
-            statement.push(" AND kind = ").push_bind(kind.name());
+            statement.push("kind = ").push_bind(kind.name());
         }
         if let Some(reason) = self.reason {
             statement.push(" AND reason = ").push_bind(reason.name());

@@ -352,17 +352,48 @@ async fn questions_that_are_asked_often_use_an_index() {
         of(|query| query.verdict = Some(Outcome::WouldDeny)),
         of(|query| query.kind = Some(RecordKind::Policy)),
     ] {
-        let sql = query.statement(SELECT).into_string();
-        let sql = format!("EXPLAIN QUERY PLAN {sql}");
-        let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
-            .fetch_all(&mut connection)
-            .await
-            .expect("a plan");
+        let plan = plan(&mut connection, &query).await;
         let uses_index = plan
             .iter()
-            .any(|step| step.3.starts_with("SEARCH records USING INDEX"));
+            .any(|step| step.starts_with("SEARCH records USING INDEX"));
         assert!(uses_index, "{query:?}: {plan:?}");
     }
+    // What most records are is looked for from the latest on, and not sorted.
+    for query in [
+        of(|query| query.verdict = Some(Outcome::Allowed)),
+        of(|query| query.kind = Some(RecordKind::Flow)),
+        of(|query| query.kind = Some(RecordKind::Dns)),
+        of(|query| query.policy = Some("ci".to_owned())),
+    ] {
+        let plan = plan(&mut connection, &query).await;
+        assert_eq!(
+            plan[0], "SCAN records USING INDEX records_by_time",
+            "{query:?}"
+        );
+    }
+    // The latest of a range are found in its index alone.
+    for query in [to("*.example.com"), to("10.0.0.0/8")] {
+        let limited = Query {
+            limit: Some(100),
+            ..query
+        };
+        let plan = plan(&mut connection, &limited).await;
+        let alone = plan
+            .iter()
+            .any(|step| step.starts_with("SEARCH records USING COVERING INDEX"));
+        assert!(alone, "{limited:?}: {plan:?}");
+    }
+}
+
+/// How SQLite goes about it.
+async fn plan(connection: &mut SqliteConnection, query: &Query) -> Vec<String> {
+    let sql = query.statement(SELECT).into_string();
+    let sql = format!("EXPLAIN QUERY PLAN {sql}");
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await
+        .expect("a plan");
+    plan.into_iter().map(|step| step.3).collect()
 }
 
 #[tokio::test]
