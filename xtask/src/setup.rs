@@ -1,9 +1,12 @@
 //! `cargo xtask setup`: installs what is missing, says what and why, and does
 //! nothing when nothing is missing.
 
+mod programs;
+
 use crate::debian::Archive;
 use crate::toolchain::{Incomplete, LINKER, Machine, Missing, Toolchain};
 use crate::{Failure, shell};
+use programs::{LINKER_PACKAGES, PROGRAMS, UNPACKED, UNPACKED_PLACE};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -12,94 +15,6 @@ use std::path::Path;
 const LINKER_VERSION: &str = "0.13.0";
 /// LLVM that it is built with; `rustc-web` writes bitcode of the same one.
 const LLVM: &str = "22";
-
-/// Programs that are needed, with their Debian package and the reason.
-const PROGRAMS: &[(&str, &str, &str)] = &[
-    (
-        "cc",
-        "build-essential",
-        "links the programs and compiles SQLite",
-    ),
-    (
-        "ip",
-        "iproute2",
-        "connects the network namespaces of tests and demo",
-    ),
-    ("curl", "curl", "is a client in the demo"),
-    ("dig", "bind9-dnsutils", "asks another resolver in the demo"),
-    ("getent", "libc-bin", "is a client in the demo"),
-    ("/usr/bin/python3", "python3", "is a client in the demo"),
-    (
-        "bpftool",
-        "bpftool",
-        "attaches and detaches programs in tests",
-    ),
-    (
-        "/usr/lib/postgresql/15/bin/postgres",
-        "postgresql-15",
-        "is the database that tests ship audit records to",
-    ),
-    (
-        "ssh-keygen",
-        "openssh-client",
-        "signs bundles of policies in tests",
-    ),
-    ("minisign", "minisign", "signs bundles of policies in tests"),
-    (
-        "nft",
-        "nftables",
-        "is what the benchmark compares enforcement with",
-    ),
-    ("runc", "runc", "starts the containers of tests"),
-    ("promtool", "prometheus", "checks the metrics in tests"),
-    ("rsyslogd", "rsyslog", "is a collector in tests"),
-    (
-        "/usr/lib/x86_64-linux-gnu/rsyslog/lmnsd_gtls.so",
-        "rsyslog-gnutls",
-        "lets that collector speak TLS",
-    ),
-    ("openssl", "openssl", "makes certificates in tests"),
-    ("tmux", "tmux", "is the terminal in tests"),
-    ("/usr/bin/host", "bind9-host", "is a client in tests"),
-    ("/usr/bin/kdig", "knot-dnsutils", "is a client in tests"),
-    ("/usr/bin/drill", "ldnsutils", "is a client in tests"),
-    ("/usr/bin/wget", "wget", "is a client in tests"),
-    ("/usr/bin/busybox", "busybox-static", "is a client in tests"),
-    ("/usr/bin/node", "nodejs", "is a client in tests"),
-    ("/usr/bin/npm", "npm", "is a client in tests"),
-    ("/usr/bin/git", "git", "is a client in tests"),
-    ("/usr/bin/ssh", "openssh-client", "is a client in tests"),
-    (
-        "/usr/lib/python3/dist-packages/pip/__main__.py",
-        "python3-pip",
-        "is a client in tests",
-    ),
-    (
-        "/usr/bin/keytool",
-        "default-jre-headless",
-        "is a client in tests",
-    ),
-    (
-        "/usr/bin/musl-gcc",
-        "musl-tools",
-        "builds a client with another C library in tests",
-    ),
-    (
-        "/usr/sbin/dropbear",
-        "dropbear-bin",
-        "is the SSH server in tests",
-    ),
-    ("crun", "crun", "starts containers in tests"),
-];
-
-/// What the linker is built from.
-const LINKER_PACKAGES: [(&str, &str); 5] = [
-    ("llvm-22-dev", "is the LLVM that bpf-linker is built with"),
-    ("libpolly-22-dev", "is a part of that LLVM"),
-    ("zlib1g-dev", "is what that LLVM links to"),
-    ("libzstd-dev", "is what that LLVM links to"),
-    ("libxml2-dev", "is what that LLVM links to"),
-];
 
 /// What can be chosen.
 #[derive(clap::Args)]
@@ -114,6 +29,8 @@ pub struct Options {
 struct Plan {
     /// Debian packages, each with its reason.
     packages: BTreeMap<&'static str, &'static str>,
+    /// Debian packages that are unpacked and not installed, each with its reason.
+    unpacked: BTreeMap<&'static str, &'static str>,
     /// Whether the linker has to be built.
     linker: bool,
 }
@@ -121,7 +38,12 @@ struct Plan {
 impl Plan {
     fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
         let mut plan = Self::default();
-        plan.need(PROGRAMS, has);
+        plan.need(PROGRAMS, &has);
+        for (program, package, reason) in UNPACKED {
+            if !has(&format!("{UNPACKED_PLACE}/{package}/{program}")) {
+                plan.unpacked.insert(package, reason);
+            }
+        }
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
             plan.provide(&missing);
         }
@@ -160,12 +82,12 @@ impl Plan {
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && !self.linker
+        self.packages.is_empty() && self.unpacked.is_empty() && !self.linker
     }
 
     fn print(&self) {
         eprintln!("These are missing and will be installed:");
-        for (package, reason) in &self.packages {
+        for (package, reason) in self.packages.iter().chain(&self.unpacked) {
             eprintln!("  {package:26} {reason}");
         }
         if self.linker {
@@ -201,9 +123,11 @@ pub fn run_first() -> Result<(), Failure> {
 }
 
 fn install(plan: &Plan) -> Result<(), Failure> {
-    if !plan.packages.is_empty() {
+    if !plan.packages.is_empty() || !plan.unpacked.is_empty() {
         require_debian(&fs::read_to_string("/etc/os-release").unwrap_or_default())?;
         apt_get(&["update"])?;
+    }
+    if !plan.packages.is_empty() {
         let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
         arguments.extend(plan.packages.keys());
         apt_get(&arguments).map_err(|failure| {
@@ -211,6 +135,9 @@ fn install(plan: &Plan) -> Result<(), Failure> {
                 "rustc-web and llvm-22 come from bookworm-security: is it in apt's sources?";
             Failure::new(format!("{failure}\n{advice}"))
         })?;
+    }
+    for package in plan.unpacked.keys() {
+        unpack(package)?;
     }
     if plan.linker {
         let mut cargo = shell::cargo();
@@ -232,6 +159,19 @@ fn install(plan: &Plan) -> Result<(), Failure> {
         shell::run(&mut cargo)?;
     }
     Ok(())
+}
+
+/// Fetches a package and lays out its files below [`UNPACKED_PLACE`].
+fn unpack(package: &str) -> Result<(), Failure> {
+    let place = format!("{UNPACKED_PLACE}/{package}");
+    // A name of its own until all of it is there: a half is taken for the whole.
+    let half = format!("{place}.new");
+    let fetch = format!(
+        "set -e; rm -rf {place} {half}; mkdir -p {half}; cd {half}; \
+         apt-get --option APT::Sandbox::User=root download {package}; dpkg-deb --extract {package}_*.deb .; rm {package}_*.deb; \
+         mv {half} {place}"
+    );
+    shell::run(shell::as_root("sh")?.args(["-c", &fetch]))
 }
 
 /// Installs the packages of those programs that are missing: what a task needs

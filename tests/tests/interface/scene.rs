@@ -1,6 +1,8 @@
 //! What the tests share: containers beside a world's near side, which is their
 //! router, and an agent there.
 
+#![allow(dead_code, reason = "each test program uses some of it")]
+
 use egress_tests::address::{
     ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6, NEAR_V4, NEAR_V6, SECOND_V4,
 };
