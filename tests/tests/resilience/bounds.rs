@@ -33,17 +33,20 @@ dns:
   max_ttl: 3600s
 "#;
 
-/// Names of 32 addresses with 64 ports each fill a sandbox's share of 16,384.
-const NAMES: u8 = 8;
+/// Names that fill a sandbox's share of 16,384, with 64 ports each.
+const NAMES: u8 = 32;
+/// Addresses of each: few, since an answer waits until all of them are open, and a
+/// client on a slow machine waits five seconds.
+const ADDRESSES: u8 = 8;
 /// Sandboxes whose shares fill the map of 131,072.
 const SHARES: u8 = 8;
 
 fn many_addresses(world: &World) {
     for name in 0..=NAMES {
-        let mut addresses: Vec<IpAddr> = (0..32)
-            .map(|host| Ipv4Addr::new(198, 51, 100, 32 * (name % 8) + host).into())
+        let mut addresses: Vec<IpAddr> = (0..ADDRESSES)
+            .map(|host| Ipv4Addr::new(198, 51, 100, ADDRESSES * (name % NAMES) + host).into())
             .map(|ip: IpAddr| match (name, ip) {
-                // The ninth name's addresses lie elsewhere.
+                // Those of the name beyond the share lie elsewhere.
                 (NAMES, IpAddr::V4(v4)) => {
                     let [.., host] = v4.octets();
                     Ipv4Addr::new(192, 0, 2, host).into()
@@ -73,7 +76,11 @@ fn glutton(agent: &Agent<'_>, number: u8) -> Running {
     steps.extend(["pause", &names[usize::from(NAMES)], &use_it, "pause"]);
     let mut run = agent.probe(&format!("glutton-{number}"), "many-ports", &steps);
     for attempt in until_pause(&mut run) {
-        assert_eq!(attempt.addresses().len(), 32, "{attempt:?}");
+        assert_eq!(
+            attempt.addresses().len(),
+            usize::from(ADDRESSES),
+            "{attempt:?}"
+        );
     }
     run
 }
@@ -93,7 +100,8 @@ fn a_full_allow_map_refuses_new_addresses_and_keeps_what_is_open() {
     let attempts = go_on(&mut first);
     attempts[0].failed();
     attempts[1].succeeded();
-    assert!(agent.recorded(&["glutton-0", "n8.many.example", "too_many_addresses"]));
+    let beyond = format!("n{NAMES}.many.example");
+    assert!(agent.recorded(&["glutton-0", &beyond, "too_many_addresses"]));
     // The whole map: what the siege opened is in it too, so the last one finds
     // no room for all that its share would allow.
     let mut gluttons: Vec<Running> = (1..SHARES - 1).map(|n| glutton(&agent, n)).collect();
