@@ -3,7 +3,7 @@
 use crate::policy;
 use crate::scene::{Container, world};
 use egress_tests::address::ALLOWED_V4;
-use egress_tests::product::Agent;
+use egress_tests::product::{Agent, Outcome};
 
 /// A policy whose grants last fifteen seconds; the agent looks every ten.
 fn brief(name: &str, keep_fresh: bool) -> String {
@@ -47,7 +47,7 @@ fn the_name_of_a_live_connection_is_kept_fresh_behind_an_interface_and_in_a_cgro
         agent.probe("idle", "fresh", &idle),
     ];
     let [kept, kept_in_cgroup, left, left_in_cgroup, idle] =
-        runs.map(|run| egress_tests::probe::rest(run));
+        runs.map(|run| Outcome::of(run).attempts);
     for attempts in [&kept, &kept_in_cgroup] {
         for attempt in attempts {
             attempt.succeeded();
