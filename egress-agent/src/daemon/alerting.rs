@@ -3,7 +3,7 @@
 use super::agent::{Agent, KILL_DEADLINE};
 use crate::alerts::{Action, Alert, Delivery, Engine, Undelivered};
 use crate::model::{Record, RecordKind};
-use crate::sandbox::SandboxCgroup;
+use crate::sandbox::{CgroupError, SandboxCgroup};
 use crate::telemetry::ids;
 use egress_common::SandboxId;
 use jiff::Timestamp;
@@ -96,6 +96,9 @@ impl Agent {
                 .and_then(|cgroup| cgroup.kill(KILL_DEADLINE));
             let detail = match killed {
                 Ok(()) => format!("terminated: {why}"),
+                Err(CgroupError::Missing(_)) => {
+                    format!("had ended before it could be terminated: {why}")
+                }
                 Err(error) => format!("could not be terminated ({error}): {why}"),
             };
             self.tell_of_sandbox(ids::SANDBOX_TERMINATED, &member, detail);

@@ -143,11 +143,19 @@ impl SandboxCgroup {
         })
     }
 
-    /// Kills everything in it and below it, and waits until it is empty.
+    /// Kills everything in it and below it, and waits until it is empty. One that is
+    /// removed meanwhile, by whoever waits for its processes, is empty.
     ///
     /// Uses `cgroup.kill` (Linux 5.14); before that, nothing can fork while the
     /// cgroup is frozen, so signalling what is in it reaches all.
     pub fn kill(&self, deadline: Duration) -> Result<(), CgroupError> {
+        match self.kill_all(deadline) {
+            Err(CgroupError::Missing(_)) => Ok(()),
+            killed => killed,
+        }
+    }
+
+    fn kill_all(&self, deadline: Duration) -> Result<(), CgroupError> {
         match self.write("cgroup.kill", "1") {
             Err(CgroupError::Missing(_)) => self.kill_frozen()?,
             other => other?,

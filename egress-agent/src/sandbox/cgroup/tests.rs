@@ -140,6 +140,16 @@ fn freeze_thaw_kill_and_remove_act_on_what_runs_there() {
 }
 
 #[test]
+fn what_is_removed_while_it_is_killed_is_empty() {
+    let Some(root) = TestRoot::make("gone") else {
+        return;
+    };
+    let sandbox = root.sandbox("s");
+    std::fs::remove_dir(sandbox.path()).expect("nobody is in it");
+    sandbox.kill(DEADLINE).expect("nothing is left to kill");
+}
+
+#[test]
 fn without_cgroup_kill_the_frozen_processes_are_signalled() {
     let Some(root) = TestRoot::make("oldkill") else {
         return;
