@@ -2,6 +2,7 @@
 //! for its name no more, and may connect there again long after the grant lapsed.
 
 use super::agent::Agent;
+use super::book::Member;
 use crate::dns::Renewal;
 use crate::enforcer::{SocketTable, boot_now};
 use egress_common::{Destination, GrantKey, Port, Protocol, SandboxId};
@@ -35,20 +36,9 @@ impl Agent {
         let peers = self.live_peers();
         let until = boot_now().saturating_add(u64::try_from(SOON.as_nanos()).unwrap_or(u64::MAX));
         let book = self.book();
-        let sandboxes: BTreeSet<SandboxId> = book
-            .members()
-            .map(|member| member.id)
-            .filter(|id| {
-                let policy = book.policy_of(*id);
-                policy.is_some_and(|compiled| compiled.policy.dns.keep_fresh)
-            })
-            .collect();
         let mut due = BTreeSet::new();
         let mut counts: BTreeMap<SandboxId, usize> = BTreeMap::new();
         for (sandbox, to) in peers {
-            if !sandboxes.contains(&sandbox) {
-                continue;
-            }
             for port in [to.port, Port::ANY] {
                 let key = GrantKey::new(sandbox, &to, port);
                 let Some(held) = book.ledger().held(&key) else {
@@ -74,8 +64,8 @@ impl Agent {
         due
     }
 
-    /// To whom sandboxes are connected, through sockets of the host and through
-    /// interfaces. What cannot be listed is left out, and lapses at its time.
+    /// To whom sandboxes whose policy wants it are connected, through sockets of the host and
+    /// through interfaces. What cannot be listed is left out, and lapses at its time.
     fn live_peers(&self) -> Vec<(SandboxId, Destination)> {
         let sockets = SocketTable::open().and_then(|table| table.live());
         let sockets = sockets.unwrap_or_else(|error| {
@@ -87,12 +77,18 @@ impl Agent {
             Vec::new()
         });
         let cgroups = self.cgroups_of_sandboxes();
-        let book = self.book();
-        let by_cgroup: BTreeMap<_, _> = book.members().map(|m| (m.cgroup, m.id)).collect();
-        let by_interface: BTreeMap<_, _> = book
-            .members()
-            .filter_map(|member| Some((member.interface()?, member.id)))
-            .collect();
+        let (mut by_cgroup, mut by_interface) = (BTreeMap::new(), BTreeMap::new());
+        {
+            let book = self.book();
+            let wants_it = |member: &&Member| {
+                let policy = book.policy_of(member.id);
+                policy.is_some_and(|compiled| compiled.policy.dns.keep_fresh)
+            };
+            for member in book.members().filter(wants_it) {
+                by_cgroup.insert(member.cgroup, member.id);
+                by_interface.extend(member.interface().map(|index| (index, member.id)));
+            }
+        }
         let of_sockets = sockets.into_iter().filter_map(|connection| {
             let own = cgroups.get(&connection.cgroup)?;
             Some((*by_cgroup.get(own)?, connection.to))
