@@ -37,29 +37,15 @@ struct Plan {
 
 impl Plan {
     fn of(toolchain: Result<Toolchain, Incomplete>, has: impl Fn(&str) -> bool) -> Self {
-        let mut plan = Self::default();
-        plan.need(PROGRAMS, &has);
-        for (program, package, reason) in UNPACKED {
-            if !has(&format!("{UNPACKED_PLACE}/{package}/{program}")) {
-                plan.unpacked.insert(package, reason);
-            }
-        }
+        let mut plan = Self {
+            packages: lacking(PROGRAMS, &has),
+            unpacked: lacking(UNPACKED, &has),
+            linker: false,
+        };
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
             plan.provide(&missing);
         }
         plan
-    }
-
-    fn need(
-        &mut self,
-        programs: &[(&str, &'static str, &'static str)],
-        has: impl Fn(&str) -> bool,
-    ) {
-        for (program, package, reason) in programs {
-            if !has(program) {
-                self.packages.insert(package, reason);
-            }
-        }
     }
 
     fn provide(&mut self, missing: &Missing) {
@@ -94,6 +80,17 @@ impl Plan {
             eprintln!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
         }
     }
+}
+
+/// The packages of those programs that are not there, each with its reason.
+fn lacking(
+    programs: &[(&str, &'static str, &'static str)],
+    has: impl Fn(&str) -> bool,
+) -> BTreeMap<&'static str, &'static str> {
+    let missing = programs.iter().filter(|(program, ..)| !has(program));
+    missing
+        .map(|(_, package, reason)| (*package, *reason))
+        .collect()
 }
 
 /// Installs what is missing.
@@ -177,8 +174,10 @@ fn unpack(package: &str) -> Result<(), Failure> {
 /// Installs the packages of those programs that are missing: what a task needs
 /// that most people never run, `(program, package, reason)`.
 pub fn provide(programs: &[(&str, &'static str, &'static str)]) -> Result<(), Failure> {
-    let mut plan = Plan::default();
-    plan.need(programs, program_is_there);
+    let plan = Plan {
+        packages: lacking(programs, program_is_there),
+        ..Plan::default()
+    };
     if plan.is_empty() {
         return Ok(());
     }

@@ -89,7 +89,7 @@ pub(super) const UNPACKED_PLACE: &str = "/var/cache/egress-tests";
 
 /// Programs of such packages, below [`UNPACKED_PLACE`] and the package's name.
 pub(super) const UNPACKED: &[(&str, &str, &str)] = &[(
-    "lib/systemd/systemd-resolved",
+    "/var/cache/egress-tests/systemd-resolved/lib/systemd/systemd-resolved",
     "systemd-resolved",
     "is a client in tests; unpacked only, since its installation replaces /etc/resolv.conf",
 )];
