@@ -82,9 +82,7 @@ impl Sniffer {
         }
         true
     }
-}
 
-impl Sniffer {
     /// Ends it: who measures speed wants no copy of every packet.
     pub fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);

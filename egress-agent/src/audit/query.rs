@@ -69,21 +69,17 @@ impl Query {
     /// value is bound, none is text in it.
     pub(super) fn statement(&self, select: impl Into<String>) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new(select);
-        match self.limit {
-            Some(limit) if self.is_range() => {
-                statement.push(" WHERE sequence IN (SELECT sequence FROM records");
-                self.conditions(&mut statement);
-                statement.push(self.ordering());
-                statement.push(" LIMIT ").push_bind(i64::from(limit));
-                statement.push(")").push(self.ordering());
-            }
-            limit => {
-                self.conditions(&mut statement);
-                statement.push(self.ordering());
-                if let Some(limit) = limit {
-                    statement.push(" LIMIT ").push_bind(i64::from(limit));
-                }
-            }
+        let in_index = self.limit.is_some() && self.is_range();
+        if in_index {
+            statement.push(" WHERE sequence IN (SELECT sequence FROM records");
+        }
+        self.conditions(&mut statement);
+        statement.push(self.ordering());
+        if let Some(limit) = self.limit {
+            statement.push(" LIMIT ").push_bind(i64::from(limit));
+        }
+        if in_index {
+            statement.push(")").push(self.ordering());
         }
         statement
     }

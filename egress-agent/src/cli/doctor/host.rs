@@ -137,22 +137,19 @@ fn lockdown() -> Option<Check> {
 /// How long the kernel waits before an interface's programs are in place.
 fn grace_periods() -> Option<Check> {
     let setting = read_to_string("/sys/kernel/rcu_expedited").ok()?;
-    Some(if setting.trim() == "0" {
-        Check::new(
-            "rcu",
-            State::Good,
+    let (found, means) = if setting.trim() == "0" {
+        (
             "grace periods are not expedited",
-            "attaching an interface waits for two of them, some milliseconds each; \
+            "attaching an interface through tcx waits for two of them, some milliseconds each; \
              a host that starts many interface sandboxes sets /sys/kernel/rcu_expedited to 1",
         )
     } else {
-        Check::new(
-            "rcu",
-            State::Good,
+        (
             "grace periods are expedited",
             "attaching an interface does not wait for processors to become idle",
         )
-    })
+    };
+    Some(Check::new("rcu", State::Good, found, means))
 }
 
 fn controllers(mount: &Path) -> Check {
