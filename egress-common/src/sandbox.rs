@@ -57,6 +57,9 @@ pub struct Sandbox {
     pub mode: u32,
     /// TCP sockets that may be connected at a time; 0 if they are not counted.
     pub max_connections: u32,
+    /// The send buffer of each TCP socket that connects, in bytes; 0 if the kernel
+    /// and the sandbox choose.
+    pub send_buffer: u32,
     /// Bits of [`Sandbox::OWN_NETWORK`] and [`Sandbox::BLOCKED`].
     pub flags: u32,
 }
@@ -124,7 +127,7 @@ pub struct Settings {
 /// What programs and maps mean to each other, as a number that grows with every
 /// change that an older agent would not know how to honour. An agent refuses to
 /// take over from a newer one: its older programs could be more open.
-pub const CONTRACT: u32 = 4;
+pub const CONTRACT: u32 = 5;
 
 /// The emergency block, in a one-element array of its own: it is written whole,
 /// by whoever presses the button, and no other writer can lose it.
@@ -192,7 +195,7 @@ shared! {
     PolicyId: 4 = { 0: u32 }
     RuleId: 4 = { 0: u32 }
     NameId: 4 = { 0: u32 }
-    Sandbox: 20 = { id: u32, policy: u32, mode: u32, max_connections: u32, flags: u32 }
+    Sandbox: 24 = { id: u32, policy: u32, mode: u32, max_connections: u32, send_buffer: u32, flags: u32 }
     Settings: 40 = { epoch: u32, resolver_port4: u16, resolver_port6: u16, agent: u64, events_per_second: u64, queries_per_period: u64, contract: u32, count_bytes: u32 }
     Emergency: 8 = { 0: u64 }
     Traffic: 16 = { sent: u64, received: u64 }

@@ -5,12 +5,14 @@
 //! field at a constant offset: the verifier rewrites exactly such accesses, and
 //! refuses a program in which two of them were merged into one.
 
+pub mod option;
+
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
     helpers::generated::{
         bpf_get_current_ancestor_cgroup_id, bpf_skb_ancestor_cgroup_id, bpf_tcp_sock,
     },
-    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext},
+    programs::{DeviceContext, SkBuffContext, SockAddrContext, SockContext},
 };
 use core::ptr::NonNull;
 use egress_common::{CgroupId, Destination, Ip, Port, Protocol, Reason};
@@ -443,40 +445,6 @@ impl<'a> Skb<'a> {
                 })
             }
             _ => Err(Reason::Unparsable),
-        }
-    }
-}
-
-/// What a `setsockopt` call wants.
-pub struct SocketOption {
-    /// `SOL_…` level.
-    pub level: i32,
-    /// Option number within the level.
-    pub name: i32,
-}
-
-/// The largest option value that the kernel shows to a program.
-const SHOWN: i32 = 4096;
-
-/// Reads a `setsockopt` context.
-#[inline(always)]
-pub fn socket_option(context: &SockoptContext) -> SocketOption {
-    // SAFETY: the kernel passes a valid context for the time of the call.
-    let option = unsafe { &*context.sockopt };
-    SocketOption {
-        level: option.level,
-        name: option.optname,
-    }
-}
-
-/// Lets the kernel use the caller's own buffer for a value that is larger than
-/// what the program was shown; without it such a call fails with EFAULT.
-#[inline(always)]
-pub fn pass_large_option(context: &SockoptContext) {
-    // SAFETY: the kernel passes a valid context, and no reference to it is alive.
-    unsafe {
-        if (*context.sockopt).optlen > SHOWN {
-            (*context.sockopt).optlen = 0;
         }
     }
 }

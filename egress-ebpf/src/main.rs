@@ -28,7 +28,7 @@ use aya_ebpf::{
         DeviceContext, SkBuffContext, SockAddrContext, SockContext, SockoptContext, TcContext,
     },
 };
-use context::{Address, Inet, Inet6, Skb};
+use context::{Address, Inet, Inet6, Skb, option};
 use egress_common::{Counter, Hook, Outcome, Reason};
 use emit::{Actor, Seen, count, emit};
 use frame::Frame;
@@ -198,7 +198,7 @@ pub fn set_option(ctx: SockoptContext) -> i32 {
     let judged = socket::set_option(&ctx, &mut seen);
     let code = conclude(judged, &seen, Actor::Current);
     if code == PASS {
-        context::pass_large_option(&ctx);
+        option::pass_large(&ctx);
     }
     code
 }

@@ -66,6 +66,15 @@ impl Said {
     }
 }
 
+/// The details of the records about a sandbox.
+pub fn details(records: &[Value]) -> Vec<String> {
+    records
+        .iter()
+        .filter(|record| record["kind"] == "sandbox")
+        .filter_map(|record| record["detail"].as_str().map(str::to_owned))
+        .collect()
+}
+
 impl Agent<'_> {
     /// Runs `egressctl` against this agent to its end.
     pub fn ask(&self, arguments: &[&str]) -> Said {

@@ -1,6 +1,7 @@
 //! Servers in a namespace: one thread for each address, ended with the guard.
 
 use crate::Namespace;
+use crate::process::paced;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -93,7 +94,7 @@ pub fn accepting(
             };
             let patient = stream
                 .set_nonblocking(false)
-                .and_then(|()| stream.set_read_timeout(Some(CLIENT_PATIENCE)));
+                .and_then(|()| stream.set_read_timeout(Some(paced(CLIENT_PATIENCE))));
             if patient.is_ok() {
                 let serve = Arc::clone(&serve);
                 // Not joined: it ends with its client, or with patience.

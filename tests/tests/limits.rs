@@ -5,17 +5,12 @@
 
 mod policy;
 
-use egress_tests::address::{PORTS, SERVERS};
-use egress_tests::operation::Said;
+use egress_tests::operation::{Said, details};
 use egress_tests::product::Agent;
 use egress_tests::{World, cgroup};
+use policy::limited;
 use serde_json::Value;
 use std::time::{Duration, Instant};
-
-/// A policy that opens nothing, with this `sandbox:` block.
-fn limited(block: &str) -> String {
-    format!("apiVersion: egress/v1\nname: limited\nsandbox:\n{block}")
-}
 
 /// Whether cgroup2 has this controller here; says so where it has not.
 fn has(controller: &str, test: &str) -> bool {
@@ -29,15 +24,6 @@ fn has(controller: &str, test: &str) -> bool {
         eprintln!("skipped: {test}: cgroup2 has no `{controller}` controller here");
     }
     has
-}
-
-/// The details of the records about a sandbox.
-fn details(records: &[Value]) -> Vec<String> {
-    records
-        .iter()
-        .filter(|record| record["kind"] == "sandbox")
-        .filter_map(|record| record["detail"].as_str().map(str::to_owned))
-        .collect()
 }
 
 /// Asserts that some record of a sandbox says all of this.
@@ -340,129 +326,4 @@ fn a_reload_changes_the_limits_of_what_runs() {
     agent.write_policy("limited", &limited("  timeout: 1s\n"));
     agent.reload();
     Said::by(run).failed_with(137, &["over `timeout` of 1s"]);
-}
-
-/// A shell that can connect to the far side, and knows how to say so.
-fn connecting(script: &str) -> [String; 3] {
-    let place = format!("/dev/tcp/{}/{}", SERVERS[0], PORTS[0]);
-    // A refused connection must not end the shell that asked for it.
-    let functions = format!(
-        "try() {{ eval \"command exec $1<>{place}\" 2>/tmp/refused.$BASHPID && echo open || \
-         grep -o -m 1 'Operation not permitted' /tmp/refused.$BASHPID; }}; shut() {{ eval \"exec $1>&-\"; }}; "
-    );
-    [
-        "/bin/bash".into(),
-        "-c".into(),
-        format!("{functions}{script}"),
-    ]
-}
-
-fn at_most_two() -> String {
-    limited("  max_connections: 2\n")
-        + &format!(
-            "allowlist:\n  web:\n    - {{ cidr: \"{}\", ports: [{}], protocols: [tcp] }}\n",
-            SERVERS[0], PORTS[0]
-        )
-}
-
-#[test]
-fn a_sandbox_has_no_more_open_connections_than_its_limit() {
-    let Some(world) = World::or_skip("limits: connections") else {
-        return;
-    };
-    let sandbox = world.sandbox(&at_most_two());
-    let script = "try 3; try 4; try 5; shut 3; try 5; shut 4; \
-        for n in $(seq 60); do try 6 >/dev/null; shut 6; done; try 4; try 6; shut 4; shut 5; \
-        for n in $(seq 12); do (try 7; sleep 8) & done | sort | uniq -c; wait";
-    let said = Said::by(sandbox.run(connecting(script)));
-    let lines: Vec<String> = said
-        .succeeded()
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
-        .collect();
-    let refused = "Operation not permitted";
-    assert_eq!(
-        lines,
-        [
-            "open",
-            "open",
-            refused,
-            "open",
-            "open",
-            refused,
-            "10 Operation not permitted",
-            "2 open"
-        ],
-        "{said:#?}"
-    );
-    let records = sandbox.audit();
-    let told = records
-        .iter()
-        .any(|record| record["reason"] == "too_many_connections" && record["verdict"] == "deny");
-    assert!(told, "{records:#?}");
-}
-
-#[test]
-fn the_next_agent_knows_how_many_connections_are_open() {
-    let Some(world) = World::or_skip("limits: connections across a restart") else {
-        return;
-    };
-    let mut agent = Agent::start(&world, &[("limited", &at_most_two())]);
-    let go = world.fresh_directory().join("go");
-    let script = format!(
-        "try 3; try 4; while [ ! -e {} ]; do sleep 0.05; done; try 5; shut 4; try 5",
-        go.display()
-    );
-    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
-    let command = connecting(&script);
-    arguments.extend(command.iter().map(String::as_str));
-    let mut run = agent.egressctl(&arguments).expect("egressctl starts");
-    assert_eq!(run.line().as_deref(), Some("open"));
-    assert_eq!(run.line().as_deref(), Some("open"));
-    agent.kill();
-    agent.launch();
-    std::fs::write(&go, "").expect("the directory is the world's");
-    let said = Said::by(run);
-    assert_eq!(
-        said.succeeded(),
-        "Operation not permitted\nopen",
-        "{said:#?}"
-    );
-}
-
-#[test]
-fn the_closing_record_has_the_bytes_where_they_are_counted() {
-    const SENT: u64 = 300_000;
-    let Some(world) = World::or_skip("limits: bytes") else {
-        return;
-    };
-    let mut agent = Agent::prepare(&world, &[("limited", &at_most_two())]);
-    agent.configure(&format!("count_bytes = true\n{}", agent.configuration()));
-    agent.launch();
-    let script =
-        format!("try 3; head -c {SENT} /dev/zero >&3 & head -c {SENT} <&3 | wc -c; sleep 1");
-    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
-    let command = connecting(&script);
-    arguments.extend(command.iter().map(String::as_str));
-    let said = Said::by(agent.egressctl(&arguments).expect("egressctl starts"));
-    assert_eq!(said.succeeded(), format!("open\n{SENT}"), "{said:#?}");
-    assert!(
-        agent.recorded(&["ended: ", " bytes sent, "]),
-        "{:#?}",
-        agent.audit()
-    );
-    let details = details(&agent.audit());
-    let ended = details
-        .iter()
-        .find(|detail| detail.starts_with("ended: "))
-        .unwrap_or_else(|| panic!("{details:#?}"));
-    let bytes = |what: &str| -> u64 {
-        let (before, _) = ended.split_once(what).unwrap_or_else(|| panic!("{ended}"));
-        let number = before.rsplit(' ').next().unwrap_or_default();
-        number.parse().unwrap_or_else(|_| panic!("{ended}"))
-    };
-    // Headers and acknowledgements come on top.
-    for number in [bytes(" bytes sent"), bytes(" bytes received")] {
-        assert!((SENT..SENT * 11 / 10).contains(&number), "{ended}");
-    }
 }

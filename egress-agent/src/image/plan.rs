@@ -162,6 +162,7 @@ mod tests {
                                 policy: policy(n),
                                 mode,
                                 max_connections: 0,
+                                send_buffer: 0,
                                 flags: 0,
                             },
                         )

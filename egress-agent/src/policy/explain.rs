@@ -237,6 +237,7 @@ const ASKER: Sandbox = Sandbox {
     policy: PolicyId(1),
     mode: Mode::Enforce as u32,
     max_connections: 0,
+    send_buffer: 0,
     flags: 0,
 };
 

@@ -26,7 +26,7 @@ pub struct Limits {
     pub disk: Option<u64>,
     /// TCP connections at a time.
     pub max_connections: Option<u32>,
-    /// Bytes that wait in TCP send buffers, all connections together.
+    /// Bytes that wait to be sent over TCP, all connections together.
     pub max_pending_bytes: Option<u64>,
     /// What the host cannot limit is left out and told, instead of refused.
     pub best_effort: bool,
@@ -74,6 +74,8 @@ pub struct IoLimit {
 /// The smallest send buffer that the kernel gives a socket, in bytes
 /// (`SOCK_MIN_SNDBUF`, include/net/sock.h, on 64-bit machines).
 pub const LEAST_SEND_BUFFER: u64 = 4608;
+/// The largest that a socket can be given (`INT_MAX`); no host lets one have it.
+const MOST_SEND_BUFFER: u64 = i32::MAX as u64;
 
 impl Limits {
     /// Whether anything is limited.
@@ -86,9 +88,10 @@ impl Limits {
     }
 
     /// The send buffer of each connection, in bytes: their sum is the bound.
-    pub fn send_buffer(&self) -> Option<u64> {
+    pub fn send_buffer(&self) -> Option<u32> {
         let connections = u64::from(self.max_connections?);
-        self.max_pending_bytes.map(|bytes| bytes / connections)
+        let each = self.max_pending_bytes?.checked_div(connections)?;
+        Some(u32::try_from(each.min(MOST_SEND_BUFFER)).unwrap_or(u32::MAX))
     }
 }
 

@@ -2,7 +2,7 @@
 //! the process; what they let pass is judged again by the packet hook.
 
 use super::{Judged, Passed, connections, identify, note, redirect, settle, stop_in_emergency};
-use crate::context::{Address, Family, current_cgroup};
+use crate::context::{Address, Family, current_cgroup, option};
 use crate::emit::Seen;
 use crate::lookups::{self, AtCall};
 use crate::maps;
@@ -45,6 +45,9 @@ pub fn connect<F: Family>(address: &Address<'_>, seen: &mut Seen) -> Judged {
     }
     let (passed, cgroup, sandbox) = judge(address, &to, seen)?;
     connections::open(address.socket(), cgroup, &sandbox)?;
+    if sandbox.send_buffer != 0 {
+        option::fix_send_buffer(address, sandbox.send_buffer)?;
+    }
     Ok(passed)
 }
 

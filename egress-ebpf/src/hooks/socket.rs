@@ -1,7 +1,8 @@
 //! Which sockets a sandbox may make, and which options it may set on them.
 
 use super::{Judged, Passed, identify};
-use crate::context::{current_cgroup, socket_option};
+use crate::context::current_cgroup;
+use crate::context::option::{self, SO_SNDBUF, SOL_SOCKET, SocketOption};
 use crate::emit::Seen;
 use crate::{lookups, maps};
 use aya_ebpf::{bindings::bpf_sock, programs::SockoptContext};
@@ -43,13 +44,36 @@ pub fn bound(sk: *mut bpf_sock) {
 /// `cgroup/setsockopt`.
 #[inline(always)]
 pub fn set_option(context: &SockoptContext, seen: &mut Seen) -> Judged {
-    let option = socket_option(context);
-    if !is_dangerous(option.level, option.name) {
+    let option = option::read(context);
+    if !is_dangerous(option.level, option.name) && keeps_send_buffer(context, &option) {
         return Ok(Passed::Quietly);
     }
     seen.detail = (option.level as u32) << 16 | (option.name as u32 & 0xffff);
     identify(current_cgroup(), seen)?;
     Err(Reason::SocketOption)
+}
+
+/// Whether the option leaves the send buffer within its bound, which it is made to
+/// where that is possible.
+#[inline(always)]
+fn keeps_send_buffer(context: &SockoptContext, wanted: &SocketOption) -> bool {
+    const SO_SNDBUFFORCE: i32 = 32;
+    /// Lets the kernel choose the size again.
+    const SO_BUF_LOCK: i32 = 72;
+    let frees = wanted.name == SO_BUF_LOCK;
+    if wanted.level != SOL_SOCKET || !(frees || matches!(wanted.name, SO_SNDBUF | SO_SNDBUFFORCE)) {
+        return true;
+    }
+    let most = current_cgroup()
+        .and_then(lookups::sandbox)
+        .map_or(0, |sandbox| sandbox.send_buffer);
+    if most == 0 {
+        return true;
+    }
+    if !frees {
+        option::cut_down(context, option::half(most));
+    }
+    !frees
 }
 
 /// Options that make the kernel send by itself, steer packets past what the
@@ -58,7 +82,6 @@ pub fn set_option(context: &SockoptContext, seen: &mut Seen) -> Judged {
 /// and `include/uapi/asm-generic/socket.h`.
 #[inline(always)]
 const fn is_dangerous(level: i32, name: i32) -> bool {
-    const SOL_SOCKET: i32 = 1;
     const SOL_IP: i32 = 0;
     const SOL_TCP: i32 = 6;
     const SOL_UDP: i32 = 17;

@@ -99,3 +99,8 @@ pub fn seconds_from_now(seconds: u64) -> String {
         .expect("every system has date");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
+
+/// A policy that opens nothing, with this `sandbox:` block.
+pub fn limited(block: &str) -> String {
+    format!("apiVersion: egress/v1\nname: limited\nsandbox:\n{block}")
+}

@@ -30,7 +30,10 @@ const GROUPS: [(&str, &[&str]); 7] = [
     ("equivalence", &["equivalence_kernel"]),
     ("reload", &["reload", "restart", "expiry"]),
     ("operations", &["lifecycle", "neighbours", "errors"]),
-    ("limits", &["limits", "detached", "others", "containers"]),
+    (
+        "limits",
+        &["limits", "connections", "detached", "others", "containers"],
+    ),
 ];
 
 /// What `--all` runs of these. The other programs of `tests/` do not depend on

@@ -68,6 +68,7 @@ impl Compiled {
             policy: self.id,
             mode: self.policy.mode as u32,
             max_connections: self.policy.limits.max_connections.unwrap_or(0),
+            send_buffer: self.policy.limits.send_buffer().unwrap_or(0),
             flags: if member.own_network {
                 Sandbox::OWN_NETWORK
             } else {

@@ -1,7 +1,7 @@
 //! The limits of a sandbox, and what they mean together.
 
 use crate::policy::diagnostic::Report;
-use crate::policy::limits::{Bytes, IoLimit, Limits};
+use crate::policy::limits::{Bytes, IoLimit, LEAST_SEND_BUFFER, Limits};
 use crate::policy::wire::{Document, Field, IoBlock, SandboxBlock, Size};
 use std::time::Duration;
 
@@ -27,10 +27,11 @@ pub fn read(document: &Document, report: &mut Report) -> Limits {
             .map(|field| Duration::from_secs(field.value.0.into())),
         disk: disk(block, report),
         max_connections: block.max_connections.as_ref().map(|field| field.value.0),
-        max_pending_bytes: None,
+        max_pending_bytes: bytes(&block.max_pending_bytes),
         best_effort: block.best_effort.as_ref().is_some_and(|field| field.value),
     };
     check_memory(block, &limits, report);
+    check_pending(block, &limits, report);
     if let Some(field) = &block.timeout
         && field.value.0 == 0
     {
@@ -97,6 +98,38 @@ fn check_memory(block: &SandboxBlock, limits: &Limits, report: &mut Report) {
             field.key,
             "`memory_swap` without `memory_limit` limits nothing that matters",
             "write `memory_limit` too",
+        );
+    }
+}
+
+/// The bound is shared out among the connections, so there has to be a number of
+/// them, and each has to get what the kernel gives at least.
+fn check_pending(block: &SandboxBlock, limits: &Limits, report: &mut Report) {
+    let Some(field) = &block.max_pending_bytes else {
+        return;
+    };
+    let Some(connections) = limits.max_connections else {
+        if block.written.lacks("max_connections") {
+            report.error(
+                "missing-key",
+                field.key,
+                "`max_pending_bytes` is shared out among the connections, and their number has no bound",
+                "write `max_connections` too",
+            );
+        }
+        return;
+    };
+    let least = u64::from(connections) * LEAST_SEND_BUFFER;
+    if field.value.0 < least {
+        report.error(
+            "invalid-value",
+            field.span,
+            format!(
+                "{} bytes for {connections} connections are less than the {LEAST_SEND_BUFFER} \
+                 that the kernel gives each",
+                field.value.0
+            ),
+            format!("write at least {least}, or lower `max_connections`"),
         );
     }
 }

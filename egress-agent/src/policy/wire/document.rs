@@ -224,6 +224,9 @@ block! {
         pids_limit: Number,
         /// TCP connections that are open at a time. Beyond them none can be begun.
         max_connections: Number,
+        /// Bytes that wait to be sent on its TCP connections, all together; each gets its
+        /// part, so `max_connections` has to be there too.
+        max_pending_bytes: Size,
         /// Limits of block devices, each per second.
         io_limit: Items<IoBlock>,
         /// Wall-clock time from the beginning of the sandbox to its end. Then it is killed.
@@ -247,7 +250,7 @@ block! {
         relax: Items<Relax>,
     }
     later {
-        "max_pending_bytes", "filesystem", "capabilities", "env", "devices",
+        "filesystem", "capabilities", "env", "devices",
     }
 }
 
