@@ -10,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// How long one step may take: on a busy machine the other side is slow.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long an agent may take until it answers. An emulated kernel takes longer to
+/// verify its programs than anything else here.
+const START: Duration = Duration::from_secs(120);
 /// How long a query waits for its answer before the next is sent.
 const QUERY: Duration = Duration::from_millis(200);
 /// How long an attempt at what is closed may take; refusals come at once.
@@ -125,7 +128,7 @@ pub fn until_resolved(server: &str, name: &str) -> Result {
     loop {
         match ask_once(server, name, QUERY) {
             Ok(_) => return Ok(began.elapsed().as_millis().to_string()),
-            Err(error) if began.elapsed() > PATIENCE => return Err(error),
+            Err(error) if began.elapsed() > START => return Err(error),
             Err(_) => std::thread::sleep(Duration::from_millis(10)),
         }
     }
