@@ -2,7 +2,8 @@
 //!
 //! Several threads read one socket, each as many datagrams per system call as
 //! wait there. What can be answered without waiting is answered on the spot
-//! ([`quick`]), and so is what cannot be answered; the rest becomes a task of the runtime. One socket and not one per thread
+//! ([`quick`]), and so is what cannot be answered; the rest is begun there and
+//! becomes a task of the runtime where it has to wait. One socket and not one per thread
 //! (`SO_REUSEPORT`): a group of sockets can be joined by others of the same user,
 //! and it ties each client to one thread, so that a busy client holds up those
 //! who share its thread.
@@ -20,8 +21,10 @@ use egress_common::{Protocol, SandboxId};
 use rustix::net::SendFlags;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 
@@ -38,6 +41,7 @@ pub(super) struct Worker<G: Gate> {
 impl<G: Gate> Worker<G> {
     /// Reads until told to stop; returns what is still under way.
     pub(super) fn run(self) -> JoinSet<()> {
+        let _runtime = self.runtime.enter();
         let mut tasks = JoinSet::new();
         let mut batch = Batch::new();
         let mut key = QuestionKey::new();
@@ -105,12 +109,26 @@ impl<G: Gate> Worker<G> {
         };
         let socket = Arc::clone(&self.socket);
         let shared = Arc::clone(&self.shared);
-        let answer = async move {
+        let mut answer = Box::pin(async move {
             let reply = shared.resolver.answer_heard(asked, heard).await;
             drop(pass);
             send(&socket, reply, from);
+        });
+        // It begins here, so that the question is on its way to an upstream before
+        // another thread is woken. That one asks again for what wakes it.
+        let begin = || {
+            answer
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()))
         };
-        tasks.spawn_on(answer, &self.runtime);
+        match catch_unwind(AssertUnwindSafe(begin)) {
+            Ok(Poll::Ready(())) => {}
+            Ok(Poll::Pending) => {
+                tasks.spawn_on(answer, &self.runtime);
+            }
+            // As in a task: a query that cannot be answered ends no other.
+            Err(_) => tracing::error!("an answer of the resolver ended early"),
+        }
     }
 }
 
