@@ -34,17 +34,20 @@ fn script() -> String {
     )
 }
 
+/// What the root of a container may not have that Podman gives it.
+const FEWER: [&str; 2] = ["--cap-drop=NET_RAW", "--cap-drop=MKNOD"];
+
 /// Podman with everything that it keeps in a directory of the test.
-struct Engine {
+struct Engine<'w> {
+    world: &'w World,
     directory: PathBuf,
     /// The governed root, relative to every hierarchy.
     root: String,
-    network: String,
 }
 
-impl Engine {
+impl<'w> Engine<'w> {
     /// Writes its configuration, the hook and the filter.
-    fn make(world: &World, agent: &Agent<'_>) -> Self {
+    fn make(world: &'w World, agent: &Agent<'_>) -> Self {
         assert!(
             Path::new(PODMAN).exists(),
             "{PODMAN} is missing: `cargo xtask setup` unpacks it"
@@ -80,14 +83,15 @@ impl Engine {
             &format!("[storage]\ndriver = \"vfs\"\n{places}"),
         );
         Self {
+            world,
             directory,
             root: format!("/{}", agent.root()),
-            network: world.near.path(),
         }
     }
 
-    /// A container, from its making to its end.
-    fn run(&self) -> Said {
+    /// A container, from its making to its end, with some of the capabilities that
+    /// Podman usually gives.
+    fn run(&self, capabilities: &[&str]) -> Said {
         let at = |name: &str| self.directory.join(name);
         // It mounts the container's root, which nobody else has to see.
         let mut command = Command::new("unshare");
@@ -100,10 +104,9 @@ impl Engine {
             // crun refuses hosts that have some controllers on each version of cgroups.
             .args(["--cgroup-manager=cgroupfs", "--runtime=runc", "run", "--rm"])
             .arg(format!("--cgroup-parent={}", self.root))
-            .arg(format!("--network=ns:{}", self.network))
-            // To any address: it is brought to the agent.
-            .arg("--dns=192.0.2.1")
-            .args(["--cap-drop=NET_RAW", "--cap-drop=MKNOD"])
+            // The near side's, where the agent's resolver listens.
+            .arg("--network=host")
+            .args(capabilities)
             .arg("--security-opt=no-new-privileges")
             .arg(format!(
                 "--security-opt=seccomp={}",
@@ -114,11 +117,11 @@ impl Engine {
             .env("HOME", &self.directory)
             .env("CONTAINERS_CONF", at("containers.conf"))
             .env("CONTAINERS_STORAGE_CONF", at("storage.conf"));
-        Said::of(&mut command)
+        self.world.near.run(|| Said::of(&mut command))
     }
 }
 
-impl Drop for Engine {
+impl Drop for Engine<'_> {
     fn drop(&mut self) {
         cgroup::remove_beside(&self.root);
     }
@@ -142,7 +145,7 @@ fn a_container_of_podman_reaches_what_its_policy_names_and_nothing_else() {
         return;
     };
     let agent = Agent::start(&world, &[("boxes", &policy("libpod-*"))]);
-    let said = Engine::make(&world, &agent).run();
+    let said = Engine::make(&world, &agent).run(&FEWER);
     said.succeeded();
     let of = |what: &str| {
         let mut lines = said.out.lines();
@@ -165,12 +168,27 @@ fn a_container_of_podman_reaches_what_its_policy_names_and_nothing_else() {
 }
 
 #[test]
+fn podman_starts_no_container_with_the_capabilities_that_it_usually_gives() {
+    let Some(world) = world("podman: capabilities") else {
+        return;
+    };
+    let agent = Agent::start(&world, &[("boxes", &policy("libpod-*"))]);
+    let said = Engine::make(&world, &agent).run(&[]);
+    assert!(!said.status.success(), "{said:#?}");
+    assert_eq!(said.out, "", "the container ran");
+    for capability in ["CAP_NET_RAW", "CAP_MKNOD"] {
+        assert!(said.errors.contains(capability), "{said:#?}");
+    }
+    world.nothing_escaped(&[]);
+}
+
+#[test]
 fn podman_starts_no_container_that_no_policy_names() {
     let Some(world) = world("podman: no policy") else {
         return;
     };
     let agent = Agent::start(&world, &[("boxes", &policy("docker-*"))]);
-    let said = Engine::make(&world, &agent).run();
+    let said = Engine::make(&world, &agent).run(&FEWER);
     assert!(!said.status.success(), "{said:#?}");
     assert_eq!(said.out, "", "the container ran");
     let reason = "no policy names the cgroup";
@@ -186,7 +204,7 @@ fn podman_starts_no_container_while_no_agent_answers() {
     let mut agent = Agent::start(&world, &[("boxes", &policy("libpod-*"))]);
     let engine = Engine::make(&world, &agent);
     agent.kill();
-    let said = engine.run();
+    let said = engine.run(&FEWER);
     assert!(!said.status.success(), "{said:#?}");
     assert_eq!(said.out, "", "the container ran");
     assert!(said.errors.contains("no agent answers"), "{said:#?}");
