@@ -80,6 +80,18 @@ pub fn remove_all(path: &Path) {
     eprintln!("{} could not be removed", path.display());
 }
 
+/// Removes what a container's runtime makes beside a cgroup of version 2, given
+/// relative to its hierarchy: on a hybrid host it makes one of the same name in
+/// every hierarchy of version 1, and leaves it.
+pub fn remove_beside(relative: &str) {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    for line in table.lines().filter(|line| line.contains(" - cgroup ")) {
+        if let Some(mount) = line.split(' ').nth(4) {
+            remove_all(&Path::new(mount).join(relative.trim_start_matches('/')));
+        }
+    }
+}
+
 /// Ends the processes of a cgroup and its children and removes the directories,
 /// children first.
 fn remove(path: &Path) -> io::Result<()> {

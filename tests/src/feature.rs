@@ -1,12 +1,13 @@
-//! Kernel features that a test needs, and skips that justify themselves.
+//! What a test needs and not every machine has, and skips that justify themselves.
 //!
 //! A test says what it needs by name. Whether the kernel has it is asked of the
 //! kernel itself, never of the product, and compared with what the kernel's
 //! version and settings promise: where the promise holds and the answer is no,
-//! the skip is not justified, and the test fails. `cargo xtask tidy` sees to it
+//! the skip is not justified, and the test fails. What `cargo xtask setup` fetches
+//! is promised unless it says that it could not. `cargo xtask tidy` sees to it
 //! that nothing skips in another way.
 
-use crate::{Namespace, bpf, privilege};
+use crate::{Namespace, bpf, debian, privilege};
 use std::fs;
 use std::process::Command;
 
@@ -22,14 +23,17 @@ pub enum Feature {
     LsmPrograms,
     /// A network namespace of one's own puts no device into another's.
     NamespacesApart,
+    /// The root file system of [`debian`], for containers.
+    DebianRoot,
 }
 
-/// What is known about a feature on the running kernel.
+/// What is known about a feature on this machine.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Knowledge {
-    /// What the kernel answered when it was asked for the feature.
+    /// What was answered when the feature was asked for.
     answer: Result<(), String>,
-    /// Whether version and settings say that it has to be there.
+    /// Whether the kernel's version and settings, or setup, say that it has to be
+    /// there.
     promised: bool,
 }
 
@@ -53,10 +57,11 @@ impl Knowledge {
 
 impl Feature {
     /// All of them.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::LandlockScopes,
         Self::LsmPrograms,
         Self::NamespacesApart,
+        Self::DebianRoot,
     ];
 
     /// What a skip calls it.
@@ -65,10 +70,11 @@ impl Feature {
             Self::LandlockScopes => "Landlock scopes (Linux 6.12)",
             Self::LsmPrograms => "LSM programs of cgroups (Linux 6.1, `bpf` in `lsm=`)",
             Self::NamespacesApart => "a check of rights over the namespace of a device's peer",
+            Self::DebianRoot => "a root file system made by debootstrap",
         }
     }
 
-    /// Whether the running kernel has it.
+    /// Whether this machine has it.
     pub fn is_there(self) -> bool {
         self.knowledge().answer.is_ok()
     }
@@ -90,6 +96,10 @@ impl Feature {
                 answer: namespaces_apart(),
                 promised: false,
             },
+            Self::DebianRoot => Knowledge {
+                answer: debian::answer(),
+                promised: !debian::is_excused(),
+            },
         }
     }
 }
@@ -99,17 +109,17 @@ impl Feature {
 ///
 /// # Panics
 ///
-/// If the kernel should have the feature.
+/// If the machine should have the feature.
 pub fn granted(test: &str, feature: Feature) -> bool {
     match feature.knowledge().judge() {
         Verdict::Run => true,
         Verdict::Skip(answer) => {
-            let missing = format!("this kernel has no {}: {answer}", feature.name());
+            let missing = format!("this machine has no {}: {answer}", feature.name());
             privilege::tell_skip(test, &missing);
             false
         }
         Verdict::Unjustified(answer) => panic!(
-            "{test} may not be skipped: this kernel has to have {}, and answers: {answer}",
+            "{test} may not be skipped: this machine has to have {}, and answers: {answer}",
             feature.name()
         ),
     }
@@ -177,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skip_on_a_kernel_that_has_the_feature_is_not_justified() {
+    fn a_skip_on_a_machine_that_has_the_feature_is_not_justified() {
         assert_eq!(judged(Ok(()), true), Verdict::Run);
         assert_eq!(judged(Ok(()), false), Verdict::Run);
         assert_eq!(judged(Err("no"), false), Verdict::Skip("no".into()));
@@ -185,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn this_kernel_keeps_what_its_version_promises() {
+    fn this_machine_keeps_what_is_promised_of_it() {
         for feature in Feature::ALL {
             let known = feature.knowledge();
             // Only root may load a program or read the list of LSMs.

@@ -17,6 +17,7 @@ pub mod cgroup;
 pub mod collector;
 #[cfg(feature = "model")]
 pub mod comparison;
+pub mod debian;
 pub mod dns;
 pub mod feature;
 #[cfg(feature = "model")]

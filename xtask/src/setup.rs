@@ -1,6 +1,7 @@
 //! `cargo xtask setup`: installs what is missing, says what and why, and does
 //! nothing when nothing is missing.
 
+pub mod debian_root;
 mod programs;
 
 use crate::debian::Archive;
@@ -31,6 +32,8 @@ struct Plan {
     packages: BTreeMap<&'static str, &'static str>,
     /// Debian packages that are unpacked and not installed, each with its reason.
     unpacked: BTreeMap<&'static str, &'static str>,
+    /// Whether the root file system of containers has to be made.
+    debian_root: bool,
     /// Whether the linker has to be built.
     linker: bool,
 }
@@ -40,6 +43,7 @@ impl Plan {
         let mut plan = Self {
             packages: lacking(PROGRAMS, &has),
             unpacked: lacking(UNPACKED, &has),
+            debian_root: !has(egress_tests::debian::ROOT),
             linker: false,
         };
         for missing in toolchain.err().map(|it| it.debian).unwrap_or_default() {
@@ -68,13 +72,23 @@ impl Plan {
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.unpacked.is_empty() && !self.linker
+        let Self {
+            packages,
+            unpacked,
+            debian_root,
+            linker,
+        } = self;
+        packages.is_empty() && unpacked.is_empty() && !debian_root && !linker
     }
 
     fn print(&self) {
         eprintln!("These are missing and will be installed:");
         for (package, reason) in self.packages.iter().chain(&self.unpacked) {
             eprintln!("  {package:26} {reason}");
+        }
+        if self.debian_root {
+            let root = egress_tests::debian::ROOT;
+            eprintln!("  {root:26} {}", debian_root::REASON);
         }
         if self.linker {
             eprintln!("  {LINKER:26} makes BPF objects of the kernel programs; built by cargo");
@@ -135,6 +149,9 @@ fn install(plan: &Plan) -> Result<(), Failure> {
     }
     for package in plan.unpacked.keys() {
         unpack(package)?;
+    }
+    if plan.debian_root {
+        debian_root::provide()?;
     }
     if plan.linker {
         let mut cargo = shell::cargo();
@@ -228,7 +245,7 @@ fn apt_get(arguments: &[&str]) -> Result<(), Failure> {
 
 fn program_is_there(name: &str) -> bool {
     if name.starts_with('/') {
-        Path::new(name).is_file()
+        Path::new(name).exists()
     } else {
         shell::find(name).is_some()
     }

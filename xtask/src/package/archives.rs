@@ -39,11 +39,14 @@ pub fn deb(_: &Stage, version: &str, output: &Path, fast: bool) -> Result<PathBu
 }
 
 /// An RPM package; what is in it says `[package.metadata.generate-rpm]`.
-pub fn rpm(_: &Stage, output: &Path) -> Result<PathBuf, Failure> {
+///
+/// `fast` compresses little, as for [`deb`].
+pub fn rpm(_: &Stage, output: &Path, fast: bool) -> Result<PathBuf, Failure> {
     let path = output.join(format!("egress-{}.x86_64.rpm", env!("CARGO_PKG_VERSION")));
     let mut cargo = shell::cargo();
     cargo
         .args(["generate-rpm", "--package", "egress-agent"])
+        .args(fast.then_some("--payload-compress=gzip"))
         .args(["--source-date", &epoch()?, "--output"])
         .arg(&path);
     shell::run(&mut cargo)?;

@@ -29,6 +29,10 @@ pub struct Options {
     /// Build everything a second time and compare, and let lintian judge.
     #[arg(long)]
     check: bool,
+    /// Pack the same programs a second time and compare: what the packagers do is
+    /// checked without the minutes of a second build.
+    #[arg(long, conflicts_with = "check")]
+    check_packing: bool,
     /// From the programs in target/debug: quick, for tests.
     #[arg(long)]
     debug: bool,
@@ -47,10 +51,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     setup::run_first()?;
     provide()?;
     let output = shell::workspace().join("target/package");
-    let made = make(options, &output)?;
+    let programs = build(options.debug, &output)?;
+    let made = pack(&programs, options.debug, &output)?;
+    let again = output.join("again");
+    if options.check_packing {
+        same(&made, &pack(&programs, options.debug, &again)?)?;
+        eprintln!("package: packed twice, the same bytes");
+    }
     if options.check {
-        let again = make(options, &output.join("again"))?;
-        same(&made, &again)?;
+        let programs = build(options.debug, &again)?;
+        same(&made, &pack(&programs, options.debug, &again)?)?;
+        eprintln!("package: built twice, the same bytes");
         shell::run(
             Command::new("lintian")
                 .args(["--fail-on", "error,warning"])
@@ -98,26 +109,30 @@ fn provide() -> Result<(), Failure> {
     Ok(())
 }
 
-fn make(options: &Options, output: &Path) -> Result<Made, Failure> {
+/// Stages the tree with these programs and hands it to the packagers.
+fn pack(programs: &Path, debug: bool, output: &Path) -> Result<Made, Failure> {
     let version = env!("CARGO_PKG_VERSION");
-    fs::create_dir_all(output).map_err(unwritable(output))?;
-    let programs = if options.debug {
-        shell::run(shell::cargo().arg("build"))?;
-        shell::workspace().join("target/debug")
-    } else {
-        build(output)?
-    };
-    let stage = stage::Stage::make(&programs, version, output)?;
+    let stage = stage::Stage::make(programs, version, output)?;
     content::check(&stage)?;
     Ok(Made {
-        deb: archives::deb(&stage, version, output, options.debug)?,
-        rpm: archives::rpm(&stage, output)?,
+        deb: archives::deb(&stage, version, output, debug)?,
+        rpm: archives::rpm(&stage, output, debug)?,
         tarball: archives::tarball(&stage, version, output)?,
     })
 }
 
+/// Builds the programs, and says where they are.
+fn build(debug: bool, output: &Path) -> Result<PathBuf, Failure> {
+    fs::create_dir_all(output).map_err(unwritable(output))?;
+    if debug {
+        shell::run(shell::cargo().arg("build"))?;
+        return Ok(shell::workspace().join("target/debug"));
+    }
+    build_release(output)
+}
+
 /// Builds the programs in a directory of their own, without a trace of where.
-fn build(output: &Path) -> Result<PathBuf, Failure> {
+fn build_release(output: &Path) -> Result<PathBuf, Failure> {
     let target = output.join("build");
     let workspace = shell::workspace();
     let home = std::env::var_os("CARGO_HOME").map_or_else(
@@ -141,6 +156,7 @@ fn build(output: &Path) -> Result<PathBuf, Failure> {
     Ok(target.join("release"))
 }
 
+/// Whether two makings gave the same bytes.
 fn same(made: &Made, again: &Made) -> Result<(), Failure> {
     for (one, other) in [
         (&made.deb, &again.deb),
@@ -156,6 +172,37 @@ fn same(made: &Made, again: &Made) -> Result<(), Failure> {
             )));
         }
     }
-    eprintln!("package: built twice, the same bytes");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Made, same};
+    use std::fs;
+    use std::path::Path;
+
+    fn made(directory: &Path, rpm: &str) -> Made {
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).expect("writable");
+            path
+        };
+        fs::create_dir_all(directory).expect("writable");
+        Made {
+            deb: file("deb", "one"),
+            rpm: file("rpm", rpm),
+            tarball: file("tarball", "two"),
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_told_with_the_file() {
+        let directory = tempfile::tempdir().expect("a directory can be made");
+        let at = |name: &str| directory.path().join(name);
+        let first = made(&at("first"), "three");
+        assert!(same(&first, &made(&at("again"), "three")).is_ok());
+        let differs = same(&first, &made(&at("again"), "four"));
+        let words = differs.expect_err("other bytes").to_string();
+        assert!(words.contains("first/rpm differs"), "{words}");
+    }
 }

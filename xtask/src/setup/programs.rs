@@ -78,6 +78,27 @@ pub(super) const PROGRAMS: &[(&str, &str, &str)] = &[
     ),
     ("crun", "crun", "starts containers in tests"),
     (
+        "debootstrap",
+        "debootstrap",
+        "makes the root of containers in tests",
+    ),
+    ("conmon", "conmon", "is a part of Podman in tests"),
+    (
+        "/usr/lib/x86_64-linux-gnu/libgpgme.so.11",
+        "libgpgme11",
+        "is a part of Podman in tests",
+    ),
+    (
+        "/usr/lib/x86_64-linux-gnu/libsubid.so.4",
+        "libsubid4",
+        "is a part of Podman in tests",
+    ),
+    (
+        "/lib/x86_64-linux-gnu/libdevmapper.so.1.02.1",
+        "libdevmapper1.02.1",
+        "is a part of Podman in tests",
+    ),
+    (
         "/usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-252.so",
         "libsystemd-shared",
         "is a part of systemd-resolved, a client in tests",
@@ -88,11 +109,18 @@ pub(super) const PROGRAMS: &[(&str, &str, &str)] = &[
 pub(super) const UNPACKED_PLACE: &str = "/var/cache/egress-tests";
 
 /// Programs of such packages, below [`UNPACKED_PLACE`] and the package's name.
-pub(super) const UNPACKED: &[(&str, &str, &str)] = &[(
-    "/var/cache/egress-tests/systemd-resolved/lib/systemd/systemd-resolved",
-    "systemd-resolved",
-    "is a client in tests; unpacked only, since its installation replaces /etc/resolv.conf",
-)];
+pub(super) const UNPACKED: &[(&str, &str, &str)] = &[
+    (
+        "/var/cache/egress-tests/systemd-resolved/lib/systemd/systemd-resolved",
+        "systemd-resolved",
+        "is a client in tests; unpacked only, since its installation replaces /etc/resolv.conf",
+    ),
+    (
+        "/var/cache/egress-tests/podman/usr/bin/podman",
+        "podman",
+        "starts containers in tests; unpacked only, since its installation starts services",
+    ),
+];
 
 /// What the linker is built from.
 pub(super) const LINKER_PACKAGES: [(&str, &str); 5] = [

@@ -3,7 +3,8 @@
 
 use super::kernel::unwritable;
 use crate::debian::Archive;
-use crate::{Failure, shell};
+use crate::{Failure, setup, shell};
+use egress_tests::debian;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -69,7 +70,7 @@ pub const MASKED: [&str; 10] = [
 /// Makes the root disk, unless that was done before.
 pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
     let (image, made_by) = (cache.join("root.img"), cache.join("root.recipe"));
-    let recipe = format!("{SUITE} {PACKAGES}");
+    let recipe = format!("{SUITE} {PACKAGES} {}", debian::ROOT);
     if image.is_file() && fs::read_to_string(&made_by).is_ok_and(|before| before == recipe) {
         return Ok(image);
     }
@@ -89,6 +90,7 @@ pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
         .arg(&building)
         .arg(Archive::Releases.mirror());
     shell::run(&mut bootstrap)?;
+    add_root_of_containers(&building)?;
     let unfinished = cache.join("root.img.building");
     let mut disk = shell::as_root("/sbin/mke2fs")?;
     disk.args(["-q", "-F", "-t", "ext4", "-d"])
@@ -102,6 +104,20 @@ pub fn prepare_root(cache: &Path) -> Result<PathBuf, Failure> {
     fs::rename(&unfinished, &image).map_err(unwritable(&image))?;
     fs::write(&made_by, recipe).map_err(unwritable(&made_by))?;
     Ok(image)
+}
+
+/// Gives the machine what its containers have as their root, or the reason why
+/// there is none, at the same place as here.
+fn add_root_of_containers(building: &Path) -> Result<(), Failure> {
+    setup::debian_root::provide()?;
+    for place in [debian::ROOT, debian::EXCUSE] {
+        if Path::new(place).exists() {
+            let mut copy = shell::as_root("cp")?;
+            copy.args(["--archive", "--parents", place]).arg(building);
+            shell::run(&mut copy)?;
+        }
+    }
+    Ok(())
 }
 
 fn remove_as_root(path: &Path) -> Result<(), Failure> {

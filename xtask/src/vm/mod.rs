@@ -31,9 +31,14 @@ const TIME_LIMIT: u8 = 124;
 const DEATH: u8 = 125;
 
 /// What is needed on this machine, with its Debian package and the reason.
-const PROGRAMS: [(&str, &str, &str); 7] = [
+const PROGRAMS: [(&str, &str, &str); 8] = [
     ("qemu-system-x86_64", "qemu-system-x86", "is the machine"),
     ("mmdebstrap", "mmdebstrap", "makes the root file system"),
+    (
+        "debootstrap",
+        "debootstrap",
+        "makes the root of containers in it",
+    ),
     ("mke2fs", "e2fsprogs", "makes disks"),
     ("cpio", "cpio", "makes the initrd"),
     ("busybox", "busybox-static", "is the program in the initrd"),
