@@ -117,11 +117,13 @@ impl NameIndex {
 
     /// The entries whose base is the name or above it; whether it is the name itself.
     fn entries<'i>(&'i self, name: &'i str) -> impl Iterator<Item = (bool, &'i Entry)> {
-        let labels = 1 + name.bytes().filter(|byte| *byte == b'.').count();
-        std::iter::successors(Some(name), |rest| rest.split_once('.').map(|(_, up)| up))
-            .enumerate()
-            .skip(labels.saturating_sub(self.depth))
-            .filter_map(|(above, suffix)| Some((above == 0, self.by_base.get(suffix)?)))
+        let letters = name.bytes().enumerate().rev();
+        let dots = letters.filter(|(_, letter)| *letter == b'.');
+        // From the end, so that labels that no base reaches are not even read.
+        dots.map(|(at, _)| at + 1)
+            .chain([0])
+            .take(self.depth)
+            .filter_map(|begin| Some((begin == 0, self.by_base.get(name.get(begin..)?)?)))
             .flat_map(|(own, entries)| entries.iter().map(move |entry| (own, entry)))
     }
 }

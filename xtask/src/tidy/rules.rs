@@ -60,7 +60,7 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("ssh_key", "bundle"),
     ("minisign_verify", "bundle"),
     ("tar", "bundle"),
-    ("fst", "policy"),
+    ("siphasher", "policy"),
     ("memmap2", "policy"),
     ("foldhash", "policy"),
     ("notify", "daemon"),

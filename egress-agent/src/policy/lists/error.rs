@@ -1,5 +1,6 @@
 //! What can be wrong with a list.
 
+use super::file::VERSION;
 use std::io;
 use std::path::PathBuf;
 
@@ -18,7 +19,7 @@ pub enum ListError {
     #[error("`{}` is no list of names; make one with `egressctl names build`", .0.display())]
     Foreign(PathBuf),
     /// It is of a version that this program does not know.
-    #[error("`{}` is a list of version {version}, and this program reads version 1", path.display())]
+    #[error("`{}` is a list of version {version}, and this program reads version {VERSION}; build it again with `egressctl names build`", path.display())]
     Version {
         /// Its path.
         path: PathBuf,
@@ -49,7 +50,10 @@ pub enum WriteError {
         /// Why.
         source: io::Error,
     },
-    /// The set of names could not be built.
-    #[error("the names cannot be joined: {0}")]
-    Set(#[from] fst::Error),
+    /// More than a table counts.
+    #[error("there are more than 4,294,967,295 names; divide them among several lists")]
+    TooMany,
+    /// Too many names meet in one place, which names that nobody chose for it do not.
+    #[error("the names cannot be spread over a table")]
+    Crowded,
 }

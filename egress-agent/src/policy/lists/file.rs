@@ -1,17 +1,16 @@
-//! The file of a list: 64 bytes of header, then the transducer.
+//! The file of a list: 64 bytes of header, then the table.
 //!
 //! | bytes | hold |
 //! |---|---|
 //! | 0..12 | `egress-names` |
-//! | 12..16 | version, little endian: 1 |
+//! | 12..16 | version, little endian: 2 |
 //! | 16..24 | how many names, little endian |
 //! | 24..32 | how many of them cover a public suffix, little endian |
 //! | 32..64 | SHA-256 of bytes 0..32 and of all that follows the header |
 
 use super::error::{ListError, WriteError};
 use super::mapped::Mapped;
-use super::{BELOW, ITSELF};
-use fst::raw::{Fst, Output};
+use super::table::Table;
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::fs::File;
@@ -20,7 +19,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const MAGIC: &[u8; 12] = b"egress-names";
-const VERSION: u32 = 1;
+/// The version that is written, and the only one that is read. In the first, names
+/// were an automaton.
+pub(super) const VERSION: u32 = 2;
 const HEADER: usize = 64;
 const SIGNED: usize = 32;
 
@@ -30,7 +31,7 @@ pub struct NameList(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    names: Fst<Mapped>,
+    names: Table<Mapped>,
     count: u64,
     public_suffixes: u64,
     digest: [u8; 32],
@@ -107,12 +108,15 @@ impl NameList {
         if found.as_slice() != digest {
             return Err(damaged("its digest is another"));
         }
-        let mapped = Mapped::of_unnamed(&copy, 0).map_err(failed)?;
-        let names = Fst::new(mapped).map_err(|_| damaged("it holds no set of names"))?;
+        let mapped = || -> io::Result<_> { Ok(Table::new(Mapped::of_unnamed(&copy)?)) };
         let count = number(4, 8);
-        if names.len() as u64 != count {
+        // Mapped twice: what is looked at here need not stay in memory.
+        let verified = mapped().map_err(failed)?.and_then(|table| table.verified());
+        if verified.ok_or_else(|| damaged("it holds no table of names"))? != count {
             return Err(damaged("it holds another number of names than it says"));
         }
+        let names = mapped().map_err(failed)?;
+        let names = names.ok_or_else(|| damaged("it holds no table of names"))?;
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             names,
@@ -125,30 +129,7 @@ impl NameList {
     /// The entry that means a name, in canonical text; its own before one above it,
     /// and of those the nearest.
     pub fn find(&self, name: &str) -> Option<Found> {
-        let (names, bytes) = (&self.0.names, name.as_bytes());
-        let mut node = names.root();
-        let mut output = Output::zero();
-        let mut nearest = None;
-        for (at, letter) in bytes.iter().enumerate().rev() {
-            let Some(way) = node.find_input(*letter) else {
-                break;
-            };
-            let step = node.transition(way);
-            output = output.cat(step.out);
-            node = names.node(step.addr);
-            let begins_a_label = at == 0 || bytes.get(at - 1) == Some(&b'.');
-            if node.is_final() && begins_a_label {
-                let reach = output.cat(node.final_output()).value();
-                if at == 0 && reach & ITSELF != 0 {
-                    return Some(Found { below: 0 });
-                }
-                if at > 0 && reach & BELOW != 0 {
-                    nearest = Some(at);
-                }
-            }
-        }
-        let before = bytes.get(..nearest?)?;
-        let below = before.iter().filter(|byte| **byte == b'.').count();
+        let below = self.0.names.find(name)?;
         Some(Found { below })
     }
 
@@ -179,7 +160,7 @@ impl NameList {
 
     /// Bytes that are mapped.
     pub fn size(&self) -> usize {
-        self.0.names.as_bytes().len()
+        self.0.names.size()
     }
 }
 
@@ -209,25 +190,27 @@ fn copied(path: &Path, source: &mut File, signed: &[u8]) -> io::Result<(File, [u
     Ok((copy, hash.finalize().into()))
 }
 
-/// Writes a list so that either the old file or the whole new one is there.
-pub(super) fn write(
-    path: &Path,
-    names: &[u8],
-    (count, public_suffixes): (u64, u64),
-) -> Result<(), WriteError> {
-    let failed = |source| WriteError::Io {
-        path: path.to_owned(),
-        source,
-    };
+/// The header of a list with this table.
+pub(super) fn header(table: &[u8], (count, public_suffixes): (u64, u64)) -> Vec<u8> {
     let mut header = MAGIC.to_vec();
     header.extend(VERSION.to_le_bytes());
     header.extend(count.to_le_bytes());
     header.extend(public_suffixes.to_le_bytes());
     let digest = Sha256::new()
         .chain_update(&header)
-        .chain_update(names)
+        .chain_update(table)
         .finalize();
     header.extend(digest);
+    header
+}
+
+/// Writes a list so that either the old file or the whole new one is there.
+pub(super) fn write(path: &Path, table: &[u8], counts: (u64, u64)) -> Result<(), WriteError> {
+    let failed = |source| WriteError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let header = header(table, counts);
     let above = path.parent().filter(|above| !above.as_os_str().is_empty());
     let above = above.unwrap_or(Path::new("."));
     let place = || {
@@ -235,7 +218,7 @@ pub(super) fn write(
             .prefix(".names-")
             .tempfile_in(above)?;
         new.write_all(&header)?;
-        new.write_all(names)?;
+        new.write_all(table)?;
         use std::os::unix::fs::PermissionsExt;
         let readable = std::fs::Permissions::from_mode(0o644);
         new.as_file().set_permissions(readable)?;

@@ -11,24 +11,21 @@ use std::io;
 
 /// A mapped file that nobody else has.
 #[derive(Debug)]
-pub(super) struct Mapped(Mmap, usize);
+pub(super) struct Mapped(Mmap);
 
 impl Mapped {
-    /// Maps a file from byte `from` on. It must be one without a name, made by this
-    /// process: whoever could cut it short could end the agent.
-    pub(super) fn of_unnamed(file: &File, from: usize) -> io::Result<Self> {
+    /// Maps a file. It must be one without a name, made by this process: whoever
+    /// could cut it short could end the agent.
+    pub(super) fn of_unnamed(file: &File) -> io::Result<Self> {
         // SAFETY: the file has no name and its only descriptor is here, so no other
         // process can write to it or cut it while it is mapped.
         let map = unsafe { Mmap::map(file)? };
-        if map.len() < from {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        Ok(Self(map, from))
+        Ok(Self(map))
     }
 }
 
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
-        self.0.get(self.1..).unwrap_or_default()
+        &self.0
     }
 }

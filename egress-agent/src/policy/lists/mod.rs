@@ -4,17 +4,19 @@
 //! hosts, domains, adblock ─ text ─▶ Builder ─▶ file ─ verified, copied, mapped ─▶ NameList::find
 //! ```
 //!
-//! A file is a header with a digest, and a finite-state transducer (crate `fst`)
-//! over the names from their last letter to their first. One walk over a name
-//! meets every name above it; nothing is decoded, and only the pages that are
-//! walked on are in memory.
+//! A file is a header with a digest, and a table over the names. A name is asked for
+//! once for each number of labels that entries have; nothing is decoded, and only
+//! the pages that were asked are in memory.
 
 #![deny(unsafe_code)]
 
 mod builder;
 mod error;
 mod file;
+mod fill;
+mod letters;
 mod mapped;
+mod table;
 mod text;
 
 #[cfg(test)]
@@ -26,6 +28,6 @@ pub use file::{Found, NameList};
 pub use text::{Format, Read, read};
 
 /// The entry means the name itself.
-const ITSELF: u64 = 1;
+const ITSELF: u8 = 1;
 /// The entry means every name below it.
-const BELOW: u64 = 2;
+const BELOW: u8 = 2;

@@ -55,6 +55,7 @@ const OWN_NAMES: [&str; 10] = [
 enum Line {
     Nothing,
     LeftOut,
+    Name(DomainPattern),
     Names(Vec<DomainPattern>),
     Unreadable(String),
 }
@@ -62,35 +63,43 @@ enum Line {
 /// Reads a text and adds its names. `with_below` takes plain names for the names
 /// below them too.
 pub fn read(
-    text: impl BufRead,
+    mut text: impl BufRead,
     format: Format,
     with_below: bool,
     builder: &mut Builder,
 ) -> io::Result<Read> {
     let mut found = Read::default();
-    for (number, line) in text.split(b'\n').enumerate() {
-        let line = line?;
-        let line = match std::str::from_utf8(&line) {
+    let mut add = |pattern: DomainPattern| {
+        builder.add(&match pattern {
+            DomainPattern::Exact(name) if with_below => DomainPattern::Within(name),
+            other => other,
+        });
+    };
+    let (mut line, mut number) = (Vec::new(), 0);
+    while text.read_until(b'\n', &mut line)? > 0 {
+        number += 1;
+        let bytes = line.strip_suffix(b"\n").unwrap_or(&line);
+        let read = match std::str::from_utf8(bytes) {
             Ok(line) if line.len() <= LONGEST => understand(line.trim(), format),
             Ok(_) => Line::Unreadable(format!("it is longer than {LONGEST} bytes")),
             Err(_) => Line::Unreadable("it is not UTF-8".to_owned()),
         };
-        match line {
+        line.clear();
+        match read {
             Line::Nothing => {}
             Line::LeftOut => found.left_out += 1,
+            Line::Name(pattern) => {
+                found.taken += 1;
+                add(pattern);
+            }
             Line::Names(patterns) => {
                 found.taken += 1;
-                for pattern in patterns {
-                    builder.add(&match pattern {
-                        DomainPattern::Exact(name) if with_below => DomainPattern::Within(name),
-                        other => other,
-                    });
-                }
+                patterns.into_iter().for_each(&mut add);
             }
             Line::Unreadable(why) => {
                 found.unreadable += 1;
                 if found.examples.len() < EXAMPLES {
-                    found.examples.push((number as u64 + 1, why));
+                    found.examples.push((number, why));
                 }
             }
         }
@@ -158,7 +167,7 @@ fn domains(line: &str) -> Line {
         return Line::Nothing;
     }
     match DomainPattern::parse(text) {
-        Ok(pattern) => Line::Names(vec![pattern]),
+        Ok(pattern) => Line::Name(pattern),
         Err(error) => Line::Unreadable(error.to_string()),
     }
 }
@@ -178,7 +187,7 @@ fn adblock(line: &str) -> Line {
         return Line::LeftOut;
     }
     match DomainName::parse(name) {
-        Ok(name) => Line::Names(vec![DomainPattern::Within(name)]),
+        Ok(name) => Line::Name(DomainPattern::Within(name)),
         Err(error) => Line::Unreadable(error.to_string()),
     }
 }
