@@ -113,8 +113,9 @@ fn add_root_of_containers(building: &Path) -> Result<(), Failure> {
     for place in [debian::ROOT, debian::EXCUSE] {
         if Path::new(place).exists() {
             let mut copy = shell::as_root("cp")?;
-            copy.args(["--archive", "--parents", place]).arg(building);
-            shell::run(&mut copy)?;
+            // It makes the directories above from those that it finds from here.
+            copy.current_dir("/").args(["--archive", "--parents"]);
+            shell::run(copy.arg(place.trim_start_matches('/')).arg(building))?;
         }
     }
     Ok(())
