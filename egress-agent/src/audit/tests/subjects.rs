@@ -65,6 +65,9 @@ async fn asked(reader: &Reader, query: &Query) -> Vec<u32> {
     records.iter().filter_map(|record| record.process).collect()
 }
 
+/// Whether the `n`th record is meant, of those that are somebody's.
+type Meant = fn(u32) -> bool;
+
 /// Every question about whose records they are is answered as the records themselves say.
 async fn each_name_finds_its_own(path: &Path) {
     let reader = Reader::open(path).await.expect("readable");
@@ -76,7 +79,7 @@ async fn each_name_finds_its_own(path: &Path) {
         ..Query::default()
     };
     let is_of = |n: &u32| !n.is_multiple_of(6);
-    let cases: [(Query, fn(u32) -> bool); 9] = [
+    let cases: [(Query, Meant); 9] = [
         (of(text("build-2"), None, None), |n| n % 5 == 2),
         (of(text("build-*"), None, None), |_| true),
         (of(text("build"), None, None), |_| false),
