@@ -27,15 +27,13 @@ impl Hash {
 
     /// 64 hexadecimal digits.
     pub fn parse(text: &str) -> Option<Self> {
-        let digits = text.as_bytes();
-        let mut bytes = [0; 32];
-        if digits.len() != 64 {
+        let (pairs, []) = text.as_bytes().as_chunks() else {
             return None;
-        }
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            let high = char::from(pair[0]).to_digit(16)?;
-            let low = char::from(pair[1]).to_digit(16)?;
-            *byte = (high << 4 | low) as u8;
+        };
+        let pairs: &[_; 32] = pairs.try_into().ok()?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(pairs) {
+            *byte = octet(*pair)?;
         }
         Some(Self(bytes))
     }
@@ -67,6 +65,19 @@ pub(super) fn hexadecimal(bytes: &[u8]) -> String {
         text.push(char::from(DIGITS[usize::from(byte & 15)]));
     }
     text
+}
+
+/// What hexadecimal digits stand for, in either case.
+pub(super) fn bytes(digits: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = digits.as_bytes().as_chunks() else {
+        return None;
+    };
+    pairs.iter().map(|pair| octet(*pair)).collect()
+}
+
+fn octet([high, low]: [u8; 2]) -> Option<u8> {
+    let digit = |digit| char::from(digit).to_digit(16);
+    Some((digit(high)? << 4 | digit(low)?) as u8)
 }
 
 fn sha256(parts: &[&[u8]]) -> Hash {

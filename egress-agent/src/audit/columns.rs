@@ -1,9 +1,9 @@
 //! Where each field of a record stands in the table, in SQL: once. What has no
 //! column of its own is read from the body.
 
-pub const SANDBOX: &str = "sandbox";
-pub const TASK: &str = "task";
-pub const PROJECT: &str = "project";
+pub const SANDBOX: &str = "(SELECT sandbox FROM subjects WHERE id = records.subject)";
+pub const TASK: &str = "(SELECT task FROM subjects WHERE id = records.subject)";
+pub const PROJECT: &str = "(SELECT project FROM subjects WHERE id = records.subject)";
 pub const KIND: &str = "kind";
 pub const OUTCOME: &str = "outcome";
 pub const REASON: &str = "reason";

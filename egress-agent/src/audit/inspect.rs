@@ -1,6 +1,6 @@
 //! Verifies the chain of a SQLite store.
 
-use crate::audit::chain::{Hash, Header};
+use crate::audit::chain::{self, Hash, Header};
 use crate::audit::checkpoint::{Checkpoint, origin};
 use crate::audit::columns::RARE_KIND;
 use crate::audit::note::PublicKey;
@@ -11,6 +11,7 @@ use crate::audit::upkeep::successor;
 use crate::audit::verify::{AddressColumn, Columns, Content, Entry, Finding, Summary, Walk};
 use crate::model::RecordKind;
 use futures_util::StreamExt;
+use serde::Deserialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
@@ -35,11 +36,41 @@ pub struct Verification {
 }
 
 /// Links of the chain with what stands beside them, whether erased or not.
-pub(super) const ENTRIES: &str = "SELECT sequence, time, class, chain, body, kind, sandbox, task, \
-    project, outcome, reason, address_key, name_key, NULL AS digest FROM records \
-    WHERE sequence BETWEEN ?1 AND ?2 \
-    UNION ALL SELECT sequence, time, class, chain, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, \
-    NULL, digest FROM erased WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence";
+///
+/// What stands beside a body is one value, [`Beside`] or [`Left`]: each value of a row is
+/// copied by itself on its way out of SQLite's thread, which costs more than to
+/// put them together and to take them apart.
+pub(super) const ENTRIES: &str = "SELECT records.sequence, json_array(time, class, hex(chain), kind, \
+    sandbox, task, project, outcome, reason, iif(address_key IS NULL, NULL, hex(address_key)), name_key) \
+    AS beside, body FROM records LEFT JOIN subjects ON subjects.id = records.subject \
+    WHERE records.sequence BETWEEN ?1 AND ?2 \
+    UNION ALL SELECT sequence, json_array(time, class, hex(chain), hex(digest)), NULL \
+    FROM erased WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence";
+
+/// What stands beside a body, in the order of [`ENTRIES`].
+#[derive(Deserialize)]
+struct Beside<'a> {
+    time: i64,
+    class: u8,
+    chain: &'a str,
+    kind: Option<String>,
+    sandbox: Option<String>,
+    task: Option<String>,
+    project: Option<String>,
+    outcome: Option<String>,
+    reason: Option<String>,
+    address_key: Option<&'a str>,
+    name_key: Option<String>,
+}
+
+/// What is left where retention took the body, in the order of [`ENTRIES`].
+#[derive(Deserialize)]
+struct Left<'a> {
+    time: i64,
+    class: u8,
+    chain: &'a str,
+    digest: &'a str,
+}
 
 /// Rows that are checked without a look at whether more have come.
 const BURST: usize = 1_024;
@@ -214,37 +245,52 @@ fn expect_kept(
 
 /// Reads a row of [`ENTRIES`].
 pub(super) fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let class: i64 = row.try_get("class")?;
-    let chain: &[u8] = row.try_get("chain")?;
+    let sequence: i64 = row.try_get("sequence")?;
+    let beside: &str = row.try_get("beside")?;
     let body: Option<String> = row.try_get("body")?;
-    let (content, columns) = match body {
+    let unreadable = |error| invalid(&format!("columns of record {sequence}"), error);
+    let (time, class, chain, content, columns) = match body {
         Some(body) => {
+            let beside: Beside<'_> = serde_json::from_str(beside).map_err(unreadable)?;
             let columns = Columns {
-                kind: row.try_get("kind")?,
-                sandbox: row.try_get("sandbox")?,
-                task: row.try_get("task")?,
-                project: row.try_get("project")?,
-                outcome: row.try_get("outcome")?,
-                reason: row.try_get("reason")?,
-                address: AddressColumn::Key(row.try_get("address_key")?),
-                name_key: row.try_get("name_key")?,
+                kind: beside.kind,
+                sandbox: beside.sandbox,
+                task: beside.task,
+                project: beside.project,
+                outcome: beside.outcome,
+                reason: beside.reason,
+                address: AddressColumn::Key(beside.address_key.and_then(chain::bytes)),
+                name_key: beside.name_key,
             };
-            (Content::Body(body), Some(columns))
+            let content = Content::Body(body);
+            (
+                beside.time,
+                beside.class,
+                beside.chain,
+                content,
+                Some(columns),
+            )
         }
         None => {
-            let digest: &[u8] = row.try_get("digest")?;
-            let digest = Hash::from_slice(digest).ok_or_else(|| damaged("digest"))?;
-            (Content::Erased(digest), None)
+            let left: Left<'_> = serde_json::from_str(beside).map_err(unreadable)?;
+            let digest = Hash::parse(left.digest).ok_or_else(|| damaged("digest"))?;
+            (
+                left.time,
+                left.class,
+                left.chain,
+                Content::Erased(digest),
+                None,
+            )
         }
     };
     Ok(Entry {
         header: Header {
-            sequence: row.try_get("sequence")?,
-            time: row.try_get("time")?,
-            class: u8::try_from(class).map_err(|error| invalid("class", error))?,
+            sequence,
+            time,
+            class,
         },
         // A hash of another length is none that the walk can come to.
-        chain: Hash::from_slice(chain).unwrap_or(Hash([0; 32])),
+        chain: Hash::parse(chain).unwrap_or(Hash([0; 32])),
         content,
         columns,
     })

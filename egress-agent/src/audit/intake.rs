@@ -3,7 +3,7 @@
 
 use crate::audit::hide::Hider;
 use crate::audit::recorder::{Lost, Shared};
-use crate::audit::seal::{Head, Sealed, seal};
+use crate::audit::seal::{Head, Links, seal};
 use crate::audit::upkeep::TICK;
 use crate::model::{Record, RecordKind};
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) struct Batch {
 /// Records with their places.
 struct Sealing {
     before: Head,
-    sealed: Vec<Sealed>,
+    links: Links,
     after: Head,
 }
 
@@ -139,11 +139,11 @@ impl Intake {
             tokio::task::spawn_blocking(move || seal(&head, &shared, hider.as_ref())).await;
         // However that ended, the records are still to be written.
         batch.records = Arc::try_unwrap(records).unwrap_or_else(|shared| shared.to_vec());
-        let (sealed, mut after) = sealing??;
+        let (links, mut after) = sealing??;
         after.settled += decisions(&batch.records);
         batch.sealing = Some(Sealing {
             before: before.clone(),
-            sealed,
+            links,
             after,
         });
         Ok(())
@@ -162,9 +162,9 @@ impl Batch {
 
     /// The sealed records, and where the chain ends behind them; `None` before
     /// they are sealed.
-    pub fn sealed(&self) -> Option<(&[Sealed], &Head)> {
+    pub fn sealed(&self) -> Option<(&Links, &Head)> {
         let sealing = self.sealing.as_ref()?;
-        Some((&sealing.sealed, &sealing.after))
+        Some((&sealing.links, &sealing.after))
     }
 }
 

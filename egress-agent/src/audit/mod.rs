@@ -41,6 +41,7 @@ mod seal;
 mod store;
 mod stored;
 mod stream;
+mod subject;
 mod table;
 mod tally;
 mod text;

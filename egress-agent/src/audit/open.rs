@@ -40,10 +40,11 @@ const PAGE_BYTES: u64 = 4096;
 const SMALLEST_PAGE: u64 = 512;
 
 /// What a look at the file reads: few pages, and of every tree that is written.
-const PROBES: [&str; 4] = [
+const PROBES: [&str; 5] = [
     "SELECT * FROM head",
     "SELECT * FROM records ORDER BY sequence DESC LIMIT 16",
     "SELECT * FROM records ORDER BY sequence LIMIT 16",
+    "SELECT * FROM subjects ORDER BY id DESC LIMIT 16",
     "SELECT time FROM records INDEXED BY records_by_time ORDER BY time DESC LIMIT 16",
 ];
 

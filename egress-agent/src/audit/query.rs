@@ -1,6 +1,7 @@
 //! What is asked of the store.
 
-use crate::audit::columns::{NAME, POLICY, PROJECT, RARE_KIND, REFUSED, SANDBOX, TASK};
+use crate::audit::columns::{NAME, POLICY, RARE_KIND, REFUSED};
+use crate::audit::subject::Asked;
 use crate::audit::{DestinationFilter, ProcessFilter, RuleFilter};
 use crate::model::RecordKind;
 use egress_common::{Outcome, Reason};
@@ -20,8 +21,8 @@ pub enum Order {
     Stored,
 }
 
-/// Begins a condition that has no index because most records meet it. Without the sign SQLite
-/// takes an equality for a rare thing and reads and sorts the whole table.
+/// Begins a condition that is to be met without an index, mostly because most records meet it. Without
+/// the sign SQLite takes an equality for a rare thing and reads and sorts the whole table.
 const NO_INDEX: &str = " AND +";
 
 /// A question: every condition that is set must hold.
@@ -92,12 +93,19 @@ impl Query {
         }
     }
 
-    /// Whether it asks for a range of an index, in which records are not in the order of
-    /// time: which are the latest is then found in the index alone, before any is read.
+    /// Whether it asks for a range of an index, or for several places in it, in which records are not
+    /// in the order of time: which are the latest is then found in the index alone, before any is read.
     fn is_range(&self) -> bool {
-        let patterns = [&self.sandbox, &self.task, &self.project];
-        let mut patterns = patterns.into_iter().flatten();
-        self.destination.is_some() || patterns.any(|pattern| pattern.contains('*'))
+        self.destination.is_some() || self.subjects().is_some()
+    }
+
+    /// Whose records it asks for.
+    fn subjects(&self) -> Option<Asked<'_>> {
+        Asked::new(
+            self.sandbox.as_deref(),
+            self.task.as_deref(),
+            self.project.as_deref(),
+        )
     }
 
     /// Whether it asks for all records of a time.
@@ -142,13 +150,13 @@ impl Query {
                 .push_bind(sequence)
                 .push(")");
         }
-        for (column, pattern) in [
-            (SANDBOX, &self.sandbox),
-            (POLICY, &self.policy),
-            (TASK, &self.task),
-            (PROJECT, &self.project),
-            (NAME, &self.name),
-        ] {
+        if let Some(subjects) = self.subjects() {
+            // A follower asks for the end of the table, which needs no index.
+            let follows = self.order == Order::Stored && self.after.is_some();
+            statement.push(if follows { NO_INDEX } else { " AND " });
+            subjects.condition(statement);
+        }
+        for (column, pattern) in [(POLICY, &self.policy), (NAME, &self.name)] {
             if let Some(pattern) = pattern {
                 matching(statement.push(" AND "), column, pattern);
             }

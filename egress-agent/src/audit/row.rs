@@ -3,23 +3,22 @@
 use crate::audit::StoredRecord;
 use crate::audit::chain::Hash;
 use crate::audit::checkpoint::Checkpoint;
-use crate::audit::seal::{Head, Sealed};
+use crate::audit::seal::{Head, Links, Sealed};
+use crate::audit::subject;
 use crate::audit::tree::Frontier;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{Arguments, AssertSqlSafe, Row, SqliteConnection};
 use std::sync::{Arc, LazyLock};
 
 /// The columns in the order in which they are bound.
-const COLUMNS: [&str; 13] = [
+const COLUMNS: [&str; 11] = [
     "sequence",
     "time",
     "class",
     "chain",
     "body",
     "kind",
-    "sandbox",
-    "task",
-    "project",
+    "subject",
     "outcome",
     "reason",
     "address_key",
@@ -51,14 +50,15 @@ pub(super) const SELECT: &str = "SELECT sequence, body FROM records";
 /// Writes records in their order, inside the caller's transaction.
 pub(super) async fn insert(
     connection: &mut SqliteConnection,
-    records: &[Sealed],
+    links: &Links,
 ) -> Result<(), sqlx::Error> {
-    let (chunks, rest) = records.as_chunks::<ROWS_PER_STATEMENT>();
+    let subjects = subject::numbers(connection, &links.subjects).await?;
+    let (chunks, rest) = links.records.as_chunks::<ROWS_PER_STATEMENT>();
     for chunk in chunks {
-        insert_rows(connection, &MANY, chunk).await?;
+        insert_rows(connection, &MANY, chunk, &subjects).await?;
     }
     for record in rest {
-        insert_rows(connection, &ONE, std::slice::from_ref(record)).await?;
+        insert_rows(connection, &ONE, std::slice::from_ref(record), &subjects).await?;
     }
     Ok(())
 }
@@ -67,11 +67,12 @@ async fn insert_rows(
     connection: &mut SqliteConnection,
     statement: &Arc<str>,
     records: &[Sealed],
+    subjects: &[i64],
 ) -> Result<(), sqlx::Error> {
     let mut arguments = SqliteArguments::default();
     arguments.reserve(records.len() * COLUMNS.len(), 0);
     for record in records {
-        bind(&mut arguments, record).map_err(sqlx::Error::Encode)?;
+        bind(&mut arguments, record, subjects).map_err(sqlx::Error::Encode)?;
     }
     sqlx::query_with(AssertSqlSafe(Arc::clone(statement)), arguments)
         .execute(connection)
@@ -79,16 +80,18 @@ async fn insert_rows(
     Ok(())
 }
 
-fn bind(arguments: &mut SqliteArguments, record: &Sealed) -> Result<(), sqlx::error::BoxDynError> {
+fn bind(
+    arguments: &mut SqliteArguments,
+    record: &Sealed,
+    subjects: &[i64],
+) -> Result<(), sqlx::error::BoxDynError> {
     arguments.add(record.header.sequence)?;
     arguments.add(record.header.time)?;
     arguments.add(i64::from(record.header.class))?;
     arguments.add(record.chain.0.to_vec())?;
     arguments.add(record.body.clone())?;
     arguments.add(record.kind)?;
-    arguments.add(record.sandbox.clone())?;
-    arguments.add(record.task.clone())?;
-    arguments.add(record.project.clone())?;
+    arguments.add(record.subject.map(|place| subjects[place]))?;
     arguments.add(record.outcome)?;
     arguments.add(record.reason)?;
     arguments.add(record.address_key.clone())?;

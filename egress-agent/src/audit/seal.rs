@@ -4,6 +4,7 @@ use crate::audit::body::{self, Hidden, Place};
 use crate::audit::chain::{self, Hash, Header};
 use crate::audit::class::Class;
 use crate::audit::hide::Hider;
+use crate::audit::subject::{Collected, Subject};
 use crate::audit::tree::Frontier;
 use crate::model::Record;
 use std::net::{IpAddr, Ipv6Addr};
@@ -48,13 +49,21 @@ pub(super) struct Sealed {
     pub chain: Hash,
     pub body: String,
     pub kind: &'static str,
-    pub sandbox: Option<String>,
-    pub task: Option<String>,
-    pub project: Option<String>,
+    /// The place of its subject among those of the batch.
+    pub subject: Option<usize>,
     pub outcome: Option<&'static str>,
     pub reason: Option<&'static str>,
     pub address_key: Option<Vec<u8>>,
     pub name_key: Option<String>,
+}
+
+/// Records of one batch, and whom they are about.
+#[derive(Clone, Debug)]
+pub(super) struct Links {
+    /// In their order.
+    pub records: Vec<Sealed>,
+    /// Each once.
+    pub subjects: Vec<Subject>,
 }
 
 /// Seals records in their order: what they become, and where the chain ends then.
@@ -62,18 +71,25 @@ pub(super) fn seal(
     head: &Head,
     records: &[Record],
     hider: Option<&Hider>,
-) -> Result<(Vec<Sealed>, Head), serde_json::Error> {
+) -> Result<(Links, Head), serde_json::Error> {
     let mut head = head.clone();
     let mut sealed = Vec::with_capacity(records.len());
+    let mut subjects = Collected::default();
     for record in records {
-        sealed.push(seal_one(&mut head, record, hider)?);
+        let subject = subjects.place(record);
+        sealed.push(seal_one(&mut head, record, subject, hider)?);
     }
-    Ok((sealed, head))
+    let links = Links {
+        records: sealed,
+        subjects: subjects.into_subjects(),
+    };
+    Ok((links, head))
 }
 
 fn seal_one(
     head: &mut Head,
     record: &Record,
+    subject: Option<usize>,
     hider: Option<&Hider>,
 ) -> Result<Sealed, serde_json::Error> {
     let header = Header {
@@ -96,7 +112,6 @@ fn seal_one(
     head.sequence = header.sequence;
     head.chain = chain::link(&head.chain, &leaf);
     head.frontier.push(leaf);
-    let attribution = record.attribution.as_deref();
     let (address_key, name_key) = match hidden {
         Some(hidden) => (hidden.address.map(String::into_bytes), hidden.name),
         None => (
@@ -109,9 +124,7 @@ fn seal_one(
         chain: head.chain,
         body,
         kind: record.kind.name(),
-        sandbox: record.sandbox.clone(),
-        task: attribution.and_then(|said| said.task.clone()),
-        project: attribution.and_then(|said| said.project.clone()),
+        subject,
         outcome: record.outcome.map(|outcome| outcome.name()),
         reason: record.reason.map(|reason| reason.name()),
         address_key,

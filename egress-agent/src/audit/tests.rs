@@ -8,6 +8,7 @@ mod evidence;
 mod failure;
 mod opening;
 mod postgres;
+mod subjects;
 
 pub(super) use content::full;
 

@@ -6,10 +6,10 @@ use crate::audit::key::KeyFiles;
 use crate::audit::open::{self, Aside, OwnFile};
 use crate::audit::recorder::Shared;
 use crate::audit::retention::{self, Taking};
-use crate::audit::seal::{Head, Sealed};
+use crate::audit::seal::{Head, Links};
 use crate::audit::tally::{self, Left};
 use crate::audit::upkeep::{RotationError, TICK, Upkeep};
-use crate::audit::{AuditError, Options, row};
+use crate::audit::{AuditError, Options, row, subject};
 use crate::model::{Record, RecordKind};
 use jiff::Timestamp;
 use sqlx::{Connection, SqliteConnection};
@@ -187,8 +187,8 @@ impl Outlet {
             let attempt = match (sealed, batch.sealed()) {
                 (Err(error), _) => self.report(&batch, Err(error.into())),
                 (Ok(()), None) => Ok(()),
-                (Ok(()), Some((records, after))) if ahead.is_none() => {
-                    let write = self.write_and_report(&batch, (records, after));
+                (Ok(()), Some((links, after))) if ahead.is_none() => {
+                    let write = self.write_and_report(&batch, (links, after));
                     let (written, next, ()) =
                         tokio::join!(write, intake.next(after), folding.fold());
                     folding.note(batch.records.len());
@@ -258,18 +258,18 @@ impl Outlet {
     async fn write_and_report(
         &mut self,
         batch: &Batch,
-        (records, after): (&[Sealed], &Head),
+        (links, after): (&Links, &Head),
     ) -> Result<(), WriteError> {
-        let written = self.write(records, after).await;
+        let written = self.write(links, after).await;
         self.report(batch, written)
     }
 
-    async fn write(&mut self, records: &[Sealed], after: &Head) -> Result<(), WriteError> {
+    async fn write(&mut self, links: &Links, after: &Head) -> Result<(), WriteError> {
         // Immediate: a transaction that has to upgrade its lock can fail at once
         // instead of waiting its turn.
         let connection = self.connection().await?;
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        row::insert(&mut transaction, records).await?;
+        row::insert(&mut transaction, links).await?;
         row::advance(&mut transaction, after).await?;
         transaction.commit().await?;
         self.head = after.clone();
@@ -323,6 +323,9 @@ impl Outlet {
             };
             if retention::take(connection, taking, shipped).await? == 0 {
                 self.takings.pop();
+                if self.takings.is_empty() {
+                    subject::forget_unused(connection).await?;
+                }
             }
             if !intake.is_idle() {
                 break;

@@ -226,6 +226,16 @@ async fn every_alteration_is_found_at_its_place(kind: Kind) {
     let backend = Backend::make(kind);
     backend.write(some()).await;
     backend.verify().await.expect("good");
+    let (other_sandbox, own_sandbox) = match kind {
+        Kind::Sqlite => (
+            "UPDATE TABLE SET subject = (SELECT subject FROM TABLE WHERE sequence = 6) WHERE sequence = 5",
+            "UPDATE TABLE SET subject = (SELECT subject FROM TABLE WHERE sequence = 8) WHERE sequence = 5",
+        ),
+        Kind::Postgres => (
+            "UPDATE TABLE SET sandbox = 'other' WHERE sequence = 5",
+            "UPDATE TABLE SET sandbox = 'build-2' WHERE sequence = 5",
+        ),
+    };
     // Each is undone before the next.
     for (alter, undo, named) in [
         (
@@ -236,8 +246,8 @@ async fn every_alteration_is_found_at_its_place(kind: Kind) {
             "record 5 is not what was written there",
         ),
         (
-            vec!["UPDATE TABLE SET sandbox = 'other' WHERE sequence = 5"],
-            vec!["UPDATE TABLE SET sandbox = 'build-2' WHERE sequence = 5"],
+            vec![other_sandbox],
+            vec![own_sandbox],
             "the column `sandbox` of record 5",
         ),
         (

@@ -83,7 +83,7 @@ async fn what_was_not_touched_is_verified_to_its_end_over_restarts() {
 #[tokio::test]
 async fn every_alteration_is_found_and_the_first_record_named() {
     let renumber = "UPDATE records SET sequence = -sequence";
-    let cases: [(&[&str], Finding); 9] = [
+    let cases: [(&[&str], Finding); 13] = [
         (
             &["UPDATE records SET body = replace(body, 'api.', 'www.') WHERE sequence = 7"],
             Finding::Column {
@@ -102,10 +102,40 @@ async fn every_alteration_is_found_and_the_first_record_named() {
             Finding::Altered { sequence: 3 },
         ),
         (
-            &["UPDATE records SET sandbox = 'other' WHERE sequence = 5"],
+            &["UPDATE subjects SET sandbox = 'other' WHERE sandbox = 'build-2'"],
+            Finding::Column {
+                sequence: 2,
+                column: "sandbox",
+            },
+        ),
+        (
+            &["DELETE FROM subjects WHERE sandbox = 'build-0'"],
+            Finding::Column {
+                sequence: 3,
+                column: "sandbox",
+            },
+        ),
+        (
+            &[
+                "UPDATE records SET subject = (SELECT subject FROM records WHERE sequence = 6) WHERE sequence = 5",
+            ],
             Finding::Column {
                 sequence: 5,
                 column: "sandbox",
+            },
+        ),
+        (
+            &["UPDATE records SET reason = '' WHERE sequence = 5"],
+            Finding::Column {
+                sequence: 5,
+                column: "reason",
+            },
+        ),
+        (
+            &["UPDATE records SET address_key = x'' WHERE sequence = 5"],
+            Finding::Column {
+                sequence: 5,
+                column: "address",
             },
         ),
         (
@@ -126,8 +156,8 @@ async fn every_alteration_is_found_and_the_first_record_named() {
             &[
                 renumber,
                 "UPDATE records SET sequence = CASE WHEN sequence <= -8 THEN 1 - sequence ELSE -sequence END",
-                "INSERT INTO records SELECT 8, time, class, chain, body, kind, sandbox, task, project, outcome, \
-                 reason, address_key, name_key FROM records WHERE sequence = 2",
+                "INSERT INTO records SELECT 8, time, class, chain, body, kind, outcome, reason, address_key, \
+                 name_key, subject FROM records WHERE sequence = 2",
             ],
             Finding::OutOfPlace { place: 8, found: 2 },
         ),
