@@ -38,6 +38,9 @@ pub(super) const FULLEST: usize = 128;
 /// How many names a cell has in the middle.
 pub(super) const USUAL: usize = 16;
 
+/// Prints that are looked at together: those of a cell, but for one in thousands.
+const BLOCK: usize = 32;
+
 /// How many cells so many names of one length have.
 pub(super) fn cells(names: usize) -> usize {
     names.div_ceil(USUAL)
@@ -214,20 +217,35 @@ impl<B: AsRef<[u8]>> Table<B> {
         let place = Place::of(letters, &self.sip, class.cells);
         let cell = class.first_cell + place.cell;
         let (first, end) = (self.first_name(cell)?, self.first_name(cell + 1)?);
-        let all = self.bytes.as_ref();
-        let prints = all.get(self.prints_at + first..self.prints_at + end)?;
-        let found = prints
-            .iter()
-            .zip(first..)
-            .filter(|(print, _)| **print == place.print);
-        for (_, name) in found {
-            let at = class.records_at + name.checked_sub(class.first_name)? * class.record();
-            let (reach, own) = all.get(at..at + class.record())?.split_first()?;
-            if own == bytes {
-                return Some(*reach);
+        let prints = self.bytes.as_ref().get(self.prints_at + first..)?;
+        let count = end.checked_sub(first)?;
+        match prints.first_chunk::<BLOCK>() {
+            Some(block) if count <= BLOCK => {
+                let mut alike = alike(block, place.print) & ((1_u64 << count) - 1);
+                while alike != 0 {
+                    let name = first + alike.trailing_zeros() as usize;
+                    if let Some(reach) = self.record(class, name, bytes) {
+                        return Some(reach);
+                    }
+                    alike &= alike - 1;
+                }
+                None
+            }
+            _ => {
+                let names = prints.get(..count)?.iter().zip(first..);
+                let mut alike = names.filter(|(print, _)| **print == place.print);
+                alike.find_map(|(_, name)| self.record(class, name, bytes))
             }
         }
-        None
+    }
+
+    /// What a name means if these are its letters.
+    #[inline]
+    fn record(&self, class: &Class, name: usize, letters: &[u8]) -> Option<u8> {
+        let at = class.records_at + name.checked_sub(class.first_name)? * class.record();
+        let record = self.bytes.as_ref().get(at..at + class.record())?;
+        let (reach, own) = record.split_first()?;
+        (own == letters).then_some(*reach)
     }
 
     /// The first name of a cell.
@@ -244,8 +262,45 @@ impl<B: AsRef<[u8]>> Table<B> {
     }
 }
 
+/// Which bytes are a certain one, as bits. Without a branch: a processor that guesses
+/// wrong here could not already work on what comes next while it waits for a record.
+#[inline]
+fn alike(prints: &[u8; BLOCK], print: u8) -> u64 {
+    const UPPER: u64 = 0x8080_8080_8080_8080;
+    let wanted = u64::from_le_bytes([print; 8]);
+    let eights = prints.as_chunks::<8>().0.iter().rev();
+    eights.fold(0, |all, eight| {
+        let other = u64::from_le_bytes(*eight) ^ wanted;
+        // The upper bit of each byte says whether any bit of it is set.
+        let differs = ((other & !UPPER) + !UPPER) | other;
+        let same = (!differs & UPPER) >> 7;
+        // Brings the bit of each byte into the last byte, side by side.
+        all << 8 | same.wrapping_mul(0x0102_0408_1020_4080) >> 56
+    })
+}
+
 /// Whether a set has names with that many labels.
 fn has(set: u128, labels: usize) -> bool {
     // No name has more than 127.
     labels < 128 && set >> labels & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn each_byte_that_is_wanted_is_a_bit(
+            prints in prop::array::uniform32(prop::sample::select(vec![0_u8, 1, 2, 127, 128, 129, 255])),
+            print in prop::sample::select(vec![0_u8, 1, 127, 128, 255]),
+        ) {
+            let bits = alike(&prints, print);
+            for (at, own) in prints.iter().enumerate() {
+                prop_assert_eq!(bits >> at & 1 == 1, *own == print, "{}", at);
+            }
+            prop_assert_eq!(bits >> BLOCK, 0);
+        }
+    }
 }
