@@ -156,6 +156,24 @@ mod tests {
     }
 
     #[test]
+    fn the_end_of_a_name_is_not_taken_for_a_shorter_one() {
+        let end = "xexample.com";
+        // Each list has a key of its own, so a print is met by chance in some of them.
+        for number in 0..2000 {
+            let longer = format!("{number:04}ab{end}");
+            let packed = Letters::of(&longer).bytes().to_vec();
+            let names = [Name {
+                letters: &packed,
+                reach: ITSELF,
+            }];
+            let made = table(&names, (1 << 2, 0), FULLEST).expect("spread");
+            let found = Table::new(made).expect("a table");
+            assert_eq!(found.find(&longer), Some(0));
+            assert_eq!(found.find(end), None, "in the list of {longer}");
+        }
+    }
+
+    #[test]
     fn each_set_of_names_and_each_attempt_has_a_key_of_its_own() {
         let one = digest(&[Name {
             letters: &[1, 2, 3, 4],

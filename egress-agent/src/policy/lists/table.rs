@@ -214,6 +214,10 @@ impl<B: AsRef<[u8]>> Table<B> {
     fn entry(&self, letters: &Letters) -> Option<u8> {
         let bytes = letters.bytes();
         let class = self.classes.get((bytes.len() / 2).checked_sub(1)?)?;
+        // What stands where its cells would begin is of longer names.
+        if class.cells == 0 {
+            return None;
+        }
         let place = Place::of(letters, &self.sip, class.cells);
         let cell = class.first_cell + place.cell;
         let (first, end) = (self.first_name(cell)?, self.first_name(cell + 1)?);
