@@ -84,25 +84,32 @@ impl Inside {
 }
 
 /// A bundle, and where the runtime keeps what it knows of it.
-pub struct Bundle {
+pub struct Bundle<'w> {
+    world: &'w World,
     directory: PathBuf,
     /// The governed root, relative to every hierarchy.
     above: String,
 }
 
-impl Bundle {
+impl<'w> Bundle<'w> {
     /// Writes what the runtime is told: a cgroup below this agent's root, the hook,
-    /// the product's own filter, and the near side's network.
-    pub fn make(world: &World, agent: &Agent<'_>, inside: &Inside) -> Self {
+    /// and the product's own filter.
+    pub fn make(world: &'w World, agent: &Agent<'_>, inside: &Inside) -> Self {
         let directory = world.fresh_directory();
         let above = format!("/{}", agent.root());
-        let config = config(world, agent, inside, &format!("{above}/docker-{ID}.scope"));
+        let config = config(agent, inside, &format!("{above}/docker-{ID}.scope"));
         std::fs::write(directory.join("config.json"), config.to_string())
             .expect("the world's directory");
-        Self { directory, above }
+        Self {
+            world,
+            directory,
+            above,
+        }
     }
 
-    /// The container, from its making to its end.
+    /// The container, from its making to its end, in the near side's network. It
+    /// begins there: where the LSM programs are in force, a runtime that has entered the
+    /// container's cgroup cannot join a network by `/proc/PID` of a process outside.
     pub fn run(&self) -> Running {
         let mut runtime = Command::new(RUNTIME);
         runtime
@@ -111,17 +118,18 @@ impl Bundle {
             .args(["run", "--bundle"])
             .arg(&self.directory)
             .arg("box");
-        Running::start(&mut runtime).expect("the runtime is installed (`cargo xtask setup`)")
+        let started = self.world.near.run(|| Running::start(&mut runtime));
+        started.expect("the runtime is installed (`cargo xtask setup`)")
     }
 }
 
-impl Drop for Bundle {
+impl Drop for Bundle<'_> {
     fn drop(&mut self) {
         cgroup::remove_beside(&self.above);
     }
 }
 
-fn config(world: &World, agent: &Agent<'_>, inside: &Inside, cgroup: &str) -> Value {
+fn config(agent: &Agent<'_>, inside: &Inside, cgroup: &str) -> Value {
     let mut mounts = vec![
         json!({ "destination": "/proc", "type": "proc", "source": "proc" }),
         json!({ "destination": "/dev", "type": "tmpfs", "source": "tmpfs" }),
@@ -153,7 +161,6 @@ fn config(world: &World, agent: &Agent<'_>, inside: &Inside, cgroup: &str) -> Va
             "seccomp": agent.ask(&["seccomp", "export"]).json(),
             "namespaces": [
                 { "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "uts" },
-                { "type": "network", "path": world.near.path() },
             ],
         },
     })
