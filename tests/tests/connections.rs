@@ -157,7 +157,10 @@ fn no_more_waits_to_be_sent_than_the_policy_says() {
     };
     let agent = Agent::start(&world, &[("limited", &with_pending_bound())]);
     let fill = format!("head -c {MUCH} /dev/zero");
-    let script = format!("try 3; try 4; {fill} >&3 & {fill} >&4 & echo filling; read; kill 0");
+    // Not by `kill 0`: what else was started here is of the same process group.
+    let script = format!(
+        "try 3; try 4; {fill} >&3 & one=$!; {fill} >&4 & echo filling; read; kill $one $!; wait"
+    );
     let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
     let command = connecting(&script);
     arguments.extend(command.iter().map(String::as_str));
@@ -194,6 +197,7 @@ fn no_more_waits_to_be_sent_than_the_policy_says() {
 #[test]
 fn a_sandbox_cannot_have_more_wait_than_the_policy_says() {
     const EPERM: i32 = 1;
+    const EINVAL: i32 = 22;
     let Some(world) = World::or_skip("limits: the size of send buffers") else {
         return;
     };
@@ -224,6 +228,12 @@ fn a_sandbox_cannot_have_more_wait_than_the_policy_says() {
         "pause",
         &larger,
         "pause",
+        // Half a number, and what is no TCP socket: neither is the policy's affair.
+        "option a 1 7 0040",
+        "open u udp4",
+        "option u 1 7 00004000",
+        "option u 1 72 00000000",
+        "pause",
     ];
     let mut run = agent.probe("s", "limited", &steps);
     let bound = |world: &World| {
@@ -244,6 +254,11 @@ fn a_sandbox_cannot_have_more_wait_than_the_policy_says() {
     assert_eq!(bound(&world), 40_000, "a sandbox may want less");
     go_on(&mut run)[0].succeeded();
     assert_eq!(bound(&world), PENDING / 2, "and all of it again");
+    let others = go_on(&mut run);
+    others[0].refused_with(EINVAL);
+    for attempt in &others[1..] {
+        attempt.succeeded();
+    }
     assert_eq!(rest(run).len(), 0);
     assert!(agent.recorded(&["socket_option"]), "{:#?}", agent.audit());
 }

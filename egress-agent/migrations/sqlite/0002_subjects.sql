@@ -1,6 +1,12 @@
 -- Whose records they are stands once beside them: an index of small numbers costs the
 -- writer less than three of names. Done in place, so that a file at its bound
--- has room for it; the log beside it grows by about the size of the file meanwhile.
+-- has room for it, and what is taken away comes first; the log beside it grows by about the size of the file meanwhile.
+
+DROP INDEX records_by_sandbox;
+DROP INDEX records_by_task;
+DROP INDEX records_by_project;
+DROP INDEX records_by_refusal;
+DROP INDEX records_by_reason;
 
 CREATE TABLE subjects (
     id      INTEGER PRIMARY KEY,
@@ -13,12 +19,6 @@ CREATE TABLE subjects (
 CREATE INDEX subjects_by_sandbox ON subjects (sandbox, task, project);
 CREATE INDEX subjects_by_task    ON subjects (task);
 CREATE INDEX subjects_by_project ON subjects (project);
-
-DROP INDEX records_by_sandbox;
-DROP INDEX records_by_task;
-DROP INDEX records_by_project;
-DROP INDEX records_by_refusal;
-DROP INDEX records_by_reason;
 
 INSERT INTO subjects (sandbox, task, project)
     SELECT DISTINCT sandbox, task, project FROM records

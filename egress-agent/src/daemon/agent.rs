@@ -10,6 +10,7 @@ use super::losses::LastReadings;
 use super::recording::Recording;
 use super::runtime::Runtime;
 use super::source::Source;
+use super::supervisor;
 use crate::alerts::Delivery;
 use crate::audit::Store;
 use crate::dns::{self, BindError, Endpoint, Hosts, Ports, Running, Server};
@@ -89,11 +90,9 @@ impl Agent {
         }
         let upstreams = upstreams(&config)?;
         let hosts = config.dns.all_hosts().map_err(AgentError::Hosts)?;
-        let store = Store::open_with(
-            &config.state_directory.join("audit.db"),
-            config.audit.options()?,
-        )
-        .await?;
+        let audit = config.state_directory.join("audit.db");
+        let opening = Store::open_with(&audit, config.audit.options()?);
+        let store = supervisor::patiently(opening).await?;
         let hierarchy = Hierarchy::find()?;
         let root = GovernedRoot::ensure(&hierarchy, &config.root)?;
         let upkeep = Upkeep::new(&hierarchy, &root).map_err(AgentError::Watch)?;

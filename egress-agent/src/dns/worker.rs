@@ -44,6 +44,7 @@ impl<G: Gate> Worker<G> {
         let _runtime = self.runtime.enter();
         let mut tasks = JoinSet::new();
         let mut batch = Batch::new();
+        let mut later = Vec::with_capacity(BATCH);
         let mut key = QuestionKey::new();
         let resolver = &self.shared.resolver;
         let backlog = &self.shared.backlog;
@@ -76,10 +77,16 @@ impl<G: Gate> Worker<G> {
                 };
                 match quick(resolver, (from, bytes), &mut key, moment, room) {
                     Some(length) => batch.queue(place, length),
-                    None => self.take_up(from, bytes, &mut tasks),
+                    None => later.push(place),
                 }
             }
+            // What is at hand does not wait for what is not.
             batch.send(self.socket.as_fd());
+            for place in later.drain(..) {
+                if let Some((bytes, from, _)) = batch.at(place) {
+                    self.take_up(from, bytes, &mut tasks);
+                }
+            }
             reap(&mut tasks);
         }
         tasks

@@ -34,6 +34,21 @@ pub fn read(context: &SockoptContext) -> SocketOption {
     }
 }
 
+/// Whether the option is set on a TCP socket, and not on one of another kind for
+/// which there is the same option.
+#[inline(always)]
+pub fn is_tcp(context: &SockoptContext) -> bool {
+    const AF_INET: u32 = 2;
+    const AF_INET6: u32 = 10;
+    const STREAM: u32 = 1;
+    // SAFETY: the kernel passes a valid context for the time of the call; every
+    // member of the union is that pointer.
+    let sk = unsafe { (*context.sockopt).__bindgen_anon_1.sk };
+    // SAFETY: the kernel holds the socket for the time of the call.
+    let socket = unsafe { sk.as_ref() };
+    socket.is_some_and(|sk| (sk.family == AF_INET || sk.family == AF_INET6) && sk.type_ == STREAM)
+}
+
 /// Lets the kernel use the caller's own buffer for a value that is larger than
 /// what the program was shown; without it such a call fails with EFAULT.
 #[inline(always)]
@@ -48,14 +63,15 @@ pub fn pass_large(context: &SockoptContext) {
 
 /// Lets the kernel have the number that the caller wants, but no more than `most`.
 /// It gets the program's copy and nothing behind it, whatever the caller's buffer
-/// holds by then. A value that is too short is left to the kernel, which refuses it.
+/// holds by then. A value that is too short is left to the kernel, which refuses it,
+/// although what a program is shown is longer.
 #[inline(always)]
 pub fn cut_down(context: &SockoptContext, most: u32) {
     // SAFETY: the kernel passes a valid context, and no reference to it is alive.
     unsafe {
         let value = (*context.sockopt).__bindgen_anon_2.optval.cast::<u32>();
         let end = (*context.sockopt).__bindgen_anon_3.optval_end;
-        if value.wrapping_add(1).cast() > end {
+        if (*context.sockopt).optlen < NUMBER || value.wrapping_add(1).cast() > end {
             return;
         }
         // The kernel takes a negative number as one that is very large.

@@ -53,15 +53,16 @@ pub fn set_option(context: &SockoptContext, seen: &mut Seen) -> Judged {
     Err(Reason::SocketOption)
 }
 
-/// Whether the option leaves the send buffer within its bound, which it is made to
-/// where that is possible.
+/// Whether the option leaves a TCP socket's send buffer within its bound, which it is
+/// made to where that is possible.
 #[inline(always)]
 fn keeps_send_buffer(context: &SockoptContext, wanted: &SocketOption) -> bool {
     const SO_SNDBUFFORCE: i32 = 32;
     /// Lets the kernel choose the size again.
     const SO_BUF_LOCK: i32 = 72;
     let frees = wanted.name == SO_BUF_LOCK;
-    if wanted.level != SOL_SOCKET || !(frees || matches!(wanted.name, SO_SNDBUF | SO_SNDBUFFORCE)) {
+    let concerns = frees || matches!(wanted.name, SO_SNDBUF | SO_SNDBUFFORCE);
+    if wanted.level != SOL_SOCKET || !concerns || !option::is_tcp(context) {
         return true;
     }
     let most = current_cgroup()
