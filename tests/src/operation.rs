@@ -59,6 +59,17 @@ impl Said {
         }
     }
 
+    /// Asserts that it failed before the command that it should run printed anything,
+    /// and that every one of these words stands in what it said on standard error.
+    #[track_caller]
+    pub fn never_ran(&self, words: &[&str]) {
+        assert!(!self.status.success(), "{self:#?}");
+        assert_eq!(self.out, "", "the command ran");
+        for word in words {
+            assert!(self.errors.contains(word), "`{word}` is missing: {self:#?}");
+        }
+    }
+
     /// What it printed, as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {

@@ -7,7 +7,7 @@ use egress_tests::World;
 use egress_tests::address::{PORTS, SERVERS};
 use egress_tests::operation::{Said, details};
 use egress_tests::probe::{go_on, rest, until_pause};
-use egress_tests::process::paced;
+use egress_tests::process::{Running, paced};
 use egress_tests::product::Agent;
 use policy::limited;
 use std::process::Command;
@@ -26,6 +26,14 @@ fn connecting(script: &str) -> [String; 3] {
         "-c".into(),
         format!("{functions}{script}"),
     ]
+}
+
+/// Starts such a shell in a sandbox.
+fn run(agent: &Agent<'_>, script: &str) -> Running {
+    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
+    let command = connecting(script);
+    arguments.extend(command.iter().map(String::as_str));
+    agent.egressctl(&arguments).expect("egressctl starts")
 }
 
 fn at_most_two() -> String {
@@ -84,10 +92,7 @@ fn the_next_agent_knows_how_many_connections_are_open() {
         "try 3; try 4; while [ ! -e {} ]; do sleep 0.05; done; try 5; shut 4; try 5",
         go.display()
     );
-    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
-    let command = connecting(&script);
-    arguments.extend(command.iter().map(String::as_str));
-    let mut run = agent.egressctl(&arguments).expect("egressctl starts");
+    let mut run = run(&agent, &script);
     assert_eq!(run.line().as_deref(), Some("open"));
     assert_eq!(run.line().as_deref(), Some("open"));
     agent.kill();
@@ -161,10 +166,7 @@ fn no_more_waits_to_be_sent_than_the_policy_says() {
     let script = format!(
         "try 3; try 4; {fill} >&3 & one=$!; {fill} >&4 & echo filling; read; kill $one $!; wait"
     );
-    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
-    let command = connecting(&script);
-    arguments.extend(command.iter().map(String::as_str));
-    let mut run = agent.egressctl(&arguments).expect("egressctl starts");
+    let mut run = run(&agent, &script);
     for word in ["open", "open", "filling"] {
         assert_eq!(run.line().as_deref(), Some(word));
     }
@@ -274,10 +276,7 @@ fn the_closing_record_has_the_bytes_where_they_are_counted() {
     agent.launch();
     let script =
         format!("try 3; head -c {SENT} /dev/zero >&3 & head -c {SENT} <&3 | wc -c; sleep 1");
-    let mut arguments = vec!["run", "--name", "s", "--policy", "limited", "--"];
-    let command = connecting(&script);
-    arguments.extend(command.iter().map(String::as_str));
-    let said = Said::by(agent.egressctl(&arguments).expect("egressctl starts"));
+    let said = Said::by(run(&agent, &script));
     assert_eq!(said.succeeded(), format!("open\n{SENT}"), "{said:#?}");
     assert!(
         agent.recorded(&["ended: ", " bytes sent, "]),
