@@ -2,8 +2,7 @@
 
 use egress_tests::World;
 use egress_tests::address::{ALLOWED_V4, ALLOWED_V6, FORBIDDEN_V4, FORBIDDEN_V6};
-use egress_tests::probe::Attempt;
-use egress_tests::process::Running;
+pub use egress_tests::probe::{rest, until_pause};
 use egress_tests::product::{Agent, Outcome};
 use serde_json::Value;
 
@@ -27,31 +26,6 @@ pub fn attempt(world: &World, policy: &str, steps: &[&str]) -> Outcome {
     let outcome = world.sandbox(policy).attempt(steps);
     assert_eq!(outcome.attempts.len(), steps.len(), "{outcome:#?}");
     outcome
-}
-
-/// Reads reports up to the one of the next `pause`.
-pub fn until_pause(run: &mut Running) -> Vec<Attempt> {
-    let mut attempts = Vec::new();
-    while let Some(line) = run.line() {
-        let Some(attempt) = Attempt::parse(&line) else {
-            continue;
-        };
-        if attempt.step == "pause" {
-            return attempts;
-        }
-        attempts.push(attempt);
-    }
-    panic!("the probe ended before its pause: {attempts:#?}");
-}
-
-/// Lets the probe go on to its end.
-pub fn rest(mut run: Running) -> Vec<Attempt> {
-    run.say("go on").expect("the probe waits");
-    let (_, lines, _) = run.finish();
-    lines
-        .iter()
-        .filter_map(|line| Attempt::parse(line))
-        .collect()
 }
 
 /// The index of the near side's device that leads to the far side.
