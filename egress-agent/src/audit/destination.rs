@@ -69,23 +69,28 @@ impl DestinationFilter {
                 let base = name_key(pattern.base().as_str());
                 // '/' follows '.', so this half-open range is every name below.
                 let (first, end) = (format!("{base}."), format!("{base}/"));
-                let below = |statement: &mut QueryBuilder<Sqlite>| {
+                let between = |statement: &mut QueryBuilder<Sqlite>, first: &str| {
                     statement
-                        .push("(name_key >= ")
-                        .push_bind(first.clone())
+                        .push("name_key >= ")
+                        .push_bind(first.to_owned())
                         .push(" AND name_key < ")
-                        .push_bind(end.clone())
-                        .push(")");
+                        .push_bind(end.clone());
                 };
                 match pattern {
                     DomainPattern::Exact(_) => {
                         statement.push("name_key = ").push_bind(base);
                     }
-                    DomainPattern::Below(_) => below(statement),
+                    DomainPattern::Below(_) => between(statement, &first),
                     DomainPattern::Within(_) => {
-                        statement.push("(name_key = ").push_bind(base).push(" OR ");
-                        below(statement);
-                        statement.push(")");
+                        between(statement, &base);
+                        // Between a name and those below it stand others, since '-' comes before '.'.
+                        // The sign keeps SQLite from two ways through the index instead of one.
+                        statement
+                            .push(" AND (+name_key = ")
+                            .push_bind(base)
+                            .push(" OR +name_key >= ")
+                            .push_bind(first)
+                            .push(")");
                     }
                 }
             }

@@ -1,18 +1,14 @@
 //! Verifies the chain of a SQLite store.
 
-use crate::audit::chain::{self, Hash, Header};
 use crate::audit::checkpoint::{Checkpoint, origin};
 use crate::audit::columns::RARE_KIND;
+use crate::audit::entries::{Entries, Part};
 use crate::audit::note::PublicKey;
 use crate::audit::retention::Taking;
-use crate::audit::row::{damaged, invalid};
 use crate::audit::tree::Frontier;
 use crate::audit::upkeep::successor;
-use crate::audit::verify::{AddressColumn, Columns, Content, Entry, Finding, Summary, Walk};
+use crate::audit::verify::{Entry, Finding, Summary, Walk};
 use crate::model::RecordKind;
-use futures_util::StreamExt;
-use serde::Deserialize;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection, SqlitePool};
 
 /// What is verified.
@@ -34,46 +30,6 @@ pub struct Verification {
     /// How far it is good, or what is wrong first.
     pub result: Result<Summary, Finding>,
 }
-
-/// Links of the chain with what stands beside them, whether erased or not.
-///
-/// What stands beside a body is one value, [`Beside`] or [`Left`]: each value of a row is
-/// copied by itself on its way out of SQLite's thread, which costs more than to
-/// put them together and to take them apart.
-pub(super) const ENTRIES: &str = "SELECT records.sequence, json_array(time, class, hex(chain), kind, \
-    sandbox, task, project, outcome, reason, iif(address_key IS NULL, NULL, hex(address_key)), name_key) \
-    AS beside, body FROM records LEFT JOIN subjects ON subjects.id = records.subject \
-    WHERE records.sequence BETWEEN ?1 AND ?2 \
-    UNION ALL SELECT sequence, json_array(time, class, hex(chain), hex(digest)), NULL \
-    FROM erased WHERE sequence BETWEEN ?1 AND ?2 ORDER BY sequence";
-
-/// What stands beside a body, in the order of [`ENTRIES`].
-#[derive(Deserialize)]
-struct Beside<'a> {
-    time: i64,
-    class: u8,
-    chain: &'a str,
-    kind: Option<String>,
-    sandbox: Option<String>,
-    task: Option<String>,
-    project: Option<String>,
-    outcome: Option<String>,
-    reason: Option<String>,
-    address_key: Option<&'a str>,
-    name_key: Option<String>,
-}
-
-/// What is left where retention took the body, in the order of [`ENTRIES`].
-#[derive(Deserialize)]
-struct Left<'a> {
-    time: i64,
-    class: u8,
-    chain: &'a str,
-    digest: &'a str,
-}
-
-/// Rows that are checked without a look at whether more have come.
-const BURST: usize = 1_024;
 
 /// Verifies what `span` says against the signed checkpoints of the store, and
 /// against those that were kept elsewhere. `see` is shown every link, also behind
@@ -97,26 +53,17 @@ pub(super) async fn verify(
         Err(finding) => (1, i64::MAX, Err(finding)),
     };
     if walk.is_ok() || see.is_some() {
-        let entries = sqlx::query(AssertSqlSafe(ENTRIES))
-            .bind(first)
-            .bind(last)
-            .fetch(&mut *transaction);
-        // In bursts: to hand over each row by itself costs more than to check it.
-        let mut bursts = entries.ready_chunks(BURST);
-        'rows: while let Some(burst) = bursts.next().await {
-            for row in burst {
-                let entry = entry(&row?)?;
-                if let Ok(good) = &mut walk
-                    && let Err(finding) = good.step(&entry)
-                {
-                    walk = Err(finding);
-                }
-                match &mut see {
-                    Some(see) => see(&entry),
-                    None if walk.is_err() => break 'rows,
-                    None => {}
-                }
+        let mut entries = Entries::between(first, last);
+        let mut next = entries.next(&mut transaction).await?;
+        while let Some(part) = next {
+            // SQLite puts the next part together meanwhile.
+            let check = async { check(&part, &mut walk, &mut see) };
+            let (following, checked) = tokio::join!(entries.next(&mut transaction), check);
+            checked?;
+            if walk.is_err() && see.is_none() {
+                break;
             }
+            next = following?;
         }
     }
     let head = if last == i64::MAX { head } else { last };
@@ -125,6 +72,27 @@ pub(super) async fn verify(
         chain_id,
         result: walk.and_then(|walk| walk.finish(Some(head))),
     })
+}
+
+/// Takes the links of a part, up to the first that is wrong, and shows all of them.
+fn check(
+    part: &Part,
+    walk: &mut Result<Walk, Finding>,
+    see: &mut Option<&mut (dyn FnMut(&Entry) + Send)>,
+) -> Result<(), sqlx::Error> {
+    for entry in part.entries()? {
+        if let Ok(good) = walk
+            && let Err(finding) = good.step(&entry)
+        {
+            *walk = Err(finding);
+        }
+        match see {
+            Some(see) => see(&entry),
+            None if walk.is_err() => break,
+            None => {}
+        }
+    }
+    Ok(())
 }
 
 /// What is walked, and what is expected on the way.
@@ -241,57 +209,4 @@ fn expect_kept(
         }),
         Some(_) | None => Ok(()),
     }
-}
-
-/// Reads a row of [`ENTRIES`].
-pub(super) fn entry(row: &SqliteRow) -> Result<Entry, sqlx::Error> {
-    let sequence: i64 = row.try_get("sequence")?;
-    let beside: &str = row.try_get("beside")?;
-    let body: Option<String> = row.try_get("body")?;
-    let unreadable = |error| invalid(&format!("columns of record {sequence}"), error);
-    let (time, class, chain, content, columns) = match body {
-        Some(body) => {
-            let beside: Beside<'_> = serde_json::from_str(beside).map_err(unreadable)?;
-            let columns = Columns {
-                kind: beside.kind,
-                sandbox: beside.sandbox,
-                task: beside.task,
-                project: beside.project,
-                outcome: beside.outcome,
-                reason: beside.reason,
-                address: AddressColumn::Key(beside.address_key.and_then(chain::bytes)),
-                name_key: beside.name_key,
-            };
-            let content = Content::Body(body);
-            (
-                beside.time,
-                beside.class,
-                beside.chain,
-                content,
-                Some(columns),
-            )
-        }
-        None => {
-            let left: Left<'_> = serde_json::from_str(beside).map_err(unreadable)?;
-            let digest = Hash::parse(left.digest).ok_or_else(|| damaged("digest"))?;
-            (
-                left.time,
-                left.class,
-                left.chain,
-                Content::Erased(digest),
-                None,
-            )
-        }
-    };
-    Ok(Entry {
-        header: Header {
-            sequence,
-            time,
-            class,
-        },
-        // A hash of another length is none that the walk can come to.
-        chain: Hash::parse(chain).unwrap_or(Hash([0; 32])),
-        content,
-        columns,
-    })
 }

@@ -15,6 +15,7 @@ mod checkpoint;
 mod class;
 mod columns;
 mod destination;
+mod entries;
 mod error;
 mod exported;
 mod fold;

@@ -3,12 +3,11 @@
 
 use crate::audit::chain::{self, Hash};
 use crate::audit::checkpoint::Checkpoint;
+use crate::audit::entries::Entries;
 use crate::audit::exported::ChainFields;
-use crate::audit::inspect::{ENTRIES, entry};
 use crate::audit::tree;
 use crate::audit::verify::Content;
-use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, SqlitePool};
+use sqlx::SqlitePool;
 
 /// Why there is no proof.
 #[derive(Debug, thiserror::Error)]
@@ -39,18 +38,17 @@ async fn leaves(pool: &SqlitePool, size: i64) -> Result<Leaves, ProofError> {
         leaves: Vec::new(),
         chains: Vec::new(),
     };
-    let mut rows = sqlx::query(AssertSqlSafe(ENTRIES))
-        .bind(1_i64)
-        .bind(size)
-        .fetch(pool);
-    while let Some(row) = rows.try_next().await? {
-        let entry = entry(&row)?;
-        let digest = match &entry.content {
-            Content::Body(body) => Hash::of(body.as_bytes()),
-            Content::Erased(digest) => *digest,
-        };
-        found.leaves.push(chain::leaf(&entry.header, &digest));
-        found.chains.push(entry.chain);
+    let mut connection = pool.acquire().await?;
+    let mut entries = Entries::between(1, size);
+    while let Some(part) = entries.next(&mut connection).await? {
+        for entry in part.entries()? {
+            let digest = match &entry.content {
+                Content::Body(body) => Hash::of(body.as_bytes()),
+                Content::Erased(digest) => *digest,
+            };
+            found.leaves.push(chain::leaf(&entry.header, &digest));
+            found.chains.push(entry.chain);
+        }
     }
     if i64::try_from(found.leaves.len()).ok() == Some(size) {
         Ok(found)
@@ -77,12 +75,11 @@ pub(super) async fn inclusion(pool: &SqlitePool, sequence: i64) -> Result<String
         .await?;
     let index = usize::try_from(sequence - 1).map_err(|_| missing())?;
     let Leaves { leaves, chains } = leaves(pool, size).await?;
-    let row = sqlx::query(AssertSqlSafe(ENTRIES))
-        .bind(sequence)
-        .bind(sequence)
-        .fetch_one(pool)
+    let own = Entries::between(sequence, sequence)
+        .next(&mut *pool.acquire().await?)
         .await?;
-    let entry = entry(&row)?;
+    let entry = own.map(|part| part.entries()).transpose()?;
+    let entry = entry.into_iter().flatten().next().ok_or_else(missing)?;
     let previous = match index.checked_sub(1) {
         Some(before) => chains[before],
         None => chain::genesis(&node, &chain_id),

@@ -1,6 +1,6 @@
 //! What is asked of the store.
 
-use crate::audit::columns::{NAME, POLICY, RARE_KIND, REFUSED};
+use crate::audit::columns::{IN_EACH_PART, NAME, POLICY, RARE_KIND, REFUSED};
 use crate::audit::subject::Asked;
 use crate::audit::{DestinationFilter, ProcessFilter, RuleFilter};
 use crate::model::RecordKind;
@@ -24,6 +24,17 @@ pub enum Order {
 /// Begins a condition that is to be met without an index, mostly because most records meet it. Without
 /// the sign SQLite takes an equality for a rare thing and reads and sorts the whole table.
 const NO_INDEX: &str = " AND +";
+
+/// How records are found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By the index of what is asked for.
+    ByIndex,
+    /// In the order of time.
+    ByTime,
+    /// In the order of their places.
+    ByPlace,
+}
 
 /// A question: every condition that is set must hold.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -85,6 +96,37 @@ impl Query {
         statement
     }
 
+    /// How many records it asks for if they are the latest to a destination. A range of names or
+    /// addresses may hold most records, and to find the latest in its index takes a look at each; but then
+    /// they are among the latest of all ([`Query::among_latest`]).
+    pub(super) fn latest_of_range(&self) -> Option<u32> {
+        let is_latest = self.order == Order::NewestFirst
+            && self.until.is_none()
+            && self.beyond.is_none()
+            && self.after.is_none();
+        self.limit
+            .filter(|_| is_latest && self.destination.is_some())
+    }
+
+    /// The same statement for records from a time on, in microseconds since the epoch, which are looked
+    /// through one by one.
+    pub(super) fn among_latest(
+        &self,
+        select: impl Into<String>,
+        since: i64,
+    ) -> QueryBuilder<Sqlite> {
+        let mut statement = QueryBuilder::new(select);
+        self.conditions_in(&mut statement, Way::ByTime);
+        statement
+            .push(" AND time >= ")
+            .push_bind(since)
+            .push(self.ordering());
+        if let Some(limit) = self.limit {
+            statement.push(" LIMIT ").push_bind(i64::from(limit));
+        }
+        statement
+    }
+
     const fn ordering(&self) -> &'static str {
         match self.order {
             Order::NewestFirst => " ORDER BY time DESC, sequence DESC",
@@ -121,6 +163,12 @@ impl Query {
 
     /// Adds every condition to a statement that has named its table.
     pub(super) fn conditions(&self, statement: &mut QueryBuilder<Sqlite>) {
+        // A follower asks for the end of the table, which needs no index.
+        let follows = self.order == Order::Stored && self.after.is_some();
+        self.conditions_in(statement, if follows { Way::ByPlace } else { Way::ByIndex });
+    }
+
+    fn conditions_in(&self, statement: &mut QueryBuilder<Sqlite>, way: Way) {
         // A constant first condition, so that every other begins with AND.
         statement.push(" WHERE 1");
         if let Some(since) = self.since {
@@ -151,9 +199,8 @@ impl Query {
                 .push(")");
         }
         if let Some(subjects) = self.subjects() {
-            // A follower asks for the end of the table, which needs no index.
-            let follows = self.order == Order::Stored && self.after.is_some();
-            statement.push(if follows { NO_INDEX } else { " AND " });
+            let by_index = way == Way::ByIndex;
+            statement.push(if by_index { " AND " } else { NO_INDEX });
             subjects.condition(statement);
         }
         for (column, pattern) in [(POLICY, &self.policy), (NAME, &self.name)] {
@@ -182,6 +229,10 @@ impl Query {
         }
         if let Some(destination) = &self.destination {
             statement.push(" AND ");
+            // Without the parts their index is of no use.
+            if way == Way::ByIndex {
+                statement.push(IN_EACH_PART);
+            }
             destination.condition(statement);
         }
         if let Some(rule) = &self.rule {

@@ -7,6 +7,7 @@ mod damage;
 mod evidence;
 mod failure;
 mod opening;
+mod parts;
 mod postgres;
 mod subjects;
 

@@ -7,9 +7,8 @@
 
 use super::copy::Batch;
 use super::{COLUMNS, ShipError, connect};
-use crate::audit::inspect::{ENTRIES, entry};
+use crate::audit::entries::Entries;
 use crate::audit::recorder::Shared;
-use futures_util::TryStreamExt;
 use jiff::civil::Date;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Connection, Row, SqlitePool};
@@ -182,12 +181,12 @@ impl Shipper {
 
     async fn read(&self, node: &str, chain: &str, after: i64) -> Result<Batch, ShipError> {
         let mut batch = Batch::default();
-        let mut rows = sqlx::query(AssertSqlSafe(ENTRIES))
-            .bind(after + 1)
-            .bind(after + BATCH)
-            .fetch(&self.local);
-        while let Some(row) = rows.try_next().await? {
-            batch.push(node, chain, &entry(&row)?)?;
+        let mut connection = self.local.acquire().await?;
+        let mut entries = Entries::between(after + 1, after + BATCH);
+        while let Some(part) = entries.next(&mut connection).await? {
+            for entry in part.entries()? {
+                batch.push(node, chain, &entry)?;
+            }
         }
         Ok(batch)
     }
