@@ -147,7 +147,11 @@ impl Gate for Agent {
         })
     }
 
-    fn record(&self, mut record: Record) {
+    fn note(&self) {
+        self.recorder().note(1);
+    }
+
+    fn record_noted(&self, mut record: Record) {
         if let Some(id) = record.sandbox_id
             && let Some(member) = self.book().member(id)
         {
@@ -156,7 +160,7 @@ impl Gate for Agent {
             record.relaxations.clone_from(&member.relaxed);
             record.attribution.clone_from(&member.attribution);
         }
-        self.recorder().record(record);
+        self.recorder().record_noted(record);
     }
 }
 

@@ -34,9 +34,15 @@ impl Recording {
         self.store.record(record);
     }
 
-    /// Reports of the kernel came in; the records made of them follow.
-    pub(super) fn note(&self, events: u64) {
-        self.store.note(events);
+    /// Decisions were made whose records follow.
+    pub(super) fn note(&self, decisions: u64) {
+        self.store.note(decisions);
+    }
+
+    /// Records a decision that was noted.
+    pub(super) fn record_noted(&self, record: Record) {
+        self.tell(&record);
+        self.store.record_noted(record);
     }
 
     /// Keeps what the pipeline made of reports, which were noted as they came;
@@ -45,8 +51,7 @@ impl Recording {
         if record.kind == RecordKind::Agent {
             return self.record(record);
         }
-        self.tell(&record);
-        self.store.record_noted(record);
+        self.record_noted(record);
     }
 
     fn tell(&self, record: &Record) {

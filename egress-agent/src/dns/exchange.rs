@@ -6,6 +6,7 @@
 use super::cache::Key;
 use super::counters::{Counters, count};
 use super::endpoint::Line;
+use super::expecting::Expecting;
 use super::name::wire;
 use super::question::MAX_UDP;
 use crate::model::DomainName;
@@ -14,9 +15,9 @@ use hickory_proto::rr::Name;
 use hickory_proto::rr::rdata::opt::EdnsOption;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 
 /// Datagrams that may fail to match before the question goes over TCP, where
 /// nobody off the path can answer. A forger needs thousands of tries.
@@ -206,12 +207,14 @@ async fn over_udp(
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(server).await?;
-    socket.send(&question.bytes).await?;
+    let socket = UdpSocket::bind(any)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(server)?;
+    socket.send(&question.bytes)?;
+    let socket = Expecting::answer(socket)?;
     let mut buffer = [0; RECEIVE];
     for _ in 0..MAX_MISMATCHES {
-        let length = socket.recv(&mut buffer).await?;
+        let length = socket.receive(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();
         if let Some(message) = question.answered_by(bytes) {
             return Ok(Some(message));

@@ -80,7 +80,17 @@ pub trait Gate: Send + Sync + 'static {
     ) -> Result<Self::Receipt, OpenError>;
 
     /// Takes one audit record. The resolver knows the sandbox's id, not its name.
-    fn record(&self, record: Record);
+    fn record(&self, record: Record) {
+        self.note();
+        self.record_noted(record);
+    }
+
+    /// Counts a decision whose record comes later, so that it is not forgotten if the
+    /// agent is killed in between.
+    fn note(&self);
+
+    /// Takes the record of a decision that was noted.
+    fn record_noted(&self, record: Record);
 }
 
 /// How long a receipt's grants stand.

@@ -28,6 +28,7 @@
 mod admission;
 mod backlog;
 mod batch;
+mod begun;
 mod budget;
 mod cache;
 mod chain;
@@ -37,6 +38,7 @@ mod denial;
 mod desk;
 mod endpoint;
 mod exchange;
+mod expecting;
 mod gate;
 mod handing;
 mod hosts;

@@ -10,7 +10,7 @@ use super::gate::Gate;
 use super::listen::BindError;
 use super::server::{PAUSE_AFTER_ERROR, Serve, Shared, reap};
 use super::trace::Asked;
-use super::worker::send;
+use super::worker::{reply, send};
 use egress_common::{Protocol, SandboxId};
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -181,11 +181,7 @@ pub(super) async fn datagrams<G: Gate>(
             continue;
         };
         let (shared, socket) = (Arc::clone(&shared), Arc::clone(&socket));
-        tasks.spawn(async move {
-            let reply = shared.resolver.answer_heard(asked, heard).await;
-            drop(pass);
-            send(&socket, reply, from);
-        });
+        tasks.spawn(reply(shared, socket, (asked, heard), pass));
     }
     while tasks.join_next().await.is_some() {}
 }

@@ -49,6 +49,15 @@ impl<P> Admitted<P> {
     }
 }
 
+/// What came of a message. The decision is counted; its record is still to be taken,
+/// which wakes others, and the one who asked shall not wait for them.
+#[must_use]
+pub(super) struct Concluded {
+    /// `None` if it deserves no answer.
+    pub(super) reply: Option<Vec<u8>>,
+    record: Option<Record>,
+}
+
 /// A question of a sandbox.
 pub(super) struct Heard {
     pub(super) sandbox: SandboxId,
@@ -60,9 +69,18 @@ impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         match self.hear(asked, bytes) {
-            Ok(heard) => self.answer_heard(asked, heard).await,
+            Ok(heard) => self.record(self.answer_heard(asked, heard).await),
             Err(turned_away) => turned_away,
         }
+    }
+
+    /// Takes the record of what was concluded, and gives back the reply.
+    pub(super) fn record(&self, concluded: Concluded) -> Option<Vec<u8>> {
+        let Concluded { reply, record } = concluded;
+        if let Some(record) = record {
+            self.gate.record_noted(record);
+        }
+        reply
     }
 
     /// Reads a message. What is no question, or none of a sandbox, is dealt with
@@ -93,7 +111,7 @@ impl<G: Gate> Resolver<G> {
             ) => {
                 let finding = self.unusable(sandbox, &envelope, code, reason);
                 let record = unusable(asked, &envelope, &finding);
-                return Err(self.conclude(asked, begun, finding, record));
+                return Err(self.record(self.conclude(asked, begun, finding, record)));
             }
             (None, Ok(question)) => question.envelope,
             (None, Err(Unusable::Bad { envelope, .. })) => envelope,
@@ -101,35 +119,37 @@ impl<G: Gate> Resolver<G> {
         count(&self.counters.unknown_asker);
         let finding = refused(&envelope, ResponseCode::Refused, Reason::UnknownAsker);
         let record = unusable(asked, &envelope, &finding);
-        Err(self.conclude(asked, begun, finding, record))
+        Err(self.record(self.conclude(asked, begun, finding, record)))
     }
 
     /// Answers a question of a sandbox.
-    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Option<Vec<u8>> {
+    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Concluded {
         let finding = self.resolve(heard.sandbox, &heard.question).await;
         let record = judged(asked, &heard.question, &finding);
         self.conclude(asked, heard.begun, finding, record)
     }
 
-    /// Records what was found, and makes the reply of it.
+    /// Makes the reply and the record of what was found.
     fn conclude(
         &self,
         asked: Asked,
         begun: Instant,
         finding: Finding,
         mut record: Record,
-    ) -> Option<Vec<u8>> {
+    ) -> Concluded {
         record.latency_us = u64::try_from(begun.elapsed().as_micros()).ok();
         let sandbox = asked.sandbox.unwrap_or(STRANGERS);
         let now = self.gate.now();
-        if self
-            .desks
-            .may_record(sandbox, now, finding.outcome, finding.reason)
-        {
-            self.gate.record(record);
+        let (outcome, reason) = (finding.outcome, finding.reason);
+        let to_record = self.desks.may_record(sandbox, now, outcome, reason);
+        if to_record {
+            self.gate.note();
         }
         self.counters.latency.observe(begun.elapsed());
-        finding.reply.encode(asked.protocol)
+        Concluded {
+            reply: finding.reply.encode(asked.protocol),
+            record: to_record.then_some(record),
+        }
     }
 
     /// Records a connection that belongs to no sandbox, or no longer to the one

@@ -2,6 +2,7 @@
 
 use super::admission::Admission;
 use super::backlog::{Backlog, Queue};
+use super::begun::Begun;
 use super::cache::Cache;
 use super::coalesce::InFlight;
 use super::counters::Counters;
@@ -152,14 +153,26 @@ pub struct Running {
 }
 
 /// The threads that read datagrams.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Workers {
     stop: Arc<AtomicBool>,
     sockets: Vec<Arc<UdpSocket>>,
-    threads: Vec<JoinHandle<JoinSet<()>>>,
+    threads: Vec<JoinHandle<()>>,
+    /// What they have begun.
+    begun: Arc<Begun>,
 }
 
 impl Workers {
+    /// None yet. What they begin goes on in the runtime of the caller.
+    fn none() -> Self {
+        Self {
+            stop: Arc::default(),
+            sockets: Vec::new(),
+            threads: Vec::new(),
+            begun: Arc::new(Begun::new(Handle::current())),
+        }
+    }
+
     /// Starts the threads of one socket.
     fn start<G: Gate>(
         &mut self,
@@ -174,6 +187,7 @@ impl Workers {
                 socket: Arc::clone(&socket),
                 queue,
                 stop: Arc::clone(&self.stop),
+                begun: Arc::clone(&self.begun),
                 runtime: Handle::current(),
             };
             let thread = std::thread::Builder::new().name("resolver".into());
@@ -281,7 +295,7 @@ impl Server {
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();
-        let mut workers = Workers::default();
+        let mut workers = Workers::none();
         let (finish, finished) = watch::channel(false);
         let mut sweeper = JoinSet::new();
         sweeper.spawn(sweep(shared.clone(), finished));
@@ -343,12 +357,10 @@ impl Running {
         let threads = std::mem::take(&mut self.workers.threads);
         let all = async {
             for thread in threads {
-                let ended = tokio::task::spawn_blocking(|| thread.join()).await;
-                let Ok(Ok(mut tasks)) = ended else {
-                    continue;
-                };
-                while tasks.join_next().await.is_some() {}
+                // One that panicked has said so itself.
+                let _ = tokio::task::spawn_blocking(|| thread.join()).await;
             }
+            self.workers.begun.ended().await;
             while self.tasks.join_next().await.is_some() {}
             self.finish.send_replace(true);
             while self.sweeper.join_next().await.is_some() {}

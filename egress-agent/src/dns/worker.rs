@@ -2,31 +2,30 @@
 //!
 //! Several threads read one socket, each as many datagrams per system call as
 //! wait there. What can be answered without waiting is answered on the spot
-//! ([`quick`]), and so is what cannot be answered; the rest is begun there and
-//! becomes a task of the runtime where it has to wait. One socket and not one per thread
+//! ([`quick`]), and so is what cannot be answered; the rest is begun there
+//! ([`Begun`]) and becomes a task of the runtime if it has to wait. One socket and not one per thread
 //! (`SO_REUSEPORT`): a group of sockets can be joined by others of the same user,
 //! and it ties each client to one thread, so that a busy client holds up those
 //! who share its thread.
 
+use super::admission::Pass;
 use super::backlog::Queue;
 use super::batch::{BATCH, Batch};
+use super::begun::Begun;
 use super::counters::count;
 use super::desk::Said;
 use super::gate::Gate;
 use super::query::{Plain, QuestionKey};
-use super::resolver::Resolver;
-use super::server::{PAUSE_AFTER_ERROR, Shared, reap};
+use super::resolver::{Heard, Resolver};
+use super::server::{PAUSE_AFTER_ERROR, Shared};
 use super::trace::{self, Asked};
 use egress_common::{Protocol, SandboxId};
 use rustix::net::SendFlags;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
 
 /// One thread's part.
 pub(super) struct Worker<G: Gate> {
@@ -35,14 +34,14 @@ pub(super) struct Worker<G: Gate> {
     /// Which of the sockets that is.
     pub(super) queue: Queue,
     pub(super) stop: Arc<AtomicBool>,
+    pub(super) begun: Arc<Begun>,
     pub(super) runtime: Handle,
 }
 
 impl<G: Gate> Worker<G> {
-    /// Reads until told to stop; returns what is still under way.
-    pub(super) fn run(self) -> JoinSet<()> {
+    /// Reads until told to stop.
+    pub(super) fn run(self) {
         let _runtime = self.runtime.enter();
-        let mut tasks = JoinSet::new();
         let mut batch = Batch::new();
         let mut later = Vec::with_capacity(BATCH);
         let mut key = QuestionKey::new();
@@ -84,17 +83,15 @@ impl<G: Gate> Worker<G> {
             batch.send(self.socket.as_fd());
             for place in later.drain(..) {
                 if let Some((bytes, from, _)) = batch.at(place) {
-                    self.take_up(from, bytes, &mut tasks);
+                    self.take_up(from, bytes);
                 }
             }
-            reap(&mut tasks);
         }
-        tasks
     }
 
-    /// Answers a question in a task, and anything else on the spot: what costs its
-    /// sender nothing must not cost a task.
-    fn take_up(&self, from: SocketAddr, bytes: &[u8], tasks: &mut JoinSet<()>) {
+    /// Begins the answer of a question, and deals with anything else on the spot: what
+    /// costs its sender nothing must not cost a task.
+    fn take_up(&self, from: SocketAddr, bytes: &[u8]) {
         let shared = &self.shared;
         let resolver = &shared.resolver;
         let asked = Asked {
@@ -116,27 +113,23 @@ impl<G: Gate> Worker<G> {
         };
         let socket = Arc::clone(&self.socket);
         let shared = Arc::clone(&self.shared);
-        let mut answer = Box::pin(async move {
-            let reply = shared.resolver.answer_heard(asked, heard).await;
-            drop(pass);
-            send(&socket, reply, from);
-        });
-        // It begins here, so that the question is on its way to an upstream before
-        // another thread is woken. That one asks again for what wakes it.
-        let begin = || {
-            answer
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-        };
-        match catch_unwind(AssertUnwindSafe(begin)) {
-            Ok(Poll::Ready(())) => {}
-            Ok(Poll::Pending) => {
-                tasks.spawn_on(answer, &self.runtime);
-            }
-            // As in a task: a query that cannot be answered ends no other.
-            Err(_) => tracing::error!("an answer of the resolver ended early"),
-        }
+        self.begun
+            .begin(reply(shared, socket, (asked, heard), pass));
     }
+}
+
+/// Replies to a question over the socket that it came from.
+pub(super) async fn reply<G: Gate>(
+    shared: Arc<Shared<G>>,
+    socket: Arc<impl AsFd>,
+    (asked, heard): (Asked, Heard),
+    pass: Pass,
+) {
+    let resolver = &shared.resolver;
+    let mut concluded = resolver.answer_heard(asked, heard).await;
+    drop(pass);
+    send(&*socket, concluded.reply.take(), asked.from);
+    resolver.record(concluded);
 }
 
 /// No sandbox has this id.

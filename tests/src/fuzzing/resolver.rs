@@ -145,7 +145,9 @@ impl Gate for Small {
         Ok(Receipt)
     }
 
-    fn record(&self, _: Record) {}
+    fn note(&self) {}
+
+    fn record_noted(&self, _: Record) {}
 }
 
 /// Bytes as a query and an upstream's message, apart by a length in front: the

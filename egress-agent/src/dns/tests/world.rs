@@ -109,6 +109,8 @@ pub(super) struct FakeGate {
     /// How often everything was read.
     pub(super) drained: AtomicU64,
     pub(super) opened: Mutex<Vec<Granted>>,
+    /// Decisions that were counted.
+    noted: AtomicU64,
     pub(super) records: Mutex<Vec<Record>>,
 }
 
@@ -237,7 +239,11 @@ impl Gate for FakeGate {
         Ok(Receipt(self.policy.lock().expect("lock").grants_last))
     }
 
-    fn record(&self, record: Record) {
+    fn note(&self) {
+        self.noted.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn record_noted(&self, record: Record) {
         self.records.lock().expect("lock").push(record);
     }
 }
@@ -303,6 +309,7 @@ impl World {
             watched: Mutex::default(),
             drained: AtomicU64::new(0),
             opened: Mutex::default(),
+            noted: AtomicU64::default(),
             records: Mutex::default(),
         });
         let server = Server::bind(Ports::default(), config).await.expect("bound");
@@ -380,9 +387,18 @@ impl World {
     }
 
     /// The record of the latest query.
+    /// The record of what was decided last. An answer may be there before its record.
     pub(super) fn record(&self) -> Record {
-        let records = self.gate.records.lock().expect("lock");
-        records.last().expect("a record").clone()
+        let begun = Instant::now();
+        loop {
+            let records = self.gate.records.lock().expect("lock");
+            if records.len() as u64 == self.gate.noted.load(Ordering::SeqCst) {
+                return records.last().expect("a record").clone();
+            }
+            drop(records);
+            assert!(begun.elapsed() < Duration::from_secs(10), "no record came");
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 
