@@ -25,14 +25,14 @@ const COLUMNS: [&str; 11] = [
     "name_key",
 ];
 
-/// Rows per statement: more of them cost no less per row.
-const ROWS_PER_STATEMENT: usize = 64;
-
-/// SQLite compiles each text once per connection. `OR FAIL`, because whoever writes
-/// rolls the whole transaction back after an error: to be able to take back one statement of it,
-/// SQLite would copy every page that the statement touches to a file first.
-static ONE: LazyLock<Arc<str>> = LazyLock::new(|| insertion(1));
-static MANY: LazyLock<Arc<str>> = LazyLock::new(|| insertion(ROWS_PER_STATEMENT));
+/// How many rows a statement brings, and its text; most rows come by the first. More than
+/// its rows cost no less per row, and each statement wakes SQLite's thread and is waited for: few records
+/// come by few statements. SQLite compiles each text once per connection.
+///
+/// `OR FAIL`, because whoever writes rolls the whole transaction back after an error: to be able to take
+/// back one statement of it, SQLite would copy every page that the statement touches to a file first.
+static INSERTIONS: LazyLock<[(usize, Arc<str>); 3]> =
+    LazyLock::new(|| [64, 8, 1].map(|rows| (rows, insertion(rows))));
 
 fn insertion(rows: usize) -> Arc<str> {
     let row = format!("({})", vec!["?"; COLUMNS.len()].join(","));
@@ -53,12 +53,12 @@ pub(super) async fn insert(
     links: &Links,
 ) -> Result<(), sqlx::Error> {
     let subjects = subject::numbers(connection, &links.subjects).await?;
-    let (chunks, rest) = links.records.as_chunks::<ROWS_PER_STATEMENT>();
-    for chunk in chunks {
-        insert_rows(connection, &MANY, chunk, &subjects).await?;
-    }
-    for record in rest {
-        insert_rows(connection, &ONE, std::slice::from_ref(record), &subjects).await?;
+    let mut rest = links.records.as_slice();
+    for (rows, statement) in &*INSERTIONS {
+        while let Some((records, others)) = rest.split_at_checked(*rows) {
+            insert_rows(connection, statement, records, &subjects).await?;
+            rest = others;
+        }
     }
     Ok(())
 }

@@ -16,6 +16,9 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// The most bytes of an answer that begins: it is moved several times, and thousands may wait.
+const LARGEST: usize = 2_048;
+
 type Answer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// All answers that are under way. Dropping it ends them.
@@ -45,6 +48,7 @@ impl Begun {
     /// Takes the first step of an answer, and sees to it that the others follow. The calling
     /// thread must have entered the runtime.
     pub(super) fn begin(&self, answer: impl Future<Output = ()> + Send + 'static) {
+        debug_assert!(size_of_val(&answer) <= LARGEST);
         let until_the_end = self.end.clone().run_until_cancelled_owned(answer);
         let tracked = self.tracker.track_future(until_the_end);
         // As in a task: an answer that panics ends no other.

@@ -43,7 +43,8 @@ pub(super) enum ExchangeError {
     Encode,
 }
 
-/// Asks. The caller bounds the time.
+/// Asks. The caller bounds the time. Large parts of this future are kept elsewhere: it is
+/// moved several times before it begins.
 pub(super) async fn exchange(
     server: (SocketAddr, &Line),
     key: &Key,
@@ -80,10 +81,10 @@ async fn ask(
     match line {
         Line::Plain => match over_udp(server, &question, counters).await? {
             Some(answer) if !answer.metadata.truncation => Ok(answer),
-            Some(_) | None => over_tcp(server, &question).await,
+            Some(_) | None => Box::pin(over_tcp(server, &question)).await,
         },
-        Line::Tls(line) => line.ask(&question).await,
-        Line::Https(line) => line.ask(&question).await,
+        Line::Tls(line) => Box::pin(line.ask(&question)).await,
+        Line::Https(line) => Box::pin(line.ask(&question)).await,
     }
 }
 
@@ -212,7 +213,7 @@ async fn over_udp(
     socket.connect(server)?;
     socket.send(&question.bytes)?;
     let socket = Expecting::answer(socket)?;
-    let mut buffer = [0; RECEIVE];
+    let mut buffer = vec![0; RECEIVE];
     for _ in 0..MAX_MISMATCHES {
         let length = socket.receive(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();

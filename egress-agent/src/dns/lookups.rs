@@ -90,7 +90,8 @@ impl Lookups {
 
     /// `anew` asks although something is known.
     async fn ask_now(&self, key: &Key, anew: bool) -> Result<Arc<Lookup>, Failure> {
-        let ask = async {
+        // Boxed: whoever joins is moved together with what it would ask.
+        let ask = Box::pin(async {
             // Whoever looked before the last answer came finds it here.
             if let Some(known) = self.cache.find(key, Instant::now()).filter(|_| !anew) {
                 return Ok(known);
@@ -98,7 +99,7 @@ impl Lookups {
             let lookup = self.upstreams.ask(key).await?;
             self.cache.keep(key.clone(), lookup.clone(), Instant::now());
             Ok(lookup)
-        };
+        });
         self.in_flight.join(key, ask).await
     }
 
