@@ -29,11 +29,11 @@ const NO_INDEX: &str = " AND +";
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// By the index of what is asked for.
-    ByIndex,
+    Index,
     /// In the order of time.
-    ByTime,
+    Time,
     /// In the order of their places.
-    ByPlace,
+    Place,
 }
 
 /// A question: every condition that is set must hold.
@@ -116,7 +116,7 @@ impl Query {
         since: i64,
     ) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new(select);
-        self.conditions_in(&mut statement, Way::ByTime);
+        self.conditions_in(&mut statement, Way::Time);
         statement
             .push(" AND time >= ")
             .push_bind(since)
@@ -165,7 +165,7 @@ impl Query {
     pub(super) fn conditions(&self, statement: &mut QueryBuilder<Sqlite>) {
         // A follower asks for the end of the table, which needs no index.
         let follows = self.order == Order::Stored && self.after.is_some();
-        self.conditions_in(statement, if follows { Way::ByPlace } else { Way::ByIndex });
+        self.conditions_in(statement, if follows { Way::Place } else { Way::Index });
     }
 
     fn conditions_in(&self, statement: &mut QueryBuilder<Sqlite>, way: Way) {
@@ -199,7 +199,7 @@ impl Query {
                 .push(")");
         }
         if let Some(subjects) = self.subjects() {
-            let by_index = way == Way::ByIndex;
+            let by_index = way == Way::Index;
             statement.push(if by_index { " AND " } else { NO_INDEX });
             subjects.condition(statement);
         }
@@ -230,7 +230,7 @@ impl Query {
         if let Some(destination) = &self.destination {
             statement.push(" AND ");
             // Without the parts their index is of no use.
-            if way == Way::ByIndex {
+            if way == Way::Index {
                 statement.push(IN_EACH_PART);
             }
             destination.condition(statement);

@@ -17,7 +17,7 @@ use client::{Found, Load};
 use egress_tests::World;
 use egress_tests::product::Agent;
 use report::{Report, Sample};
-use servers::{HOT_NAMES, REFUSED, Server, ZONE, hot_name};
+use servers::{HOT_NAMES, REFUSED, Server, Servers, ZONE, hot_name};
 use std::fs;
 use std::path::Path;
 
@@ -101,8 +101,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut world =
         World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
     world.sniffer.end();
-    let _servers = servers::start(&world)?;
-    let mut bench = Bench::new(options, &world, &binaries)?;
+    let servers = servers::start(&world)?;
+    let mut bench = Bench::new(options, (&world, &servers), &binaries)?;
     let report = bench.measure()?;
     match options.output {
         Format::Text => println!("{}", report.text()),
@@ -115,6 +115,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 struct Bench<'w, 'o> {
     options: &'o Options,
     world: &'w World,
+    servers: &'w Servers,
     agent: Agent<'w>,
     hot: String,
     refused: String,
@@ -124,7 +125,11 @@ struct Bench<'w, 'o> {
 }
 
 impl<'w, 'o> Bench<'w, 'o> {
-    fn new(options: &'o Options, world: &'w World, binaries: &Path) -> Result<Self, Failure> {
+    fn new(
+        options: &'o Options,
+        (world, servers): (&'w World, &'w Servers),
+        binaries: &Path,
+    ) -> Result<Self, Failure> {
         let mut agent = Agent::prepare(world, &[("bench", &servers::policy())]);
         agent.use_binaries(binaries);
         let upstream = egress_tests::address::ALLOWED_V4;
@@ -157,6 +162,7 @@ impl<'w, 'o> Bench<'w, 'o> {
         Ok(Self {
             options,
             world,
+            servers,
             agent,
             hot,
             refused,
@@ -235,9 +241,15 @@ impl<'w, 'o> Bench<'w, 'o> {
         // Once through all names first, in the sandbox that is then measured.
         let warm = Load { seconds: 0, ..load };
         let script = (warm, load);
+        let before = self.processor(server);
         let found = run_twice(&self.agent, &sandbox, script)?;
+        let used = self.processor(server) - before;
         expect_answers(&found, "NOERROR")?;
-        let mut samples = vec![Sample::rate("cached", found.rate)];
+        let answers = found.rate * f64::from(load.seconds) + f64::from(HOT_NAMES);
+        let mut samples = vec![
+            Sample::rate("cached", found.rate),
+            Sample::cost("cached", used * 1e6 / answers),
+        ];
         if server != Server::Egress {
             let bare = Found::of(load.start_bare(self.world)?)?;
             samples.push(Sample::rate("cached, bare client", bare.rate));
@@ -277,9 +289,25 @@ impl<'w, 'o> Bench<'w, 'o> {
             questions: &self.refused,
             ..self.load(server)
         };
+        let before = self.processor(server);
         let found = load.run_in(&self.agent, &sandbox)?;
+        let used = self.processor(server) - before;
         expect_answers(&found, "NXDOMAIN")?;
-        Ok(vec![Sample::rate("refused", found.rate)])
+        let answers = found.rate * f64::from(load.seconds);
+        Ok(vec![
+            Sample::rate("refused", found.rate),
+            Sample::cost("refused", used * 1e6 / answers),
+        ])
+    }
+
+    /// Seconds of processor that a server has had. The client takes its share of the two
+    /// processors, so the rates of all servers are closer to each other than this is.
+    fn processor(&self, server: Server) -> f64 {
+        let process = match server {
+            Server::Egress => self.agent.pid(),
+            peer => self.servers.pid(peer),
+        };
+        process.map_or(0.0, servers::processor)
     }
 
     fn cold(&mut self, server: Server) -> Result<Vec<Sample>, Failure> {

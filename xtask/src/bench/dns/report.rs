@@ -16,6 +16,8 @@ enum Measure {
     Rate(f64),
     /// Microseconds of each answer.
     Each(Vec<f64>),
+    /// Microseconds of processor that the server used for one answer.
+    Cost(f64),
 }
 
 impl Sample {
@@ -23,6 +25,13 @@ impl Sample {
         Self {
             scenario,
             measure: Measure::Rate(rate),
+        }
+    }
+
+    pub const fn cost(scenario: &'static str, cost: f64) -> Self {
+        Self {
+            scenario,
+            measure: Measure::Cost(cost),
         }
     }
 
@@ -38,9 +47,13 @@ impl Sample {
 pub struct Report {
     rounds: u32,
     workers: u32,
-    rates: BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>,
-    times: BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>,
+    rates: Samples,
+    costs: Samples,
+    times: Samples,
 }
+
+/// By scenario and server.
+type Samples = BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>;
 
 impl Report {
     pub fn new(rounds: u32, workers: u32) -> Self {
@@ -48,6 +61,7 @@ impl Report {
             rounds,
             workers,
             rates: BTreeMap::new(),
+            costs: BTreeMap::new(),
             times: BTreeMap::new(),
         }
     }
@@ -55,6 +69,7 @@ impl Report {
     pub fn add(&mut self, server: Server, sample: Sample) {
         let (kept, new) = match sample.measure {
             Measure::Rate(rate) => (&mut self.rates, vec![rate]),
+            Measure::Cost(cost) => (&mut self.costs, vec![cost]),
             Measure::Each(each) => (&mut self.times, each),
         };
         let samples = kept.entry(sample.scenario).or_default();
@@ -63,31 +78,26 @@ impl Report {
 
     /// A table for people.
     pub fn text(&self) -> String {
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header([
+        let rate = |[low, middle, high]: [f64; 3]| {
+            format!("{:.0}k [{:.0}..{:.0}]", middle / 1e3, low / 1e3, high / 1e3)
+        };
+        let cost = |[low, middle, high]: [f64; 3]| format!("{middle:.2} [{low:.2}..{high:.2}]");
+        let rates = compared(
             "answers per second",
-            "egress",
-            "unbound",
-            "dnsmasq",
-            "dnsdist",
+            &self.rates,
             "egress / unbound",
-        ]);
-        for (scenario, samples) in &self.rates {
-            let cell = |server: Server| {
-                samples.get(&server).map_or("–".to_owned(), |samples| {
-                    let [low, middle, high] = quartiles(samples);
-                    format!("{:.0}k [{:.0}..{:.0}]", middle / 1e3, low / 1e3, high / 1e3)
-                })
-            };
-            let mut row = vec![(*scenario).to_owned()];
-            row.extend(Server::ALL.map(cell));
-            row.push(
-                self.ratio(scenario)
-                    .map_or("–".to_owned(), |ratio| format!("×{ratio:.2}")),
-            );
-            table.add_row(row);
-        }
+            rate,
+            ratio,
+        );
+        // Turned round, so that more is better here, too.
+        let saved = |samples: &BTreeMap<Server, Vec<f64>>| ratio(samples).map(f64::recip);
+        let costs = compared(
+            "µs of the server's processor per answer",
+            &self.costs,
+            "unbound / egress",
+            cost,
+            saved,
+        );
         let mut times = Table::new();
         times.load_style(presets::ASCII_MARKDOWN);
         times.set_header(["µs: median, p99", "egress", "unbound", "dnsmasq", "dnsdist"]);
@@ -101,25 +111,14 @@ impl Report {
             times.add_row(row);
         }
         format!(
-            "{} rounds; our resolver with {} reading thread(s), the others with one\n\n{table}\n\n{times}",
+            "{} rounds; our resolver with {} reading thread(s), the others with one\n\n{rates}\n\n{costs}\n\n{times}",
             self.rounds, self.workers
         )
     }
 
-    /// The median of the ratios of each round.
-    fn ratio(&self, scenario: &str) -> Option<f64> {
-        let samples = self.rates.get(scenario)?;
-        let pairs = samples
-            .get(&Server::Egress)?
-            .iter()
-            .zip(samples.get(&Server::Unbound)?);
-        let ratios: Vec<f64> = pairs.map(|(own, peer)| own / peer).collect();
-        Some(at(&ratios, 0.5))
-    }
-
     /// One JSON object with every sample.
     pub fn json(&self) -> Value {
-        let named = |samples: &BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>| {
+        let named = |samples: &Samples| {
             let servers = |by: &BTreeMap<Server, Vec<f64>>| -> Value {
                 by.iter()
                     .map(|(server, samples)| (server.name().to_owned(), json!(samples)))
@@ -135,9 +134,46 @@ impl Report {
             "rounds": self.rounds,
             "workers": self.workers,
             "answers_per_second": named(&self.rates),
+            "processor_microseconds_per_answer": named(&self.costs),
             "microseconds": named(&self.times),
         })
     }
+}
+
+/// A table of all servers, with ours beside unbound at the end.
+fn compared(
+    what: &str,
+    scenarios: &Samples,
+    beside: &str,
+    cell: impl Fn([f64; 3]) -> String,
+    ratio: impl Fn(&BTreeMap<Server, Vec<f64>>) -> Option<f64>,
+) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    let names = Server::ALL.map(Server::name);
+    table.set_header([&[what], names.as_slice(), &[beside]].concat());
+    for (scenario, samples) in scenarios {
+        let cells = Server::ALL.map(|server| {
+            let samples = samples.get(&server);
+            samples.map_or("–".to_owned(), |samples| cell(quartiles(samples)))
+        });
+        let ratio = ratio(samples).map_or("–".to_owned(), |ratio| format!("×{ratio:.2}"));
+        let mut row = vec![(*scenario).to_owned()];
+        row.extend(cells);
+        row.push(ratio);
+        table.add_row(row);
+    }
+    table
+}
+
+/// The median of ours divided by unbound's of the same round.
+fn ratio(samples: &BTreeMap<Server, Vec<f64>>) -> Option<f64> {
+    let (own, peer) = (
+        samples.get(&Server::Egress)?,
+        samples.get(&Server::Unbound)?,
+    );
+    let ratios: Vec<f64> = own.iter().zip(peer).map(|(own, peer)| own / peer).collect();
+    Some(at(&ratios, 0.5))
 }
 
 /// The sample at a share of the sorted samples.
@@ -163,8 +199,14 @@ mod tests {
             report.add(Server::Egress, Sample::rate("cached", own));
             report.add(Server::Unbound, Sample::rate("cached", peer));
         }
-        assert_eq!(report.ratio("cached"), Some(1.5));
-        assert!(report.text().contains("×1.50"));
-        assert_eq!(report.ratio("cold"), None);
+        for (own, peer) in [(2.0, 2.0), (2.0, 5.0), (4.0, 10.0)] {
+            report.add(Server::Egress, Sample::cost("refused", own));
+            report.add(Server::Unbound, Sample::cost("refused", peer));
+        }
+        assert_eq!(ratio(&report.rates["cached"]), Some(1.5));
+        let text = report.text();
+        assert!(text.contains("×1.50"), "{text}");
+        assert!(text.contains("×2.50"), "less is better: {text}");
+        assert_eq!(ratio(&BTreeMap::new()), None);
     }
 }

@@ -77,25 +77,53 @@ pub fn policy() -> String {
     )
 }
 
+/// The authoritative server and the peers, until this is dropped.
+pub struct Servers {
+    _authority: Running,
+    peers: Vec<(Server, Running)>,
+}
+
+impl Servers {
+    /// The process of a peer.
+    pub fn pid(&self, server: Server) -> Option<u32> {
+        let peer = self.peers.iter().find(|(peer, _)| *peer == server);
+        peer.map(|(_, running)| running.pid())
+    }
+}
+
+/// Seconds of processor that all threads of a process have had.
+pub fn processor(process: u32) -> f64 {
+    let threads = fs::read_dir(format!("/proc/{process}/task"));
+    let nanoseconds = |thread: fs::DirEntry| -> Option<f64> {
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse().ok()
+    };
+    let threads = threads.into_iter().flatten().flatten();
+    threads.filter_map(nanoseconds).sum::<f64>() / 1e9
+}
+
 /// Starts the authoritative server and the peers.
-pub fn start(world: &World) -> Result<Vec<Running>, Failure> {
+pub fn start(world: &World) -> Result<Servers, Failure> {
     let directory = world.fresh_directory();
-    let mut running = vec![
-        world
-            .far
-            .run(|| Running::start(&mut nsd(&directory)))
-            .map_err(|error| Failure::new(format!("nsd: {error}")))?,
-    ];
+    let authority = world
+        .far
+        .run(|| Running::start(&mut nsd(&directory)))
+        .map_err(|error| Failure::new(format!("nsd: {error}")))?;
+    let mut peers = Vec::new();
     await_answer(world, (&ALLOWED_V4.to_string(), 53))?;
     for server in Server::ALL {
         let Some(mut command) = peer(server, &directory) else {
             continue;
         };
         let started = world.near.run(|| Running::start(&mut command));
-        running.push(started.map_err(|e| Failure::new(format!("{}: {e}", server.name())))?);
+        let started = started.map_err(|e| Failure::new(format!("{}: {e}", server.name())))?;
+        peers.push((server, started));
         await_answer(world, server.address())?;
     }
-    Ok(running)
+    Ok(Servers {
+        _authority: authority,
+        peers,
+    })
 }
 
 fn file(directory: &Path, name: &str, text: &str) -> String {
