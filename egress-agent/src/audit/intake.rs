@@ -114,10 +114,16 @@ impl Intake {
         let until = Instant::now() + self.linger;
         while records.len() < self.size {
             let room = self.size - records.len();
-            let received = self.receiver.recv_many(records, room);
-            match tokio::time::timeout_at(until, received).await {
-                Ok(0) | Err(_) => break,
-                Ok(_) => {}
+            tokio::select! {
+                biased;
+                received = self.receiver.recv_many(records, room) => {
+                    if received == 0 {
+                        break;
+                    }
+                }
+                // Somebody waits for what is there.
+                () = self.shared.wake.notified() => break,
+                () = tokio::time::sleep_until(until) => break,
             }
         }
         true

@@ -175,6 +175,7 @@ impl Recorder {
         let accepted = self.shared.accepted.load(Ordering::Acquire);
         let lost = self.shared.lost.load(Ordering::Acquire);
         let mut progress = self.shared.progress.subscribe();
+        self.shared.wake.notify_one();
         let reached = progress.wait_for(|now| now.settled >= accepted && now.told >= lost);
         match tokio::time::timeout(deadline, reached).await {
             Ok(Ok(_)) => Ok(()),

@@ -23,7 +23,9 @@ pub struct Options {
     pub queue: usize,
     /// Records per transaction.
     pub batch: usize,
-    /// How long a transaction waits for more records.
+    /// How long a transaction waits for more records, unless somebody waits for it
+    /// ([`Recorder::flush`]). Each is a commit that waits for the disk, and what waits here is lost with the
+    /// machine's power.
     pub linger: Duration,
     /// How long one attempt waits for somebody else's lock on the database.
     pub busy_timeout: Duration,
@@ -47,7 +49,7 @@ impl Default for Options {
             hider: None,
             queue: 65_536,
             batch: 16_384,
-            linger: Duration::from_millis(20),
+            linger: Duration::from_millis(100),
             busy_timeout: Duration::from_secs(2),
             max_bytes: None,
             checkpoints: CheckpointRule::default(),

@@ -231,3 +231,19 @@ async fn what_a_killed_agent_leaves_is_readable_and_holds_what_was_flushed() {
     assert_eq!(last.sequence, records.len() as i64 + 1);
     store.close(LONG).await.expect("closed");
 }
+
+#[tokio::test]
+async fn who_waits_for_a_record_does_not_wait_for_those_that_may_follow() {
+    let (_directory, path) = place();
+    let options = Options {
+        linger: LONG * 10,
+        ..lasting()
+    };
+    let store = Store::open_with(&path, options).await.expect("a store");
+    for n in 1..=3 {
+        store.recorder().record(numbered(n));
+        store.recorder().flush(LONG).await.expect("written");
+        assert_eq!(store.health().written, u64::from(n));
+    }
+    store.close(LONG).await.expect("closed");
+}
