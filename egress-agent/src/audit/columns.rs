@@ -27,7 +27,9 @@ pub const RARE_KIND: &str = "kind <> 'flow' AND kind <> 'dns'";
 pub const REFUSED: &str = "outcome <> 'allow'";
 
 /// Begins a condition that is met within the parts of an index that is led by them, and holds for every
-/// record. The words are those of the index.
+/// record. The words are those of the index. From part to part that has records: whoever alters the file can
+/// leave any number of others in between.
 pub const IN_EACH_PART: &str = "sequence >> 16 IN (WITH RECURSIVE parts (part) AS (\
-    SELECT min(sequence) >> 16 FROM records UNION ALL SELECT part + 1 FROM parts \
+    SELECT min(sequence) >> 16 FROM records UNION ALL \
+    SELECT (SELECT min(sequence) >> 16 FROM records WHERE sequence >= (part + 1) << 16) FROM parts \
     WHERE part < (SELECT max(sequence) >> 16 FROM records)) SELECT part FROM parts) AND ";

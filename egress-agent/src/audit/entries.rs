@@ -5,7 +5,7 @@
 //! stands beside the bodies as a JSON text, and the bodies one behind the other.
 
 use crate::audit::chain::{self, Hash, Header};
-use crate::audit::row::{damaged, invalid};
+use crate::audit::row::invalid;
 use crate::audit::verify::{AddressColumn, Columns, Content, Entry};
 use serde::Deserialize;
 use sqlx::sqlite::SqliteRow;
@@ -56,11 +56,17 @@ pub(super) struct Entries {
     /// The first place that was not read; `None` at the end.
     at: Option<i64>,
     last: i64,
+    /// Places of a part.
+    places: i64,
 }
 
 /// Links as SQLite put them together.
 #[derive(Debug)]
-pub(super) struct Part(SqliteRow);
+pub(super) struct Part {
+    row: SqliteRow,
+    first: i64,
+    last: i64,
+}
 
 impl Entries {
     /// From one place to another, both included.
@@ -68,6 +74,7 @@ impl Entries {
         Self {
             at: Some(first),
             last,
+            places: PLACES,
         }
     }
 
@@ -77,15 +84,24 @@ impl Entries {
         connection: &mut SqliteConnection,
     ) -> Result<Option<Part>, sqlx::Error> {
         while let Some(at) = self.at.filter(|at| *at <= self.last) {
-            let end = at.saturating_add(PLACES - 1).min(self.last);
-            let row = sqlx::query(PART)
+            let end = at.saturating_add(self.places - 1).min(self.last);
+            let found = sqlx::query(PART)
                 .bind(at)
                 .bind(end)
                 .fetch_one(&mut *connection)
-                .await?;
+                .await;
+            let row = match found {
+                // Somebody put bodies there that SQLite cannot hold together.
+                Err(error) if self.places > 1 && is_too_big(&error) => {
+                    self.places /= 2;
+                    continue;
+                }
+                found => found?,
+            };
             self.at = end.checked_add(1);
             if row.try_get::<i64, _>("links")? > 0 {
-                return Ok(Some(Part(row)));
+                let (first, last) = (at, end);
+                return Ok(Some(Part { row, first, last }));
             }
             // Whoever alters the file can leave a gap of any length.
             self.at = match self.at {
@@ -100,38 +116,61 @@ impl Entries {
         }
         Ok(None)
     }
-}
 
-impl Part {
-    /// The links, in the order of their places.
-    pub fn entries(&self) -> Result<Vec<Entry>, sqlx::Error> {
-        // Text that is none is an alteration, and found as one: what takes its
-        // place is not what was written.
-        let beside: &[u8] = self.0.try_get_unchecked("beside")?;
-        let beside = String::from_utf8_lossy(beside);
-        let beside: Vec<Beside<'_>> =
-            serde_json::from_str(&beside).map_err(|error| invalid("columns of records", error))?;
-        let bodies: Option<&[u8]> = self.0.try_get_unchecked("bodies")?;
-        let mut bodies = bodies.unwrap_or_default();
-        let mut entries = Vec::with_capacity(beside.len());
-        for link in beside {
-            let body = match link.length {
-                Some(length) => {
-                    let (body, rest) = bodies
-                        .split_at_checked(length)
-                        .ok_or_else(|| damaged("body"))?;
-                    bodies = rest;
-                    Some(String::from_utf8_lossy(body).into_owned())
-                }
-                None => None,
-            };
-            entries.push(entry(link, body)?);
+    /// The links of a part that cannot be read together, one by one.
+    pub async fn one_by_one(
+        part: &Part,
+        connection: &mut SqliteConnection,
+    ) -> Result<Vec<Entry>, sqlx::Error> {
+        let mut entries = Vec::new();
+        let mut places = Self {
+            places: 1,
+            ..Self::between(part.first, part.last)
+        };
+        while let Some(place) = places.next(connection).await? {
+            let found = place.entries();
+            entries.extend(found.unwrap_or_else(|_| vec![Entry::unreadable(place.first)]));
         }
         Ok(entries)
     }
 }
 
-fn entry(beside: Beside<'_>, body: Option<String>) -> Result<Entry, sqlx::Error> {
+/// Whether text became longer than SQLite takes it.
+fn is_too_big(error: &sqlx::Error) -> bool {
+    /// `SQLITE_TOOBIG`.
+    const TOO_BIG: &str = "18";
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.as_deref() == Some(TOO_BIG)
+}
+
+impl Part {
+    /// The links, in the order of their places.
+    ///
+    /// # Errors
+    ///
+    /// What stands beside the bodies is nothing that can be read: somebody altered it, in one of
+    /// them ([`Entries::one_by_one`]).
+    pub fn entries(&self) -> Result<Vec<Entry>, sqlx::Error> {
+        let beside: &[u8] = self.row.try_get_unchecked("beside")?;
+        let beside: Vec<Beside<'_>> = serde_json::from_slice(beside)
+            .map_err(|error| invalid(&format!("columns from record {}", self.first), error))?;
+        let bodies: Option<&[u8]> = self.row.try_get_unchecked("bodies")?;
+        let mut bodies = bodies.unwrap_or_default();
+        let entry = |link: Beside<'_>| {
+            let body = link.length.map(|length| {
+                let (body, rest) = bodies.split_at_checked(length).unwrap_or_default();
+                bodies = rest;
+                body
+            });
+            let sequence = link.sequence;
+            entry(link, body).unwrap_or_else(|| Entry::unreadable(sequence))
+        };
+        Ok(beside.into_iter().map(entry).collect())
+    }
+}
+
+/// A link; `None` if it has something that no link has.
+fn entry(beside: Beside<'_>, body: Option<&[u8]>) -> Option<Entry> {
     let (content, columns) = match body {
         Some(body) => {
             let columns = Columns {
@@ -144,21 +183,16 @@ fn entry(beside: Beside<'_>, body: Option<String>) -> Result<Entry, sqlx::Error>
                 address: AddressColumn::Key(beside.address_key.and_then(chain::bytes)),
                 name_key: beside.name_key,
             };
-            (Content::Body(body), Some(columns))
+            let body = str::from_utf8(body).ok()?;
+            (Content::Body(body.to_owned()), Some(columns))
         }
-        None => {
-            let digest = beside.digest.and_then(Hash::parse);
-            let digest = digest.ok_or_else(|| damaged("digest"))?;
-            (Content::Erased(digest), None)
-        }
+        None => (Content::Erased(Hash::parse(beside.digest?)?), None),
     };
-    let class = u8::try_from(beside.class)
-        .map_err(|error| invalid(&format!("class of record {}", beside.sequence), error))?;
-    Ok(Entry {
+    Some(Entry {
         header: Header {
             sequence: beside.sequence,
             time: beside.time,
-            class,
+            class: u8::try_from(beside.class).ok()?,
         },
         // A hash of another length is none that the walk can come to.
         chain: Hash::parse(beside.chain).unwrap_or(Hash([0; 32])),

@@ -121,8 +121,15 @@ impl Intake {
                         break;
                     }
                 }
-                // Somebody waits for what is there.
-                () = self.shared.wake.notified() => break,
+                // Somebody waits for what is there now, which may be more than a moment ago.
+                () = self.shared.wake.notified() => {
+                    while records.len() < self.size
+                        && let Ok(record) = self.receiver.try_recv()
+                    {
+                        records.push(record);
+                    }
+                    break;
+                }
                 () = tokio::time::sleep_until(until) => break,
             }
         }

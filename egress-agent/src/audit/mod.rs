@@ -38,6 +38,7 @@ mod reader;
 mod recorder;
 mod retention;
 mod row;
+mod schema;
 mod seal;
 mod store;
 mod stored;

@@ -45,6 +45,7 @@ async fn leaves(pool: &SqlitePool, size: i64) -> Result<Leaves, ProofError> {
             let digest = match &entry.content {
                 Content::Body(body) => Hash::of(body.as_bytes()),
                 Content::Erased(digest) => *digest,
+                Content::Unreadable => return Err(ProofError::Incomplete(size.unsigned_abs())),
             };
             found.leaves.push(chain::leaf(&entry.header, &digest));
             found.chains.push(entry.chain);
@@ -87,6 +88,7 @@ pub(super) async fn inclusion(pool: &SqlitePool, sequence: i64) -> Result<String
     let (body, digest) = match entry.content {
         Content::Body(body) => (body, None),
         Content::Erased(digest) => ("{}".to_owned(), Some(digest.to_string())),
+        Content::Unreadable => return Err(ProofError::Incomplete(size.unsigned_abs())),
     };
     let fields = ChainFields {
         id: chain_id,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 /// The latest records, among which those to a destination are looked for first. If it is a fortieth of all,
 /// a hundred are found there; if it is less, its index has little to look through.
-const LATEST: i64 = 4_096;
+const LATEST: u32 = 4_096;
 
 /// Questions that one reader answers at a time.
 const CONNECTIONS: u32 = 4;
@@ -78,7 +78,9 @@ impl Reader {
     }
 
     async fn rows(&self, query: &Query) -> Result<Vec<SqliteRow>, sqlx::Error> {
-        if let Some(limit) = query.latest_of_range() {
+        if let Some(limit) = query.latest_of_range()
+            && limit <= LATEST
+        {
             let since: Option<i64> =
                 sqlx::query_scalar("SELECT time FROM records ORDER BY time DESC LIMIT 1 OFFSET ?")
                     .bind(LATEST)

@@ -24,8 +24,8 @@ pub struct Options {
     /// Records per transaction.
     pub batch: usize,
     /// How long a transaction waits for more records, unless somebody waits for it
-    /// ([`Recorder::flush`]). Each is a commit that waits for the disk, and what waits here is lost with the
-    /// machine's power.
+    /// ([`Recorder::flush`]). Each commit waits for the disk. What waits here is seen by no reader yet, and
+    /// lost with the machine's power.
     pub linger: Duration,
     /// How long one attempt waits for somebody else's lock on the database.
     pub busy_timeout: Duration,

@@ -29,6 +29,24 @@ pub enum Content {
     Body(String),
     /// Retention erased the body and kept its SHA-256.
     Erased(Hash),
+    /// Nothing that a record can be: text that is none, a number out of its range.
+    Unreadable,
+}
+
+impl Entry {
+    /// What is at a place where nothing can be read.
+    pub(super) const fn unreadable(sequence: i64) -> Self {
+        Self {
+            header: Header {
+                sequence,
+                time: 0,
+                class: 0,
+            },
+            chain: Hash([0; 32]),
+            content: Content::Unreadable,
+            columns: None,
+        }
+    }
 }
 
 /// What is looked for; it must say what the body says, or a query would miss.
@@ -132,6 +150,14 @@ pub enum Finding {
         sequence: i64,
         /// Which.
         column: &'static str,
+    },
+    /// The file itself is made in another way.
+    #[error(
+        "`{name}` of the file is not as an agent makes it: it was altered, and a question may miss records or find others"
+    )]
+    Schema {
+        /// A table, an index or a trigger.
+        name: String,
     },
     /// A body that is missing although no retention is recorded that took it.
     #[error(
@@ -276,6 +302,7 @@ impl Walk {
                 self.summary.erased += 1;
                 *digest
             }
+            Content::Unreadable => return Err(Finding::Altered { sequence: place }),
         };
         let leaf = chain::leaf(&entry.header, &digest);
         self.chain = chain::link(&self.chain, &leaf);

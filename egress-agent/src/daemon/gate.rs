@@ -147,8 +147,8 @@ impl Gate for Agent {
         })
     }
 
-    fn note(&self) {
-        self.recorder().note(1);
+    fn note(&self, decisions: u64) {
+        self.recorder().note(decisions);
     }
 
     fn record_noted(&self, mut record: Record) {

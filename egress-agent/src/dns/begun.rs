@@ -21,18 +21,12 @@ const LARGEST: usize = 2_048;
 
 type Answer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// All answers that are under way. Dropping it ends them.
+/// All answers that are under way.
 #[derive(Debug)]
 pub(super) struct Begun {
     runtime: Handle,
     tracker: TaskTracker,
     end: CancellationToken,
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        self.end.cancel();
-    }
 }
 
 impl Begun {
@@ -67,6 +61,11 @@ impl Begun {
         if answer.as_mut().poll(&mut context).is_pending() {
             place.leave(answer);
         }
+    }
+
+    /// Ends all of them, also those that begin later.
+    pub(super) fn end(&self) {
+        self.end.cancel();
     }
 
     /// Waits until all of them are given.
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_panic_ends_one_answer_and_dropping_ends_all() {
+    async fn a_panic_ends_one_answer_and_the_end_all() {
         let begun = Begun::new(Handle::current());
         begun.begin(async { panic!("at once") });
         begun.begin(async {
@@ -189,8 +188,9 @@ mod tests {
             std::future::pending::<()>().await;
             drop(held);
         });
-        drop(begun);
+        begun.end();
         let freed = timeout(SOON, freed).await.expect("it was ended");
         assert!(freed.is_err());
+        timeout(SOON, begun.ended()).await.expect("no other");
     }
 }

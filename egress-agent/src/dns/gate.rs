@@ -81,15 +81,15 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Takes one audit record. The resolver knows the sandbox's id, not its name.
     fn record(&self, record: Record) {
-        self.note();
+        self.note(record.count.max(1));
         self.record_noted(record);
     }
 
-    /// Counts a decision whose record comes later, so that it is not forgotten if the
+    /// Counts decisions whose record comes later, so that they are not forgotten if the
     /// agent is killed in between.
-    fn note(&self);
+    fn note(&self, decisions: u64);
 
-    /// Takes the record of a decision that was noted.
+    /// Takes the record of decisions that were noted.
     fn record_noted(&self, record: Record);
 }
 

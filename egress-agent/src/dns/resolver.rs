@@ -143,7 +143,7 @@ impl<G: Gate> Resolver<G> {
         let (outcome, reason) = (finding.outcome, finding.reason);
         let to_record = self.desks.may_record(sandbox, now, outcome, reason);
         if to_record {
-            self.gate.note();
+            self.gate.note(1);
         }
         self.counters.latency.observe(begun.elapsed());
         Concluded {

@@ -211,6 +211,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
+        self.begun.end();
         self.tell_to_stop();
     }
 }

@@ -229,6 +229,10 @@ impl Collection {
                 self.totals.erased += 1;
                 return;
             }
+            Content::Unreadable => {
+                self.totals.unreadable += 1;
+                return;
+            }
         };
         match serde_json::from_str::<Told<'_>>(body) {
             Ok(told) => self.take(&told, link),

@@ -145,7 +145,7 @@ impl Gate for Small {
         Ok(Receipt)
     }
 
-    fn note(&self) {}
+    fn note(&self, _: u64) {}
 
     fn record_noted(&self, _: Record) {}
 }

@@ -34,6 +34,7 @@ impl Batch {
         let (body, digest) = match &entry.content {
             Content::Body(body) => (Some(body.as_str()), None),
             Content::Erased(digest) => (None, Some(bytes(&digest.0))),
+            Content::Unreadable => return Err(ShipError::Unreadable(header.sequence)),
         };
         let address = match &columns.address {
             AddressColumn::Address(address) => *address,

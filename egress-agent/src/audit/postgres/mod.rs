@@ -53,6 +53,9 @@ pub enum ShipError {
         /// Records here.
         here: i64,
     },
+    /// A record that somebody altered.
+    #[error("record {0} cannot be read; run `egressctl audit verify`")]
+    Unreadable(i64),
     /// A time that is in no calendar.
     #[error("record {0} has a time that is in no calendar")]
     Time(i64),

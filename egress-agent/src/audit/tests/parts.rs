@@ -32,19 +32,25 @@ async fn found(path: &Path, alteration: &str) -> Option<Finding> {
     verification.expect("answered").result.err()
 }
 
-#[tokio::test]
-async fn what_is_altered_at_the_edges_of_parts_is_found() {
-    let (_directory, path) = place();
-    let store = open(&path).await.expect("a store");
+/// A store that takes several parts to verify.
+async fn long(path: &Path) {
+    let store = open(path).await.expect("a store");
     for n in 1..=RECORDS {
         store.recorder().record(Record {
             name: Some("api.example.com".to_owned()),
+            // As the agent reads bytes that are no text.
+            command: Some("caf\u{fffd}".to_owned()),
             ..numbered(n)
         });
     }
     store.close(LONG).await.expect("closed");
-    assert_eq!(found(&path, "SELECT 1").await, None);
+    assert_eq!(found(path, "SELECT 1").await, None);
+}
 
+#[tokio::test]
+async fn what_is_altered_at_the_edges_of_parts_is_found() {
+    let (_directory, path) = place();
+    long(&path).await;
     let missing = |first, last| Some(Finding::Missing { first, last });
     for place in [1, 511, 512, 513, 514, 1024, 1025] {
         let removal = format!("DELETE FROM records WHERE sequence = {place}");
@@ -69,14 +75,79 @@ async fn what_is_altered_at_the_edges_of_parts_is_found() {
     let far = "UPDATE records SET sequence = 9223372036854775807 WHERE sequence = 1300";
     let next = i64::from(RECORDS);
     assert_eq!(found(&path, far).await, missing(next, i64::MAX - 1));
+    for place in [i64::MIN, -1, 0] {
+        let before = format!(
+            "INSERT INTO records (sequence, time, class, chain, body, kind) \
+             SELECT {place}, time, class, chain, body, kind FROM records WHERE sequence = 1"
+        );
+        let finding = Finding::OutOfPlace {
+            place: 1,
+            found: place,
+        };
+        assert_eq!(found(&path, &before).await, Some(finding));
+    }
+}
 
-    let no_text = "UPDATE records SET body = CAST(x'7bff7d' AS TEXT) WHERE sequence = 700";
-    let altered = Finding::Altered { sequence: 700 };
-    assert_eq!(found(&path, no_text).await, Some(altered));
-    let no_text = "UPDATE records SET name_key = CAST(x'ff' AS TEXT) WHERE sequence = 701";
-    let (sequence, column) = (701, "name_key");
-    let altered = Finding::Column { sequence, column };
-    assert_eq!(found(&path, no_text).await, Some(altered));
+#[tokio::test]
+async fn what_cannot_be_read_is_named_and_hides_nothing_before_it() {
+    let (_directory, path) = place();
+    long(&path).await;
+    let altered = |sequence| Some(Finding::Altered { sequence });
+    let cases = [
+        (
+            "UPDATE records SET body = CAST(x'7bff7d' AS TEXT) WHERE sequence = 700",
+            700,
+        ),
+        (
+            "UPDATE records SET name_key = CAST(x'ff' AS TEXT) WHERE sequence = 701",
+            701,
+        ),
+        // What stands for bytes that are no text, and such bytes.
+        (
+            "UPDATE records SET body = CAST(unhex(replace(hex(body), 'EFBFBD', 'FF')) AS TEXT) \
+             WHERE sequence = 702",
+            702,
+        ),
+        ("UPDATE records SET class = 300 WHERE sequence = 703", 703),
+    ];
+    for (alteration, sequence) in cases {
+        assert_eq!(
+            found(&path, alteration).await,
+            altered(sequence),
+            "{alteration}"
+        );
+        let earlier =
+            "UPDATE records SET body = replace(body, '1970', '1971') WHERE sequence = 600";
+        let both = format!("{alteration}; {earlier}");
+        assert_eq!(found(&path, &both).await, altered(600), "{both}");
+    }
+}
+
+#[tokio::test]
+async fn another_schema_is_found() {
+    let (_directory, path) = place();
+    long(&path).await;
+    let schema = |name: &str| {
+        Some(Finding::Schema {
+            name: name.to_owned(),
+        })
+    };
+    let cases = [
+        ("CREATE INDEX own ON records (kind)", None),
+        ("DROP INDEX records_by_reason", schema("records_by_reason")),
+        (
+            "DROP INDEX records_by_name; CREATE INDEX records_by_name ON records (sequence >> 16, name_key, time) \
+             WHERE name_key IS NOT NULL AND sequence <> 7",
+            schema("records_by_name"),
+        ),
+        (
+            "CREATE TRIGGER forget AFTER INSERT ON records BEGIN DELETE FROM records WHERE sequence = 7; END",
+            schema("forget"),
+        ),
+    ];
+    for (alteration, finding) in cases {
+        assert_eq!(found(&path, alteration).await, finding, "{alteration}");
+    }
 }
 
 /// Records of the store of destinations, more than are looked through one by one.
@@ -136,7 +207,20 @@ type Meant = fn(u32) -> bool;
 async fn destinations_are_found_in_all_parts_the_latest_first() {
     let (_directory, path) = place();
     destinations(&path).await;
-    let reader = Reader::open(&path).await.expect("readable");
+    the_latest_are_found(&path).await;
+    // Between these are more parts than anybody could go through.
+    for place in [i64::MIN, i64::MAX] {
+        let far = format!(
+            "INSERT INTO records (sequence, time, class, chain, body, kind) \
+             SELECT {place}, time, class, chain, body, kind FROM records WHERE sequence = 1"
+        );
+        execute(&path, &far).await;
+    }
+    the_latest_are_found(&path).await;
+}
+
+async fn the_latest_are_found(path: &Path) {
+    let reader = Reader::open(path).await.expect("readable");
     let cases: [(&str, Meant); 8] = [
         ("a.example.com", |n| destination(n).0 == "a.example.com"),
         ("example.com", |n| destination(n).0 == "example.com"),

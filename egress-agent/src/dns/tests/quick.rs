@@ -5,6 +5,7 @@ use super::world::{World, addresses, bare_query, query};
 use egress_common::{Outcome, Reason};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 async fn world() -> (World, Upstream) {
@@ -102,6 +103,8 @@ async fn what_was_answered_without_a_record_is_recorded_with_its_count() {
     let records = gate.records.lock().expect("lock");
     let counts: Vec<u64> = records.iter().map(|record| record.count).collect();
     assert_eq!(counts, [1, 4]);
+    // What the store settles for a record was counted for it before.
+    assert_eq!(gate.noted.load(Ordering::SeqCst), 5);
     let last = records.last().expect("a record");
     assert_eq!(last.name.as_deref(), Some("www.ok.test"));
     assert_eq!(last.query_type.as_deref(), Some("A"));
@@ -128,6 +131,7 @@ async fn a_flood_of_refusals_is_counted_and_not_written_one_by_one() {
     let records = gate.records.lock().expect("lock");
     assert!(records.len() < 20, "{}", records.len());
     assert_eq!(records.iter().map(|record| record.count).sum::<u64>(), 20);
+    assert_eq!(gate.noted.load(Ordering::SeqCst), 20);
     let told = records.last().expect("a record");
     assert_eq!(told.reason, Some(Reason::NameNotAllowed));
     assert!(told.name.is_none() && told.count > 1);

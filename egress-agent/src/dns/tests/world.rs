@@ -110,7 +110,7 @@ pub(super) struct FakeGate {
     pub(super) drained: AtomicU64,
     pub(super) opened: Mutex<Vec<Granted>>,
     /// Decisions that were counted.
-    noted: AtomicU64,
+    pub(super) noted: AtomicU64,
     pub(super) records: Mutex<Vec<Record>>,
 }
 
@@ -239,8 +239,8 @@ impl Gate for FakeGate {
         Ok(Receipt(self.policy.lock().expect("lock").grants_last))
     }
 
-    fn note(&self) {
-        self.noted.fetch_add(1, Ordering::SeqCst);
+    fn note(&self, decisions: u64) {
+        self.noted.fetch_add(decisions, Ordering::SeqCst);
     }
 
     fn record_noted(&self, record: Record) {
@@ -392,7 +392,8 @@ impl World {
         let begun = Instant::now();
         loop {
             let records = self.gate.records.lock().expect("lock");
-            if records.len() as u64 == self.gate.noted.load(Ordering::SeqCst) {
+            let decisions: u64 = records.iter().map(|record| record.count.max(1)).sum();
+            if decisions == self.gate.noted.load(Ordering::SeqCst) {
                 return records.last().expect("a record").clone();
             }
             drop(records);

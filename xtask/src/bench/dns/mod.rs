@@ -243,13 +243,11 @@ impl<'w, 'o> Bench<'w, 'o> {
         let script = (warm, load);
         let before = self.processor(server);
         let found = run_twice(&self.agent, &sandbox, script)?;
-        let used = self.processor(server) - before;
+        let used = self.used_since(server, before);
         expect_answers(&found, "NOERROR")?;
         let answers = found.rate * f64::from(load.seconds) + f64::from(HOT_NAMES);
-        let mut samples = vec![
-            Sample::rate("cached", found.rate),
-            Sample::cost("cached", used * 1e6 / answers),
-        ];
+        let mut samples = vec![Sample::rate("cached", found.rate)];
+        samples.extend(used.map(|used| Sample::cost("cached", used * 1e6 / answers)));
         if server != Server::Egress {
             let bare = Found::of(load.start_bare(self.world)?)?;
             samples.push(Sample::rate("cached, bare client", bare.rate));
@@ -291,23 +289,26 @@ impl<'w, 'o> Bench<'w, 'o> {
         };
         let before = self.processor(server);
         let found = load.run_in(&self.agent, &sandbox)?;
-        let used = self.processor(server) - before;
+        let used = self.used_since(server, before);
         expect_answers(&found, "NXDOMAIN")?;
         let answers = found.rate * f64::from(load.seconds);
-        Ok(vec![
-            Sample::rate("refused", found.rate),
-            Sample::cost("refused", used * 1e6 / answers),
-        ])
+        let mut samples = vec![Sample::rate("refused", found.rate)];
+        samples.extend(used.map(|used| Sample::cost("refused", used * 1e6 / answers)));
+        Ok(samples)
     }
 
     /// Seconds of processor that a server has had. The client takes its share of the two
     /// processors, so the rates of all servers are closer to each other than this is.
-    fn processor(&self, server: Server) -> f64 {
+    fn processor(&self, server: Server) -> Option<f64> {
         let process = match server {
             Server::Egress => self.agent.pid(),
             peer => self.servers.pid(peer),
         };
-        process.map_or(0.0, servers::processor)
+        process.and_then(servers::processor)
+    }
+
+    fn used_since(&self, server: Server, before: Option<f64>) -> Option<f64> {
+        Some(self.processor(server)? - before?)
     }
 
     fn cold(&mut self, server: Server) -> Result<Vec<Sample>, Failure> {
