@@ -62,12 +62,12 @@ pub(super) async fn verify(
         let mut next = entries.next(&mut transaction).await?;
         while let Some(part) = next {
             // SQLite puts the next part together meanwhile.
-            let check = async {
+            let checking = async {
                 let links = part.entries().ok()?;
                 check(&links, &mut walk, &mut see);
                 Some(())
             };
-            let (following, checked) = tokio::join!(entries.next(&mut transaction), check);
+            let (following, checked) = tokio::join!(entries.next(&mut transaction), checking);
             if checked.is_none() {
                 let links = Entries::one_by_one(&part, &mut transaction).await?;
                 check(&links, &mut walk, &mut see);
