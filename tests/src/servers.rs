@@ -5,13 +5,14 @@ use crate::process::paced;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// How often a server looks whether it should stop.
-const TICK: Duration = Duration::from_millis(20);
+/// After an error, so that a lasting one does not spin.
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long a server waits for a silent client.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -19,12 +20,41 @@ const CLIENT_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct Threads {
     stop: Arc<AtomicBool>,
+    /// Each wakes the thread that waits for it, when it is shut down. Nothing looks for the end from time to
+    /// time: a world has a hundred servers, and what is measured beside them shall not see them.
+    sockets: Vec<OwnedFd>,
     threads: Vec<JoinHandle<()>>,
+}
+
+impl Threads {
+    /// Starts a thread that waits for this socket again and again, until it is to stop. What it is
+    /// given fails when it has to end, and may fail earlier.
+    fn wait_for<S: AsFd + Send + 'static>(
+        &mut self,
+        namespace: &Namespace,
+        socket: S,
+        mut once: impl FnMut(&S) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        self.sockets.push(socket.as_fd().try_clone_to_owned()?);
+        let stop = Arc::clone(&self.stop);
+        self.threads.push(namespace.spawn(move || {
+            while !stop.load(Ordering::Acquire) {
+                if once(&socket).is_err() && !stop.load(Ordering::Acquire) {
+                    std::thread::sleep(PAUSE);
+                }
+            }
+        }));
+        Ok(())
+    }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Release);
+        for socket in &self.sockets {
+            // One that is not connected says so, and wakes who reads it all the same.
+            let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Read);
+        }
         for thread in self.threads.drain(..) {
             // Its panic was printed already; this may run while panicking.
             let _ = thread.join();
@@ -61,18 +91,12 @@ pub fn hearing(
     hear: impl Fn(&UdpSocket, SocketAddr, &[u8]) + Send + 'static,
 ) -> io::Result<()> {
     let socket = namespace.run(|| UdpSocket::bind(address))?;
-    socket.set_read_timeout(Some(TICK))?;
-    let stop = Arc::clone(&threads.stop);
-    threads.threads.push(namespace.spawn(move || {
-        let mut buffer = vec![0; 1 << 16];
-        while !stop.load(Ordering::Relaxed) {
-            let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
-                continue;
-            };
-            hear(&socket, peer, &buffer[..length]);
-        }
-    }));
-    Ok(())
+    let mut buffer = vec![0; 1 << 16];
+    threads.wait_for(namespace, socket, move |socket| {
+        let (length, peer) = socket.recv_from(&mut buffer)?;
+        hear(socket, peer, &buffer[..length]);
+        Ok(())
+    })
 }
 
 /// Starts to serve connections to `address`, a thread for each.
@@ -83,26 +107,15 @@ pub fn accepting(
     serve: impl Fn(TcpStream) + Send + Sync + 'static,
 ) -> io::Result<()> {
     let listener = namespace.run(|| TcpListener::bind(address))?;
-    listener.set_nonblocking(true)?;
-    let stop = Arc::clone(&threads.stop);
     let serve = Arc::new(serve);
-    threads.threads.push(namespace.spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            let Ok((stream, _)) = listener.accept() else {
-                std::thread::sleep(TICK);
-                continue;
-            };
-            let patient = stream
-                .set_nonblocking(false)
-                .and_then(|()| stream.set_read_timeout(Some(paced(CLIENT_PATIENCE))));
-            if patient.is_ok() {
-                let serve = Arc::clone(&serve);
-                // Not joined: it ends with its client, or with patience.
-                std::thread::spawn(move || serve(stream));
-            }
-        }
-    }));
-    Ok(())
+    threads.wait_for(namespace, listener, move |listener| {
+        let (stream, _) = listener.accept()?;
+        stream.set_read_timeout(Some(paced(CLIENT_PATIENCE)))?;
+        let serve = Arc::clone(&serve);
+        // Not joined: it ends with its client, or with patience.
+        std::thread::spawn(move || serve(stream));
+        Ok(())
+    })
 }
 
 /// Starts to take connections to `address` and to close them at once: for more
@@ -114,17 +127,10 @@ pub fn closing(namespace: &Namespace, address: SocketAddr) -> io::Result<Threads
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
         socket.bind(&address.into())?;
         socket.listen(BACKLOG)?;
-        // It also bounds how long `accept` waits.
-        socket.set_read_timeout(Some(TICK))?;
         io::Result::Ok(socket)
     })?;
     let mut threads = Threads::default();
-    let stop = Arc::clone(&threads.stop);
-    threads.threads.push(namespace.spawn(move || {
-        while !stop.load(Ordering::Relaxed) {
-            drop(listener.accept());
-        }
-    }));
+    threads.wait_for(namespace, listener, |listener| listener.accept().map(drop))?;
     Ok(threads)
 }
 

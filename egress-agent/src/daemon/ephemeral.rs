@@ -60,7 +60,7 @@ impl Ephemeral {
         let root = config.root.clone();
         match Agent::start(config).await {
             Ok((agent, services)) => {
-                let run = tokio::spawn(Arc::clone(&agent).run());
+                let run = agent.begin();
                 Ok(Self {
                     agent,
                     services,

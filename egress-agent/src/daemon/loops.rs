@@ -10,6 +10,8 @@ use crate::image::Change;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 /// Reports taken from the ring at once.
 const BATCH: usize = 4096;
@@ -21,8 +23,15 @@ const KEEP_LAPSED: Duration = Duration::from_secs(24 * 3600);
 const RARELY: u64 = 10;
 
 impl Agent {
-    /// Runs until the agent is told to stop. The last records are made then.
-    pub async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
+    /// Runs in a thread of its own until the agent is told to stop. Thousands of reports are taken at a time, ten
+    /// times a second, without a pause in which a thread of the runtime could answer for a name.
+    pub fn begin(self: &Arc<Self>) -> JoinHandle<Result<(), EnforcerError>> {
+        let (agent, runtime) = (Arc::clone(self), Handle::current());
+        tokio::task::spawn_blocking(move || runtime.block_on(agent.run()))
+    }
+
+    /// The last records are made when the agent is told to stop.
+    async fn run(self: Arc<Self>) -> Result<(), EnforcerError> {
         let mut reports = self.enforcer().reports()?;
         if let Err(error) = self.watch_limits() {
             self.tell(format!("limits are not watched: {error}"));

@@ -63,7 +63,7 @@ pub async fn serve(config: Config) -> Result<(), ServiceError> {
     let watch = tokio::spawn(Arc::clone(&agent).watch(watched));
     let feed = tokio::spawn(Arc::clone(&agent).feed_syslog());
     let sinks = tokio::spawn(Arc::clone(&agent).feed_sinks());
-    let run = tokio::spawn(Arc::clone(&agent).run());
+    let run = agent.begin();
     if agent.config().watch {
         tokio::spawn(source::watch(Arc::clone(&agent)));
     }
