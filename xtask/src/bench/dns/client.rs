@@ -88,16 +88,19 @@ impl Load<'_> {
         started.map_err(|error| Failure::new(format!("dnsperf: {error}")))
     }
 
-    /// Begins in a sandbox, when the file `start` appears if one is named.
+    /// Begins in a sandbox: at once, or after a first load, of whose end its first line tells, when the file `start` appears.
     pub fn start_in(
         &self,
         agent: &Agent<'_>,
         sandbox: &str,
-        start: Option<&str>,
+        after: Option<(&Load<'_>, &str)>,
     ) -> Result<Running, Failure> {
         let line = self.line();
-        let script = match start {
-            Some(file) => format!("while [ ! -e {file} ]; do sleep 0.1; done; exec {line}"),
+        let script = match after {
+            Some((first, start)) => format!(
+                "{} >/dev/null; echo warm; while [ ! -e {start} ]; do sleep 0.1; done; exec {line}",
+                first.line()
+            ),
             None => format!("exec {line}"),
         };
         let arguments = [

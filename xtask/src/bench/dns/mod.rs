@@ -20,6 +20,7 @@ use report::{Report, Sample};
 use servers::{HOT_NAMES, REFUSED, Server, Servers, ZONE, hot_name};
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 /// What can be chosen.
 #[derive(clap::Args)]
@@ -267,10 +268,16 @@ impl<'w, 'o> Bench<'w, 'o> {
             ..self.load(server)
         };
         let mut clients = Vec::new();
+        // Every name once in every sandbox: what is measured is what is known there.
+        let warm = Load { seconds: 0, ..load };
         for sandbox in &sandboxes {
-            clients.push(load.start_in(&self.agent, sandbox, Some(&start))?);
+            clients.push(load.start_in(&self.agent, sandbox, Some((&warm, &start)))?);
         }
-        std::thread::sleep(std::time::Duration::from_secs(2));
+        for client in &mut clients {
+            if client.line().as_deref() != Some("warm") {
+                return Err(Failure::new("a sandbox has not asked all names once"));
+            }
+        }
         fs::write(&start, "").map_err(|error| Failure::new(format!("{start}: {error}")))?;
         let mut rate = 0.0;
         for client in clients {
@@ -370,7 +377,7 @@ impl<'w, 'o> Bench<'w, 'o> {
                 }
             };
             // Until it is under way.
-            std::thread::sleep(std::time::Duration::from_secs(2));
+            std::thread::sleep(Duration::from_secs(2));
             let calm = Load {
                 rate: 200,
                 each: true,
