@@ -147,6 +147,10 @@ impl Gate for Agent {
         })
     }
 
+    fn has_policy(&self, sandbox: SandboxId) -> bool {
+        self.book().policy_of(sandbox).is_some()
+    }
+
     fn note(&self, decisions: u64) {
         self.recorder().note(decisions);
     }

@@ -243,8 +243,10 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
         is_recorded
     }
 
-    /// Takes what was counted, and throws away what cannot be given any more.
-    pub(super) fn sweep(&self, now: u64, generation: u64) -> Vec<(SandboxId, Tally)> {
+    /// Takes what was counted, and throws away what cannot be given any more: also what is kept for
+    /// sandboxes that ended, since it would take the place of what others ask for.
+    pub(super) fn sweep<G: Gate>(&self, gate: &G) -> Vec<(SandboxId, Tally)> {
+        let (now, generation) = (gate.now(), gate.generation());
         let desks: Vec<_> = self
             .desks
             .read()
@@ -255,6 +257,7 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
         let mut tallies = Vec::new();
         let mut empty = Vec::new();
         for (sandbox, desk) in desks {
+            let is_asked = gate.has_policy(sandbox);
             let mut desk = lock(&desk);
             for (outcome, reason, count) in desk.folded.drain(..) {
                 let folded = Tally::Folded {
@@ -276,7 +279,7 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
                     };
                     tallies.push((sandbox, served));
                 }
-                ready.generation == generation && now < ready.used_until
+                is_asked && ready.generation == generation && now < ready.used_until
             });
             self.held
                 .fetch_sub(before - desk.ready.len(), Ordering::Relaxed);

@@ -85,6 +85,9 @@ pub trait Gate: Send + Sync + 'static {
         self.record_noted(record);
     }
 
+    /// Whether a sandbox is there and has a policy: what is kept for another is of no use.
+    fn has_policy(&self, sandbox: SandboxId) -> bool;
+
     /// Counts decisions whose record comes later, so that they are not forgotten if the
     /// agent is killed in between.
     fn note(&self, decisions: u64);

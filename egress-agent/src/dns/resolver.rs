@@ -167,7 +167,7 @@ impl<G: Gate> Resolver<G> {
     /// Records what was done without a record, and throws away what is no longer
     /// good.
     pub(super) fn sweep(&self) {
-        let tallies = self.desks.sweep(self.gate.now(), self.gate.generation());
+        let tallies = self.desks.sweep(&*self.gate);
         for (sandbox, tally) in tallies {
             self.gate.record(trace::tally(sandbox, tally));
         }

@@ -5,6 +5,7 @@ use super::world::{World, addresses, bare_query, query};
 use egress_common::{Outcome, Reason};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -112,6 +113,19 @@ async fn what_was_answered_without_a_record_is_recorded_with_its_count() {
     assert!(last.rule.is_some() && last.sandbox_id.is_some());
     assert_eq!((records[0].cache, last.cache), (Some("miss"), Some("hit")));
     assert!(last.upstream.is_some() && last.upstream == records[0].upstream);
+}
+
+#[tokio::test]
+async fn what_is_kept_for_a_sandbox_goes_with_it() {
+    for (are_over, kept) in [(false, 1), (true, 0)] {
+        let (world, _upstream) = world().await;
+        world.ask("www.ok.test", RecordType::A).await;
+        world.gate.are_over.store(are_over, Ordering::SeqCst);
+        let counters = Arc::clone(world.running.counters());
+        // The last sweep is that of the end.
+        assert!(world.running.stop(Duration::from_secs(5)).await);
+        assert_eq!(counters.read().ready_answers, kept);
+    }
 }
 
 #[tokio::test]

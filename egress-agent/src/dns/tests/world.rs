@@ -13,7 +13,7 @@ use hickory_proto::rr::{Name, RecordType};
 use rustix::net::RecvFlags;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::net::UdpSocket;
@@ -109,6 +109,8 @@ pub(super) struct FakeGate {
     /// How often everything was read.
     pub(super) drained: AtomicU64,
     pub(super) opened: Mutex<Vec<Granted>>,
+    /// Whether all sandboxes have ended.
+    pub(super) are_over: AtomicBool,
     /// Decisions that were counted.
     pub(super) noted: AtomicU64,
     pub(super) records: Mutex<Vec<Record>>,
@@ -239,6 +241,10 @@ impl Gate for FakeGate {
         Ok(Receipt(self.policy.lock().expect("lock").grants_last))
     }
 
+    fn has_policy(&self, _: SandboxId) -> bool {
+        !self.are_over.load(Ordering::SeqCst)
+    }
+
     fn note(&self, decisions: u64) {
         self.noted.fetch_add(decisions, Ordering::SeqCst);
     }
@@ -309,6 +315,7 @@ impl World {
             watched: Mutex::default(),
             drained: AtomicU64::new(0),
             opened: Mutex::default(),
+            are_over: AtomicBool::default(),
             noted: AtomicU64::default(),
             records: Mutex::default(),
         });
