@@ -394,14 +394,16 @@ impl World {
     }
 
     /// The record of the latest query.
-    /// The record of what was decided last. An answer may be there before its record.
+    /// The record of what was decided last. An answer may be there before its record, and the
+    /// record of the next answer before that.
     pub(super) fn record(&self) -> Record {
         let begun = Instant::now();
         loop {
             let records = self.gate.records.lock().expect("lock");
             let decisions: u64 = records.iter().map(|record| record.count.max(1)).sum();
             if decisions == self.gate.noted.load(Ordering::SeqCst) {
-                return records.last().expect("a record").clone();
+                let latest = records.iter().max_by_key(|record| record.time);
+                return latest.expect("a record").clone();
             }
             drop(records);
             assert!(begun.elapsed() < Duration::from_secs(10), "no record came");
