@@ -5,6 +5,7 @@
 //! stands beside the bodies as a JSON text, and the bodies one behind the other.
 
 use crate::audit::chain::{self, Hash, Header};
+use crate::audit::open;
 use crate::audit::row::invalid;
 use crate::audit::verify::{AddressColumn, Columns, Content, Entry};
 use serde::Deserialize;
@@ -92,7 +93,7 @@ impl Entries {
                 .await;
             let row = match found {
                 // Somebody put bodies there that SQLite cannot hold together.
-                Err(error) if self.places > 1 && is_too_big(&error) => {
+                Err(error) if self.places > 1 && open::is_too_big(&error) => {
                     self.places /= 2;
                     continue;
                 }
@@ -133,14 +134,6 @@ impl Entries {
         }
         Ok(entries)
     }
-}
-
-/// Whether text became longer than SQLite takes it.
-fn is_too_big(error: &sqlx::Error) -> bool {
-    /// `SQLITE_TOOBIG`.
-    const TOO_BIG: &str = "18";
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.as_deref() == Some(TOO_BIG)
 }
 
 impl Part {

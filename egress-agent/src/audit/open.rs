@@ -33,6 +33,9 @@ const CANNOT_OPEN: &str = "14";
 /// `SQLITE_CORRUPT`.
 const CORRUPT: &str = "11";
 
+/// `SQLITE_TOOBIG`.
+const TOO_BIG: &str = "18";
+
 /// SQLite's page size when nothing else is asked for.
 const PAGE_BYTES: u64 = 4096;
 
@@ -231,6 +234,11 @@ pub(super) fn is_corruption(error: &sqlx::Error) -> bool {
     code(error)
         .and_then(|code| code.parse::<i64>().ok())
         .is_some_and(|code| (code & 0xff).to_string() == CORRUPT)
+}
+
+/// Whether text became longer than SQLite takes it.
+pub(super) fn is_too_big(error: &sqlx::Error) -> bool {
+    code(error).as_deref() == Some(TOO_BIG)
 }
 
 /// Looks at the file, makes it if it is not there, and brings its schema up to date.

@@ -86,10 +86,7 @@ impl Query {
             statement.push(" WHERE sequence IN (SELECT sequence FROM records");
         }
         self.conditions(&mut statement);
-        statement.push(self.ordering());
-        if let Some(limit) = self.limit {
-            statement.push(" LIMIT ").push_bind(i64::from(limit));
-        }
+        self.order_and_limit(&mut statement);
         if in_index {
             statement.push(")").push(self.ordering());
         }
@@ -117,14 +114,16 @@ impl Query {
     ) -> QueryBuilder<Sqlite> {
         let mut statement = QueryBuilder::new(select);
         self.conditions_in(&mut statement, Way::Time);
+        statement.push(" AND time >= ").push_bind(since);
+        self.order_and_limit(&mut statement);
         statement
-            .push(" AND time >= ")
-            .push_bind(since)
-            .push(self.ordering());
+    }
+
+    fn order_and_limit(&self, statement: &mut QueryBuilder<Sqlite>) {
+        statement.push(self.ordering());
         if let Some(limit) = self.limit {
             statement.push(" LIMIT ").push_bind(i64::from(limit));
         }
-        statement
     }
 
     const fn ordering(&self) -> &'static str {

@@ -19,7 +19,7 @@ use crate::audit::{
 use crate::model::{Record, RecordKind};
 use jiff::{SignedDuration, Timestamp};
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions, SqliteConnection};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -107,4 +107,16 @@ async fn stranger(path: &Path) -> SqliteConnection {
 
 async fn refusal(path: &Path) -> AuditError {
     open(path).await.expect_err("a refusal")
+}
+
+/// What somebody does to the file while no agent has it.
+async fn alter(path: &Path, statements: &[&str]) {
+    let mut stranger = stranger(path).await;
+    for statement in statements {
+        sqlx::query(AssertSqlSafe((*statement).to_owned()))
+            .execute(&mut stranger)
+            .await
+            .expect("altered");
+    }
+    stranger.close().await.expect("closed");
 }

@@ -393,7 +393,7 @@ async fn questions_that_are_asked_often_use_an_index() {
 async fn plan(connection: &mut SqliteConnection, query: &Query) -> Vec<String> {
     let sql = query.statement(SELECT).into_string();
     let sql = format!("EXPLAIN QUERY PLAN {sql}");
-    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sqlx::AssertSqlSafe(sql))
+    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(AssertSqlSafe(sql))
         .fetch_all(connection)
         .await
         .expect("a plan");

@@ -6,7 +6,7 @@ use crate::audit::{
     verify_export,
 };
 use egress_common::Outcome;
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::{Connection, Row};
 
 const RECORDS: u32 = 40;
 
@@ -50,17 +50,6 @@ async fn with_keys(
     let verification = reader.verify(span, keys, &kept).await.expect("answered");
     reader.close().await;
     verification.result
-}
-
-async fn alter(path: &Path, statements: &[&str]) {
-    let mut stranger = stranger(path).await;
-    for statement in statements {
-        sqlx::query(AssertSqlSafe((*statement).to_owned()))
-            .execute(&mut stranger)
-            .await
-            .expect("altered");
-    }
-    stranger.close().await.expect("closed");
 }
 
 #[tokio::test]

@@ -3,19 +3,10 @@
 
 use super::*;
 use crate::audit::{Finding, KeyFiles, Span};
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::Connection;
 
 /// More than two parts of a verification.
 const RECORDS: u32 = 1_300;
-
-async fn execute(path: &Path, statement: &str) {
-    let mut connection = stranger(path).await;
-    sqlx::query(AssertSqlSafe(statement.to_owned()))
-        .execute(&mut connection)
-        .await
-        .expect(statement);
-    connection.close().await.expect("closed");
-}
 
 /// What a verification finds in a copy of a store after an alteration.
 async fn found(path: &Path, alteration: &str) -> Option<Finding> {
@@ -25,7 +16,7 @@ async fn found(path: &Path, alteration: &str) -> Option<Finding> {
         let from = path.with_extension(extension);
         std::fs::copy(from, copy.with_extension(extension)).expect("copied");
     }
-    execute(&copy, alteration).await;
+    alter(&copy, &[alteration]).await;
     let keys = KeyFiles::beside(&copy).public().expect("keys");
     let reader = Reader::open(&copy).await.expect("readable");
     let verification = reader.verify(Span::default(), &keys, &[]).await;
@@ -214,7 +205,7 @@ async fn destinations_are_found_in_all_parts_the_latest_first() {
             "INSERT INTO records (sequence, time, class, chain, body, kind) \
              SELECT {place}, time, class, chain, body, kind FROM records WHERE sequence = 1"
         );
-        execute(&path, &far).await;
+        alter(&path, &[&far]).await;
     }
     the_latest_are_found(&path).await;
 }
