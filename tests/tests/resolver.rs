@@ -47,6 +47,48 @@ fn one_connection_carries_several_queries() {
     world.nothing_escaped(&[SocketAddr::from((ALLOWED_V4, 443))]);
 }
 
+/// Asks so much at once that replies wait for each other, over both families, and says
+/// what each question was told, and by whom.
+const BURST: &str = r#"
+import collections, socket, struct, sys
+told = collections.Counter()
+for family, server in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2])):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(10)
+    names = ["allowed.example" if n % 3 else "no%d.forbidden.example" % n for n in range(150)]
+    for number, name in enumerate(names):
+        labels = b"".join(bytes([len(l)]) + l.encode() for l in name.split("."))
+        s.sendto(struct.pack(">6H", number, 256, 1, 0, 0, 0) + labels + b"\0\0\1\0\1", (server, 53))
+    for _ in names:
+        reply, peer = s.recvfrom(4096)
+        number = struct.unpack(">H", reply[:2])[0]
+        label = reply[13:13 + reply[12]].decode()
+        assert names[number].split(".")[0] == label, (names[number], label)
+        assert peer[:2] == (server, 53), peer
+        told[number % 3 > 0, reply[3] & 15] += 1
+        names[number] = "-"
+    s.settimeout(0.2)
+    try:
+        sys.exit("one reply too many: %r" % s.recv(4096))
+    except TimeoutError:
+        pass
+print(sorted(told.items()))
+"#;
+
+#[test]
+fn a_burst_of_questions_gets_one_reply_each_from_the_server_that_was_asked() {
+    let Some(world) = world("resolver: a burst") else {
+        return;
+    };
+    let sandbox = world.sandbox(policy::ONE_NAME);
+    let (v4, v6) = ("198.51.100.1", "2001:db8:99::1");
+    let run = sandbox.run(["/usr/bin/python3", "-c", BURST, v4, v6]);
+    let (status, lines, errors) = run.finish();
+    assert!(status.success(), "{lines:?} {errors}");
+    // 3 is NXDOMAIN.
+    assert_eq!(lines, ["[((False, 3), 100), ((True, 0), 200)]"]);
+}
+
 #[test]
 fn a_refusal_says_why() {
     let Some(world) = world("resolver: extended error") else {
