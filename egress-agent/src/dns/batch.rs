@@ -11,7 +11,7 @@
 )]
 
 use libc::{
-    c_uint, cmsghdr, iovec, mmsghdr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t,
+    c_uint, cmsghdr, iovec, mmsghdr, msghdr, sockaddr_in, sockaddr_in6, sockaddr_storage, socklen_t,
 };
 use std::cmp::Reverse;
 use std::io;
@@ -44,9 +44,7 @@ pub(super) struct Batch {
 struct Queued {
     to: SocketAddr,
     length: Reverse<usize>,
-    /// Whose room it was written to.
-    room: usize,
-    /// Whose sender it answers.
+    /// Whose sender it answers, and whose room it was written to.
     place: usize,
 }
 
@@ -96,13 +94,12 @@ impl Batch {
             vector.iov_base = buffer.as_mut_ptr().cast();
             vector.iov_len = RECEIVE;
             header.msg_len = 0;
-            header.msg_hdr.msg_name = std::ptr::from_mut(sender).cast();
-            header.msg_hdr.msg_namelen = size_of::<sockaddr_storage>() as socklen_t;
-            header.msg_hdr.msg_iov = vector;
-            header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_control = std::ptr::null_mut();
-            header.msg_hdr.msg_controllen = 0;
-            header.msg_hdr.msg_flags = 0;
+            let room = size_of::<sockaddr_storage>() as socklen_t;
+            point(
+                &mut header.msg_hdr,
+                (sender, room),
+                std::slice::from_mut(vector),
+            );
         }
         // SAFETY: every header was just pointed to buffers of this value, with
         // their true lengths; none of them moves while the call lasts.
@@ -124,7 +121,7 @@ impl Batch {
         let length = self.headers.get(place)?.msg_len as usize;
         let bytes = self.received.get(place)?.get(..length)?;
         let from = address(self.senders.get(place)?)?;
-        let room = self.replies.get_mut(self.queued.len())?;
+        let room = self.replies.get_mut(place)?;
         Some((bytes, from, room))
     }
 
@@ -134,7 +131,6 @@ impl Batch {
             self.queued.push(Queued {
                 to,
                 length: Reverse(length.min(SEND)),
-                room: self.queued.len(),
                 place,
             });
         }
@@ -183,19 +179,14 @@ impl Batch {
             && let Some((header, segments)) = kernel.next()
         {
             for (reply, vector) in packet.iter().zip(&mut *own) {
-                if let Some(room) = self.replies.get_mut(reply.room) {
+                if let Some(room) = self.replies.get_mut(reply.place) {
                     vector.iov_base = room.as_mut_ptr().cast();
                     vector.iov_len = reply.length.0;
                 }
             }
             let header = &mut header.msg_hdr;
-            header.msg_namelen = size_of_address(sender);
-            header.msg_name = std::ptr::from_mut(sender).cast();
-            header.msg_iovlen = own.len();
-            header.msg_iov = own.as_mut_ptr();
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-            header.msg_flags = 0;
+            let length = size_of_address(sender);
+            point(header, (sender, length), own);
             if packet.len() > 1 {
                 segments.header.cmsg_level = libc::SOL_UDP;
                 segments.header.cmsg_type = libc::UDP_SEGMENT;
@@ -210,6 +201,21 @@ impl Batch {
         }
         packets
     }
+}
+
+/// Points a header to an address and to what is read or sent, without a control message.
+fn point(
+    header: &mut msghdr,
+    (address, length): (&mut sockaddr_storage, socklen_t),
+    vectors: &mut [iovec],
+) {
+    header.msg_name = std::ptr::from_mut(address).cast();
+    header.msg_namelen = length;
+    header.msg_iov = vectors.as_mut_ptr();
+    header.msg_iovlen = vectors.len();
+    header.msg_control = std::ptr::null_mut();
+    header.msg_controllen = 0;
+    header.msg_flags = 0;
 }
 
 /// How many of the first replies leave together: those of one client that are equally
@@ -365,7 +371,6 @@ mod tests {
         let queued = |port: u16, length| Queued {
             to: SocketAddr::from(([127, 0, 0, 1], port)),
             length: Reverse(length),
-            room: 0,
             place: 0,
         };
         assert_eq!(of_one_packet(&[]), 0);

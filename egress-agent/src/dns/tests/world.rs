@@ -393,7 +393,6 @@ impl World {
         self.gate.opened.lock().expect("lock").clone()
     }
 
-    /// The record of the latest query.
     /// The record of what was decided last. An answer may be there before its record, and the
     /// record of the next answer before that.
     pub(super) fn record(&self) -> Record {
