@@ -121,12 +121,8 @@ impl Ledger {
                 rule,
                 expires,
             };
-            self.put(key, hold, bound);
-            let entry = self
-                .sandboxes
-                .get(&key.sandbox)
-                .and_then(|s| s.entries.get(&key));
-            touched.0.insert(key, entry.and_then(Entry::grant));
+            let grant = self.put(key, hold, bound);
+            touched.0.insert(key, grant);
         }
         Ok(touched.into())
     }
@@ -283,17 +279,22 @@ impl Ledger {
         entry.map_or(&[], Entry::holds)
     }
 
-    /// Adds or renews one claim, making the entry if need be.
-    fn put(&mut self, key: GrantKey, hold: Hold, bound: usize) {
+    /// Adds or renews one claim, making the entry if need be. Returns what the kernel map must
+    /// hold.
+    fn put(&mut self, key: GrantKey, hold: Hold, bound: usize) -> Option<Grant> {
         let holdings = self.sandboxes.entry(key.sandbox).or_default();
         let entry = holdings.entries.entry(key).or_default();
-        let before = entry.expires();
+        let before = (!entry.holds().is_empty()).then(|| entry.expires());
         let known = entry.hold_of(hold.name).is_some();
         let forgotten = entry.put(hold, bound);
-        let after = entry.expires();
-        for order in [&mut self.order, &mut holdings.order] {
-            order.remove(&(before, key));
-            order.insert((after, key));
+        let (after, grant) = (entry.expires(), entry.grant());
+        if before != Some(after) {
+            for order in [&mut self.order, &mut holdings.order] {
+                if let Some(before) = before {
+                    order.remove(&(before, key));
+                }
+                order.insert((after, key));
+            }
         }
         holdings.by_name.entry(hold.name).or_default().insert(key);
         if !known {
@@ -303,6 +304,7 @@ impl Ledger {
             holdings.unlink(name, &key);
             self.names.release(name);
         }
+        grant
     }
 
     /// Takes claims from an entry and notes what that means for the kernel map.

@@ -2,12 +2,12 @@
 
 use crate::model::DomainName;
 use egress_common::NameId;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 /// Names that entries refer to, and some that they referred to until lately.
 #[derive(Debug)]
 pub(super) struct Names {
-    by_name: BTreeMap<DomainName, NameId>,
+    by_name: HashMap<DomainName, NameId>,
     by_id: BTreeMap<NameId, Interned>,
     /// Names without references, oldest first. The kernel may still report a
     /// packet under one.
@@ -25,7 +25,7 @@ struct Interned {
 impl Names {
     pub(super) fn new(keep_retired: usize) -> Self {
         Self {
-            by_name: BTreeMap::new(),
+            by_name: HashMap::new(),
             by_id: BTreeMap::new(),
             retired: VecDeque::new(),
             keep_retired,
