@@ -105,13 +105,15 @@ impl Gate for Agent {
     }
 
     fn limits(&self, sandbox: SandboxId) -> Limits {
-        match self.book().policy_of(sandbox) {
+        let book = self.book();
+        match book.policy_of(sandbox) {
             Some(compiled) => Limits {
                 mode: compiled.policy.mode,
                 cache_ttl: compiled.policy.dns.cache_ttl,
                 negative_cache_ttl: compiled.policy.dns.negative_cache_ttl,
                 max_addresses: compiled.policy.dns.max_addresses.into(),
                 names: compiled.policy.dns.limits,
+                rules_until: book.rules_until(sandbox),
             },
             // It ended just now: nothing may be kept for it.
             None => Limits {
@@ -120,6 +122,7 @@ impl Gate for Agent {
                 negative_cache_ttl: Duration::ZERO,
                 max_addresses: 0,
                 names: NameLimits::default(),
+                rules_until: 0,
             },
         }
     }

@@ -47,8 +47,8 @@ pub trait Gate: Send + Sync + 'static {
     fn sieve(&self, sandbox: SandboxId) -> Option<Self::Sieve>;
 
     /// Whether the sandbox may resolve the name. Asked before anything is
-    /// forwarded, and again after an upstream answered, because the policy may
-    /// have changed meanwhile.
+    /// forwarded, and again after an upstream answered if the generation has moved
+    /// or a rule has expired meanwhile.
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Self::Permit>;
 
     /// Whether the permit covers an address that an answer holds.
@@ -175,6 +175,8 @@ pub struct Limits {
     pub max_addresses: usize,
     /// How much may be said in names.
     pub names: NameLimits,
+    /// Boot-time nanoseconds at which the next rule of the policy expires.
+    pub rules_until: u64,
 }
 
 /// What is to be opened.

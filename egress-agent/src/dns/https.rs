@@ -1,6 +1,7 @@
 //! DNS over HTTPS (RFC 8484) over HTTP/2: one connection, many questions.
 
-use super::exchange::{ExchangeError, Question};
+use super::exchange::ExchangeError;
+use super::outgoing::Question;
 use super::tls::connect;
 use hickory_proto::op::Message;
 use http_body_util::{BodyExt, Full, Limited};

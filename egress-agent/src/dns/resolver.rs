@@ -33,6 +33,8 @@ pub(super) struct Resolver<G: Gate> {
 
 /// What policy says at one moment.
 pub(super) struct Admitted<P> {
+    /// Under which it was judged.
+    generation: u64,
     pub(super) permit: P,
     pub(super) limits: Limits,
     outcome: Outcome,
@@ -74,12 +76,13 @@ impl<G: Gate> Resolver<G> {
         }
     }
 
-    /// Takes the record of what was concluded, and gives back the reply.
+    /// Does what nobody who asked has to wait for, and gives back the reply.
     pub(super) fn record(&self, concluded: Concluded) -> Option<Vec<u8>> {
         let Concluded { reply, record } = concluded;
         if let Some(record) = record {
             self.gate.record_noted(record);
         }
+        self.lookups.upstreams.close_spent();
         reply
     }
 
@@ -167,6 +170,7 @@ impl<G: Gate> Resolver<G> {
     /// Records what was done without a record, and throws away what is no longer
     /// good.
     pub(super) fn sweep(&self) {
+        self.lookups.upstreams.close_spent();
         let tallies = self.desks.sweep(&*self.gate);
         for (sandbox, tally) in tallies {
             self.gate.record(trace::tally(sandbox, tally));
@@ -242,13 +246,17 @@ impl<G: Gate> Resolver<G> {
                 return finding;
             }
         };
-        // Asked again: the policy may have changed while the upstream thought.
+        // Asked again if the policy changed while the upstream thought.
         // From here to the reply nothing waits.
-        let generation = self.gate.generation();
-        let admitted = match self.admit(sandbox, question) {
-            Ok(admitted) => admitted,
-            Err(finding) => return *finding,
+        let admitted = if self.still_holds(&admitted) {
+            admitted
+        } else {
+            match self.admit(sandbox, question) {
+                Ok(admitted) => admitted,
+                Err(finding) => return *finding,
+            }
         };
+        let generation = admitted.generation;
         let mut receipt = None;
         let mut finding = match &lookup.learned {
             Learned::Nothing { no_such_name, .. } => {
@@ -354,6 +362,7 @@ impl<G: Gate> Resolver<G> {
         sandbox: SandboxId,
         question: &Question,
     ) -> Result<Admitted<G::Permit>, Box<Finding>> {
+        let generation = self.gate.generation();
         let limits = self.gate.limits(sandbox);
         let admitted = match self.gate.judge(sandbox, &question.name) {
             Judgement::Allow {
@@ -361,6 +370,7 @@ impl<G: Gate> Resolver<G> {
                 rule,
                 below,
             } => Admitted {
+                generation,
                 permit,
                 below,
                 limits,
@@ -370,6 +380,7 @@ impl<G: Gate> Resolver<G> {
                 help: None,
             },
             Judgement::Shadow { permit, refusal } => Admitted {
+                generation,
                 permit,
                 limits,
                 outcome: Outcome::WouldDeny,
@@ -408,6 +419,13 @@ impl<G: Gate> Resolver<G> {
                 }))
             }
         }
+    }
+
+    /// Whether nothing has changed since by what the name, the type and the bounds were judged, and
+    /// no rule of the policy has expired.
+    fn still_holds(&self, admitted: &Admitted<G::Permit>) -> bool {
+        self.gate.generation() == admitted.generation
+            && self.gate.now() < admitted.limits.rules_until
     }
 
     /// What is known without asking anybody, with a note that says from where.

@@ -1,6 +1,7 @@
 //! DNS over TLS (RFC 7858).
 
-use super::exchange::{ExchangeError, Question, over_stream};
+use super::exchange::{ExchangeError, over_stream};
+use super::outgoing::Question;
 use hickory_proto::op::Message;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;

@@ -4,8 +4,9 @@ use super::cache::{Key, Lookup};
 use super::chain::{ChainError, follow};
 use super::counters::{Counters, count_many};
 use super::endpoint::{Endpoint, Line};
-use super::exchange::{ExchangeError, exchange};
+use super::exchange::{ExchangeError, Manner, exchange};
 use super::identity::IdentityError;
+use super::spent::Spent;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,11 +71,10 @@ pub enum Strategy {
 pub(super) struct Upstreams {
     servers: Vec<Server>,
     strategy: Strategy,
-    mixed_case: bool,
     patience: Patience,
     slots: Semaphore,
     began: Instant,
-    counters: Arc<Counters>,
+    manner: Manner,
     turns: AtomicU64,
 }
 
@@ -113,11 +113,14 @@ impl Upstreams {
         Ok(Self {
             servers: servers.iter().map(server).collect::<Result<_, _>>()?,
             strategy,
-            mixed_case,
             patience,
             slots: Semaphore::new(exchanges),
             began: Instant::now(),
-            counters,
+            manner: Manner {
+                mixed_case,
+                counters,
+                spent: Spent::default(),
+            },
             turns: AtomicU64::new(0),
         })
     }
@@ -146,12 +149,7 @@ impl Upstreams {
         for _ in 0..ROUNDS {
             for server in self.preferred(key) {
                 let begin = Instant::now();
-                let asked = exchange(
-                    (server.endpoint.address, &server.line),
-                    key,
-                    self.mixed_case,
-                    &self.counters,
-                );
+                let asked = exchange((server.endpoint.address, &server.line), key, &self.manner);
                 let error = match timeout(self.patience.attempt, asked).await {
                     Ok(Ok(message)) => {
                         server.avoided_until.store(0, Ordering::Relaxed);
@@ -196,7 +194,7 @@ impl Upstreams {
             Err(error) => return Err(Failure::Chain { upstream, error }),
         };
         if let super::chain::Learned::Records(chain) = &learned {
-            count_many(&self.counters.unrelated, chain.unrelated);
+            count_many(&self.manner.counters.unrelated, chain.unrelated);
         }
         Ok(Arc::new(Lookup {
             learned,
@@ -204,6 +202,11 @@ impl Upstreams {
             upstream,
             is_stale: false,
         }))
+    }
+
+    /// Closes the sockets whose answers have come.
+    pub(super) fn close_spent(&self) {
+        self.manner.spent.close();
     }
 
     /// Whether nobody who is for the name has answered lately.

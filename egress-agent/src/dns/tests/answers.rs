@@ -2,12 +2,14 @@
 
 use super::upstream::{Upstream, address, alias, answer, bytes, code, name, question};
 use super::world::{FakeGate, World, addresses, bare_query, extended_error, query};
+use crate::dns::Gate;
 use egress_common::{Outcome, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HTTPS;
 use hickory_proto::rr::rdata::svcb::SVCB;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 #[tokio::test]
 async fn an_allowed_name_is_opened_before_it_is_answered() {
@@ -220,13 +222,18 @@ async fn a_cache_hit_is_judged_screened_and_opened_for_who_asks() {
     assert_eq!(world.opened().len(), 2);
 }
 
-#[tokio::test]
-async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
+/// Asks for a name that is allowed, and not any more when the upstream has thought, during which
+/// `change` happens, too.
+async fn changed_meanwhile(
+    until_expiry: Duration,
+    change: impl Fn(&FakeGate) + Send + Sync + 'static,
+) {
     let gate: Arc<OnceLock<Arc<FakeGate>>> = Arc::default();
     let reached = gate.clone();
     let upstream = Upstream::new(move |query, _| {
         let gate = reached.get().expect("the world is complete");
         gate.policy.lock().expect("lock").allowed.clear();
+        change(gate);
         vec![bytes(&answer(
             query,
             vec![address("ok.test", 60, "203.0.113.7")],
@@ -235,10 +242,33 @@ async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
     .await;
     let world = World::new(&upstream).await;
     assert!(gate.set(world.gate.clone()).is_ok());
+    let expiry = world.gate.now() + u64::try_from(until_expiry.as_nanos()).expect("short");
+    world.gate.policy.lock().expect("lock").limits.rules_until = expiry;
     let answer = world.ask("ok.test", RecordType::A).await;
     assert_eq!(upstream.asked(), 1, "it was allowed when it was asked");
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     assert!(world.opened().is_empty());
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
+    changed_meanwhile(Duration::from_secs(3600), |gate| {
+        gate.policy.lock().expect("lock").generation += 1;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rule_that_expires_while_the_upstream_thinks_counts() {
+    const EXPIRES: Duration = Duration::from_millis(300);
+    changed_meanwhile(EXPIRES, |gate| {
+        // The agent has not noticed yet: the generation stays.
+        let expiry = gate.policy.lock().expect("lock").limits.rules_until;
+        while gate.now() < expiry {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -303,6 +303,7 @@ impl World {
                     negative_cache_ttl: Duration::from_secs(60),
                     max_addresses: 4,
                     names: NameLimits::default(),
+                    rules_until: u64::MAX,
                 },
                 map_full: false,
                 grants_last: false,
