@@ -140,3 +140,54 @@ pub(super) async fn over_stream(
     stream.read_exact(&mut bytes).await?;
     question.answered_by(&bytes).ok_or(ExchangeError::Mismatch)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DomainName;
+    use hickory_proto::rr::RecordType;
+    use std::collections::BTreeSet;
+    use std::net::IpAddr;
+
+    const QUESTIONS: usize = 64;
+
+    #[tokio::test]
+    async fn each_question_has_a_port_that_nobody_can_guess() {
+        for host in ["127.0.0.1", "::1"] {
+            let host: IpAddr = host.parse().expect("an address");
+            let far = tokio::net::UdpSocket::bind((host, 0)).await.expect("bound");
+            let server = far.local_addr().expect("an address");
+            let (key, manner) = (
+                Key {
+                    view: None,
+                    name: DomainName::parse("a.example").expect("a name"),
+                    query_type: RecordType::A,
+                },
+                Manner {
+                    mixed_case: false,
+                    counters: Arc::default(),
+                    spent: Spent::default(),
+                },
+            );
+            let mut ports = Vec::new();
+            for _ in 0..QUESTIONS {
+                let answer = async {
+                    let mut bytes = [0; 512];
+                    let (length, from) = far.recv_from(&mut bytes).await.expect("a question");
+                    bytes[2] |= 0x80;
+                    far.send_to(&bytes[..length], from).await.expect("sent");
+                    from.port()
+                };
+                let asked = exchange((server, &Line::Plain), &key, &manner);
+                let (found, port) = tokio::join!(asked, answer);
+                assert!(found.is_ok(), "{found:?}");
+                ports.push(port);
+            }
+            let different: BTreeSet<u16> = ports.iter().copied().collect();
+            assert!(different.len() > QUESTIONS * 3 / 4, "{ports:?}");
+            // Random ports are far from each other: two in a row within 256 are rare.
+            let near = ports.windows(2).filter(|two| two[0].abs_diff(two[1]) < 256);
+            assert!(near.count() < QUESTIONS / 4, "{ports:?}");
+        }
+    }
+}

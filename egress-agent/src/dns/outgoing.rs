@@ -134,3 +134,156 @@ fn mix(name: &mut [u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DomainName;
+    use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+    use std::collections::BTreeSet;
+
+    const PLAIN: Style = Style {
+        edns: true,
+        padded: false,
+        mixed_case: false,
+    };
+    const MIXED: Style = Style {
+        mixed_case: true,
+        ..PLAIN
+    };
+
+    fn key(name: &str, query_type: RecordType) -> Key {
+        Key {
+            view: None,
+            name: DomainName::parse(name).expect("a name"),
+            query_type,
+        }
+    }
+
+    fn question(name: &str, query_type: RecordType, style: Style) -> Question {
+        Question::new(&key(name, query_type), style).expect("it fits")
+    }
+
+    /// The answer that has the question's own bytes.
+    fn echo(question: &Question) -> Vec<u8> {
+        let mut bytes = question.bytes().to_vec();
+        bytes[2] |= 0x80;
+        bytes
+    }
+
+    #[test]
+    fn another_implementation_reads_what_was_meant() {
+        let label = "a".repeat(63);
+        let longest = format!("{label}.{label}.{label}.{}", "b".repeat(61));
+        let styles = [true, false].into_iter().flat_map(|edns| {
+            [(false, false), (true, false), (false, true)].map(|(padded, mixed_case)| Style {
+                edns,
+                padded: padded && edns,
+                mixed_case,
+            })
+        });
+        for style in styles {
+            for name in ["a", "www.example.com", "_x.1-2.example", &longest] {
+                for query_type in [
+                    RecordType::A,
+                    RecordType::HTTPS,
+                    RecordType::Unknown(65_000),
+                ] {
+                    let question = question(name, query_type, style);
+                    let read = Message::from_vec(question.bytes()).expect("a message");
+                    assert_eq!(read.metadata.message_type, MessageType::Query);
+                    assert_eq!(read.metadata.op_code, OpCode::Query);
+                    assert!(read.metadata.recursion_desired);
+                    let [query] = read.queries.as_slice() else {
+                        panic!("one question");
+                    };
+                    assert_eq!(query.name.to_ascii().to_lowercase(), format!("{name}."));
+                    assert_eq!(query.query_type, query_type);
+                    assert_eq!(query.query_class, DNSClass::IN);
+                    assert!(read.answers.is_empty() && read.authorities.is_empty());
+                    assert_eq!(read.edns.is_some(), style.edns);
+                    let Some(edns) = &read.edns else { continue };
+                    assert_eq!((edns.version(), edns.max_payload()), (0, MAX_UDP));
+                    let padding = edns.option(EdnsCode::Padding);
+                    assert_eq!(padding.is_some(), style.padded);
+                    if let Some(EdnsOption::Unknown(_, zeroes)) = padding {
+                        assert!(zeroes.iter().all(|byte| *byte == 0));
+                        assert!(question.bytes().len().is_multiple_of(PADDED_TO));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_repeats_id_and_question() {
+        let asked = question("www.example.com", RecordType::HTTPS, PLAIN);
+        let good = echo(&asked);
+        assert!(asked.answered_by(&good).is_some());
+        let upper: Vec<u8> = good.iter().map(u8::to_ascii_uppercase).collect();
+        let mut shouted = good.clone();
+        shouted[HEADER..asked.end].copy_from_slice(&upper[HEADER..asked.end]);
+        assert!(
+            asked.answered_by(&shouted).is_some(),
+            "in any case of letters"
+        );
+        // Each byte that is compared, changed. In the flags only two fields count.
+        for at in (0..asked.end).filter(|at| [0, 1, 4, 5].contains(at) || *at >= HEADER) {
+            let mut other = good.clone();
+            other[at] ^= 1;
+            assert!(asked.answered_by(&other).is_none(), "byte {at}");
+        }
+        // Type 97 is type 65 in another case, if a type were text.
+        let mut other = good.clone();
+        other[asked.end - 3] ^= 0x20;
+        assert!(asked.answered_by(&other).is_none(), "another type");
+        for length in 0..asked.end {
+            assert!(
+                asked.answered_by(&good[..length]).is_none(),
+                "cut at {length}"
+            );
+        }
+        assert!(asked.answered_by(asked.bytes()).is_none(), "no answer");
+    }
+
+    #[test]
+    fn letters_have_a_random_case_that_the_answer_must_repeat() {
+        let name = format!(
+            "{}.{}.example",
+            "abcdefghijklmnopqrstuvwxyz-0123456789",
+            "z".repeat(60)
+        );
+        let spellings: BTreeSet<Vec<u8>> = (0..64)
+            .map(|_| {
+                let asked = question(&name, RecordType::A, MIXED);
+                let mut bytes = echo(&asked);
+                assert!(asked.answered_by(&bytes).is_some());
+                let letter = (HEADER..asked.end - TYPE_AND_CLASS)
+                    .rev()
+                    .find(|at| bytes[*at].is_ascii_alphabetic())
+                    .expect("a letter");
+                bytes[letter] ^= 0x20;
+                assert!(asked.answered_by(&bytes).is_none(), "another case");
+                asked.bytes()[HEADER..asked.end].to_vec()
+            })
+            .collect();
+        assert_eq!(
+            spellings.len(),
+            64,
+            "93 letters, and two spellings are the same"
+        );
+        for at in 0..name.len() {
+            if name.as_bytes()[at].is_ascii_lowercase() {
+                let upper = spellings.iter().filter(|s| s[at + 1].is_ascii_uppercase());
+                assert!((8..=56).contains(&upper.count()), "letter {at}");
+            }
+        }
+        let ids: BTreeSet<[u8; 2]> = (0..64)
+            .map(|_| {
+                let asked = question("a", RecordType::A, PLAIN);
+                [asked.bytes()[0], asked.bytes()[1]]
+            })
+            .collect();
+        assert!(ids.len() > 48, "{} different ids", ids.len());
+    }
+}

@@ -133,6 +133,7 @@ impl Gate for Small {
             negative_cache_ttl: Duration::from_secs(60),
             max_addresses: 8,
             names: NameLimits::default(),
+            rules_until: u64::MAX,
         }
     }
 
