@@ -71,6 +71,10 @@ impl Gate for Agent {
         self.book().sieve(sandbox)
     }
 
+    fn is_stopped(&self) -> bool {
+        self.enforcer().is_stopped()
+    }
+
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
         if self.enforcer().is_stopped() {
             return Judgement::Refuse(Refusal {
@@ -105,15 +109,14 @@ impl Gate for Agent {
     }
 
     fn limits(&self, sandbox: SandboxId) -> Limits {
-        let book = self.book();
-        match book.policy_of(sandbox) {
+        match self.book().policy_of(sandbox) {
             Some(compiled) => Limits {
                 mode: compiled.policy.mode,
                 cache_ttl: compiled.policy.dns.cache_ttl,
                 negative_cache_ttl: compiled.policy.dns.negative_cache_ttl,
                 max_addresses: compiled.policy.dns.max_addresses.into(),
                 names: compiled.policy.dns.limits,
-                rules_until: book.rules_until(sandbox),
+                rules_until: compiled.next_expiry(),
             },
             // It ended just now: nothing may be kept for it.
             None => Limits {
@@ -122,7 +125,7 @@ impl Gate for Agent {
                 negative_cache_ttl: Duration::ZERO,
                 max_addresses: 0,
                 names: NameLimits::default(),
-                rules_until: 0,
+                rules_until: Some(Timestamp::UNIX_EPOCH),
             },
         }
     }

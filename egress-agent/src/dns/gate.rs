@@ -3,6 +3,7 @@
 use super::budget::Below;
 use crate::model::{DomainName, NameLimits, Record, RuleOrigin};
 use egress_common::{Mode, Protocol, Reason, SandboxId};
+use jiff::Timestamp;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,9 +47,13 @@ pub trait Gate: Send + Sync + 'static {
     /// moves. `None` if nothing can be said without [`Gate::judge`].
     fn sieve(&self, sandbox: SandboxId) -> Option<Self::Sieve>;
 
-    /// Whether the sandbox may resolve the name. Asked before anything is
-    /// forwarded, and again after an upstream answered if the generation has moved
-    /// or a rule has expired meanwhile.
+    /// Whether everything is stopped, whoever stopped it: the generation does not move
+    /// with that.
+    fn is_stopped(&self) -> bool;
+
+    /// Whether the sandbox may resolve the name; not while everything is stopped. Asked
+    /// before anything is forwarded, and again after an upstream answered if the generation
+    /// has moved, a rule has expired, or everything was stopped meanwhile.
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Self::Permit>;
 
     /// Whether the permit covers an address that an answer holds.
@@ -175,8 +180,8 @@ pub struct Limits {
     pub max_addresses: usize,
     /// How much may be said in names.
     pub names: NameLimits,
-    /// Boot-time nanoseconds at which the next rule of the policy expires.
-    pub rules_until: u64,
+    /// When the next rule of the policy expires.
+    pub rules_until: Option<Timestamp>,
 }
 
 /// What is to be opened.

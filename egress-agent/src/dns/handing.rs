@@ -1,12 +1,13 @@
 //! From what is known about a name to what one sandbox is told.
 
+use super::admitted::Admitted;
 use super::cache::Lookup;
 use super::chain::Chain;
 use super::counters::{count, count_many};
 use super::gate::Gate;
 use super::question::Question;
 use super::reply::Reply;
-use super::resolver::{Admitted, Resolver};
+use super::resolver::Resolver;
 use super::screen::{Blocked, blocked_alias, screen};
 use super::trace::Finding;
 use egress_common::{Mode, Outcome, Reason, SandboxId};

@@ -26,6 +26,7 @@
 #![deny(unsafe_code)]
 
 mod admission;
+mod admitted;
 mod backlog;
 mod batch;
 mod begun;

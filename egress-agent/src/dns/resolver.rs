@@ -1,11 +1,11 @@
 //! One query from bytes to bytes.
 
-use super::budget::Below;
+use super::admitted::Admitted;
 use super::cache::{Key, Lookup};
 use super::chain::Learned;
 use super::counters::{Counters, count, gauge};
 use super::desk::{Desks, Ready};
-use super::gate::{Gate, Judgement, Limits, Refusal};
+use super::gate::{Gate, Limits};
 use super::hosts::Hosts;
 use super::lookups::Lookups;
 use super::question::{self, Question, Unusable};
@@ -16,9 +16,8 @@ use super::upstream::Failure;
 use super::worker::STRANGERS;
 use super::{name, query, question::Envelope};
 use crate::model::{Record, RuleOrigin};
-use egress_common::{Mode, Outcome, Protocol, Reason, SandboxId};
+use egress_common::{Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::RecordType;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,26 +28,6 @@ pub(super) struct Resolver<G: Gate> {
     pub(super) desks: Desks<G::Receipt, G::Sieve>,
     pub(super) lookups: Arc<Lookups>,
     pub(super) counters: Arc<Counters>,
-}
-
-/// What policy says at one moment.
-pub(super) struct Admitted<P> {
-    /// Under which it was judged.
-    generation: u64,
-    pub(super) permit: P,
-    pub(super) limits: Limits,
-    outcome: Outcome,
-    reason: Option<Reason>,
-    pub(super) rule: Option<RuleOrigin>,
-    help: Option<String>,
-    pub(super) below: Option<Below>,
-}
-
-impl<P> Admitted<P> {
-    /// Whether a rule names what was asked for, and not only shadow mode lets it pass.
-    pub(super) fn is_named(&self) -> bool {
-        self.reason.is_none()
-    }
 }
 
 /// What came of a message. The decision is counted; its record is still to be taken,
@@ -356,78 +335,6 @@ impl<G: Gate> Resolver<G> {
         })
     }
 
-    /// Whether the name and the type may be resolved at all.
-    pub(super) fn admit(
-        &self,
-        sandbox: SandboxId,
-        question: &Question,
-    ) -> Result<Admitted<G::Permit>, Box<Finding>> {
-        let generation = self.gate.generation();
-        let limits = self.gate.limits(sandbox);
-        let admitted = match self.gate.judge(sandbox, &question.name) {
-            Judgement::Allow {
-                permit,
-                rule,
-                below,
-            } => Admitted {
-                generation,
-                permit,
-                below,
-                limits,
-                outcome: Outcome::Allowed,
-                reason: None,
-                rule,
-                help: None,
-            },
-            Judgement::Shadow { permit, refusal } => Admitted {
-                generation,
-                permit,
-                limits,
-                outcome: Outcome::WouldDeny,
-                reason: Some(refusal.reason),
-                rule: refusal.rule,
-                help: refusal.help,
-                below: None,
-            },
-            Judgement::Refuse(refusal) => {
-                count(&self.counters.refused);
-                return Err(Box::new(refusal_of_name(question, refusal, limits)));
-            }
-        };
-        let query_type = question.query_type;
-        let refusal = if is_meta(query_type) {
-            Some((ResponseCode::Refused, Duration::ZERO))
-        } else if self.gate.query_type_allowed(sandbox, query_type.into()) {
-            None
-        } else {
-            Some((ResponseCode::NoError, limits.negative_cache_ttl))
-        };
-        match refusal {
-            None => Ok(admitted),
-            Some((ResponseCode::NoError, _)) if limits.mode == Mode::Shadow => Ok(Admitted {
-                outcome: Outcome::WouldDeny,
-                reason: admitted.reason.or(Some(Reason::QueryType)),
-                ..admitted
-            }),
-            Some((code, ttl)) => {
-                count(&self.counters.refused);
-                let why = (Reason::QueryType, None);
-                let reply = Reply::refusal(&question.envelope, code, why, ttl);
-                Err(Box::new(Finding {
-                    rule: admitted.rule,
-                    ..Finding::denied(reply, Reason::QueryType)
-                }))
-            }
-        }
-    }
-
-    /// Whether nothing has changed since by what the name, the type and the bounds were judged, and
-    /// no rule of the policy has expired.
-    fn still_holds(&self, admitted: &Admitted<G::Permit>) -> bool {
-        self.gate.generation() == admitted.generation
-            && self.gate.now() < admitted.limits.rules_until
-    }
-
     /// What is known without asking anybody, with a note that says from where.
     fn known(&self, key: &Key, admitted: &Admitted<G::Permit>) -> Option<(Arc<Lookup>, String)> {
         let (now, limits) = (Instant::now(), &admitted.limits);
@@ -477,22 +384,4 @@ pub(super) fn overloaded(bytes: &[u8]) -> Option<Vec<u8>> {
 fn refused(envelope: &Envelope, code: ResponseCode, reason: Reason) -> Finding {
     let reply = Reply::refusal(envelope, code, (reason, None), Duration::ZERO);
     Finding::denied(reply, reason)
-}
-
-fn refusal_of_name(question: &Question, refusal: Refusal, limits: Limits) -> Finding {
-    let why = (refusal.reason, refusal.help.as_deref());
-    let ttl = limits.negative_cache_ttl;
-    let reply = Reply::refusal(&question.envelope, ResponseCode::NXDomain, why, ttl);
-    Finding {
-        rule: refusal.rule,
-        notes: refusal.help.into_iter().collect(),
-        ..Finding::denied(reply, refusal.reason)
-    }
-}
-
-/// Types that ask for something else than records: ANY, transfers, and the
-/// numbers that RFC 6895 section 3.1 keeps for such. No policy opens them.
-fn is_meta(query_type: RecordType) -> bool {
-    let number = u16::from(query_type);
-    query_type == RecordType::OPT || number == 0 || (128..=255).contains(&number)
 }

@@ -63,7 +63,8 @@ pub(super) fn blocked_alias<G: Gate>(
     for target in targets.chain(named) {
         match gate.judge(sandbox, &target) {
             Judgement::Refuse(refusal) | Judgement::Shadow { refusal, .. }
-                if refusal.reason == Reason::NameBlocked =>
+                // While everything is stopped nobody says whether the name is blocked.
+                if matches!(refusal.reason, Reason::NameBlocked | Reason::Emergency) =>
             {
                 return Err(Blocked(target));
             }

@@ -1,10 +1,11 @@
 //! What a query costs the sandbox that asks it.
 
+use super::admitted::Admitted;
 use super::counters::count;
 use super::gate::Gate;
 use super::question::Question;
 use super::reply::Reply;
-use super::resolver::{Admitted, Resolver};
+use super::resolver::Resolver;
 use super::trace::{Beyond, Finding};
 use crate::model::{AtBound, RecordAs};
 use egress_common::{Mode, Outcome, Reason, SandboxId};

@@ -31,9 +31,12 @@ impl Spent {
 
     /// Closes all of them.
     pub(super) fn close(&self) {
-        let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sockets = mem::take(&mut *sockets);
-        drop(sockets);
+        let taken = {
+            let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            mem::take(&mut *sockets)
+        };
+        // Closed without the lock.
+        drop(taken);
     }
 }
 

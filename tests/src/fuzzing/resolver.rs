@@ -91,6 +91,10 @@ impl Gate for Small {
         Some(SANDBOX)
     }
 
+    fn is_stopped(&self) -> bool {
+        false
+    }
+
     fn judge(&self, _: SandboxId, name: &DomainName) -> Judgement<()> {
         match Everything.refusal(name) {
             Some(refusal) => Judgement::Refuse(refusal),
@@ -133,7 +137,7 @@ impl Gate for Small {
             negative_cache_ttl: Duration::from_secs(60),
             max_addresses: 8,
             names: NameLimits::default(),
-            rules_until: u64::MAX,
+            rules_until: None,
         }
     }
 

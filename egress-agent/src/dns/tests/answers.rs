@@ -1,13 +1,16 @@
 //! What of an upstream's answer reaches a sandbox.
 
+use super::super::chain::{Learned, follow};
+use super::super::screen::blocked_alias;
 use super::upstream::{Upstream, address, alias, answer, bytes, code, name, question};
-use super::world::{FakeGate, World, addresses, bare_query, extended_error, query};
-use crate::dns::Gate;
+use super::world::{FakeGate, Policy, World, addresses, bare_query, extended_error, query};
+use crate::model::DomainName;
 use egress_common::{Outcome, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::rdata::HTTPS;
 use hickory_proto::rr::rdata::svcb::SVCB;
 use hickory_proto::rr::{Name, RData, Record, RecordType};
+use jiff::Timestamp;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -222,18 +225,17 @@ async fn a_cache_hit_is_judged_screened_and_opened_for_who_asks() {
     assert_eq!(world.opened().len(), 2);
 }
 
-/// Asks for a name that is allowed, and not any more when the upstream has thought, during which
-/// `change` happens, too.
+/// Asks for a name that is allowed until `change` happens, while the upstream thinks; why it is
+/// refused then.
 async fn changed_meanwhile(
     until_expiry: Duration,
-    change: impl Fn(&FakeGate) + Send + Sync + 'static,
-) {
+    change: impl Fn(&mut Policy) + Send + Sync + 'static,
+) -> Option<Reason> {
     let gate: Arc<OnceLock<Arc<FakeGate>>> = Arc::default();
     let reached = gate.clone();
     let upstream = Upstream::new(move |query, _| {
         let gate = reached.get().expect("the world is complete");
-        gate.policy.lock().expect("lock").allowed.clear();
-        change(gate);
+        change(&mut gate.policy.lock().expect("lock"));
         vec![bytes(&answer(
             query,
             vec![address("ok.test", 60, "203.0.113.7")],
@@ -242,33 +244,67 @@ async fn changed_meanwhile(
     .await;
     let world = World::new(&upstream).await;
     assert!(gate.set(world.gate.clone()).is_ok());
-    let expiry = world.gate.now() + u64::try_from(until_expiry.as_nanos()).expect("short");
-    world.gate.policy.lock().expect("lock").limits.rules_until = expiry;
+    let expiry = Timestamp::now() + until_expiry;
+    world.gate.policy.lock().expect("lock").limits.rules_until = Some(expiry);
     let answer = world.ask("ok.test", RecordType::A).await;
     assert_eq!(upstream.asked(), 1, "it was allowed when it was asked");
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     assert!(world.opened().is_empty());
+    world.record().reason
 }
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 #[tokio::test]
 async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
-    changed_meanwhile(Duration::from_secs(3600), |gate| {
-        gate.policy.lock().expect("lock").generation += 1;
-    })
-    .await;
+    let reason = changed_meanwhile(HOUR, |policy| {
+        policy.generation += 1;
+        policy.allowed.clear();
+    });
+    assert_eq!(reason.await, Some(Reason::NameNotAllowed));
 }
 
 #[tokio::test]
 async fn a_rule_that_expires_while_the_upstream_thinks_counts() {
-    const EXPIRES: Duration = Duration::from_millis(300);
-    changed_meanwhile(EXPIRES, |gate| {
-        // The agent has not noticed yet: the generation stays.
-        let expiry = gate.policy.lock().expect("lock").limits.rules_until;
-        while gate.now() < expiry {
+    // The agent has not noticed yet: the generation stays.
+    let reason = changed_meanwhile(Duration::from_millis(300), |policy| {
+        while policy
+            .limits
+            .rules_until
+            .is_some_and(|expiry| Timestamp::now() < expiry)
+        {
             std::thread::sleep(Duration::from_millis(5));
         }
-    })
-    .await;
+        policy.allowed.clear();
+    });
+    assert_eq!(reason.await, Some(Reason::NameNotAllowed));
+}
+
+#[tokio::test]
+async fn an_emergency_while_the_upstream_thinks_counts() {
+    // Whoever presses the button need not be the agent: the generation stays.
+    let reason = changed_meanwhile(HOUR, |policy| policy.is_stopped = true);
+    assert_eq!(reason.await, Some(Reason::Emergency));
+}
+
+#[tokio::test]
+async fn an_alias_counts_as_blocked_where_everything_is_stopped() {
+    let upstream = Upstream::new(|_, _| Vec::new()).await;
+    let world = World::new(&upstream).await;
+    let question = bare_query("ok.test", RecordType::A);
+    let records = vec![
+        alias("ok.test", "elsewhere.test"),
+        address("elsewhere.test", 60, "203.0.113.7"),
+    ];
+    let asked = DomainName::parse("ok.test").expect("a name");
+    let learned = follow(&asked, RecordType::A, &answer(&question, records));
+    let Ok(Learned::Records(chain)) = learned else {
+        panic!("{learned:?}");
+    };
+    let is_blocked = || blocked_alias(&*world.gate, SandboxId(1), &chain).is_err();
+    assert!(!is_blocked(), "no rule has to allow an alias");
+    world.gate.policy.lock().expect("lock").is_stopped = true;
+    assert!(is_blocked(), "nobody could say");
 }
 
 #[tokio::test]

@@ -72,6 +72,7 @@ pub(super) struct Policy {
     /// Whether a grant covers further answers.
     pub(super) grants_last: bool,
     pub(super) generation: u64,
+    pub(super) is_stopped: bool,
     /// What is chosen by the client in every allowed name.
     pub(super) below: Option<Below>,
     pub(super) view: Option<Arc<str>>,
@@ -80,6 +81,13 @@ pub(super) struct Policy {
 
 impl Policy {
     fn judge(&self, name: &DomainName) -> Result<(), Refusal> {
+        if self.is_stopped {
+            return Err(Refusal {
+                reason: Reason::Emergency,
+                rule: None,
+                help: None,
+            });
+        }
         let within = |set: &BTreeSet<DomainName>| set.iter().any(|own| name.is_within(own));
         if within(&self.blocked) {
             return Err(Refusal {
@@ -157,6 +165,10 @@ impl Gate for FakeGate {
     fn sieve(&self, _: SandboxId) -> Option<Scripted> {
         let policy = self.policy.lock().expect("lock");
         (policy.limits.mode == Mode::Enforce).then(|| Scripted(policy.clone()))
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.policy.lock().expect("lock").is_stopped
     }
 
     fn judge(&self, _: SandboxId, name: &DomainName) -> Judgement<DomainName> {
@@ -303,11 +315,12 @@ impl World {
                     negative_cache_ttl: Duration::from_secs(60),
                     max_addresses: 4,
                     names: NameLimits::default(),
-                    rules_until: u64::MAX,
+                    rules_until: None,
                 },
                 map_full: false,
                 grants_last: false,
                 generation: 1,
+                is_stopped: false,
                 below: None,
                 view: None,
                 hosts: HashMap::new(),
