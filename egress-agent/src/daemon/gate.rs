@@ -71,12 +71,12 @@ impl Gate for Agent {
         self.book().sieve(sandbox)
     }
 
-    fn is_stopped(&self) -> bool {
+    fn in_emergency(&self) -> bool {
         self.enforcer().is_stopped()
     }
 
     fn judge(&self, sandbox: SandboxId, name: &DomainName) -> Judgement<Permit> {
-        if self.enforcer().is_stopped() {
+        if self.in_emergency() {
             return Judgement::Refuse(Refusal {
                 reason: Reason::Emergency,
                 rule: None,
@@ -136,7 +136,7 @@ impl Gate for Agent {
         permit: &Permit,
         opening: Opening<'_>,
     ) -> Result<StandingGrants, OpenError> {
-        if self.enforcer().is_stopped() {
+        if self.in_emergency() {
             return Err(OpenError {
                 reason: Reason::Emergency,
                 detail: Reason::Emergency.sentence().into(),

@@ -107,7 +107,7 @@ impl<G: Gate> Resolver<G> {
                 .limits
                 .rules_until
                 .is_none_or(|expiry| Timestamp::now() < expiry)
-            && !self.gate.is_stopped()
+            && !self.gate.in_emergency()
     }
 }
 

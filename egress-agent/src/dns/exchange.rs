@@ -66,7 +66,7 @@ async fn ask(
     let padded = !matches!(line, Line::Plain);
     let style = Style {
         edns,
-        padded: padded && edns,
+        padded,
         mixed_case: manner.mixed_case && !padded,
     };
     let question = Question::new(key, style).ok_or(ExchangeError::Encode)?;

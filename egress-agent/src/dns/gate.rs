@@ -49,7 +49,7 @@ pub trait Gate: Send + Sync + 'static {
 
     /// Whether everything is stopped, whoever stopped it: the generation does not move
     /// with that.
-    fn is_stopped(&self) -> bool;
+    fn in_emergency(&self) -> bool;
 
     /// Whether the sandbox may resolve the name; not while everything is stopped. Asked
     /// before anything is forwarded, and again after an upstream answered if the generation

@@ -28,6 +28,16 @@ pub(super) fn wire(name: &DomainName) -> Option<Name> {
     Name::from_labels(name.labels().map(str::as_bytes)).ok()
 }
 
+/// Writes the wire form behind what is there. A canonical name fits: its labels have at most 63
+/// bytes.
+pub(super) fn append_wire(name: &DomainName, to: &mut Vec<u8>) {
+    for label in name.labels() {
+        to.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
+        to.extend(label.as_bytes());
+    }
+    to.push(0);
+}
+
 /// The loopback names that RFC 6761 section 6.3 reserves.
 pub(super) fn is_localhost(name: &DomainName) -> bool {
     name.labels().next_back() == Some("localhost")

@@ -4,13 +4,14 @@
 //! name, a type, and one option.
 
 use super::cache::Key;
+use super::name::append_wire;
+use super::query::HEADER;
 use super::question::MAX_UDP;
 use hickory_proto::op::{Message, MessageType, OpCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 
 /// A standard query, recursion desired (RFC 1035 section 4.1.1).
 const FLAGS: [u8; 2] = [0x01, 0x00];
-const HEADER: usize = 12;
 /// Type and class behind the name of a question.
 const TYPE_AND_CLASS: usize = 4;
 /// An OPT record without its options (RFC 6891 section 6.1.2).
@@ -25,7 +26,7 @@ const OPTION_HEAD: usize = 4;
 #[derive(Clone, Copy)]
 pub(super) struct Style {
     pub(super) edns: bool,
-    /// Hides its length from who sees the encrypted one; needs EDNS.
+    /// Hides its length from who sees the encrypted one; only with EDNS.
     pub(super) padded: bool,
     /// Random letter case (0x20), which the answer must repeat: one bit for each
     /// letter that a forger off the path must guess.
@@ -50,11 +51,7 @@ impl Question {
         bytes.extend(FLAGS);
         // One question, and one record behind it if there is EDNS.
         bytes.extend([0, 1, 0, 0, 0, 0, 0, u8::from(style.edns)]);
-        for label in key.name.labels() {
-            bytes.push(u8::try_from(label.len()).ok()?);
-            bytes.extend(label.as_bytes());
-        }
-        bytes.push(0);
+        append_wire(&key.name, &mut bytes);
         if style.mixed_case {
             mix(bytes.get_mut(HEADER..)?);
         }

@@ -5,7 +5,7 @@
 //! unusual in any way is left to the full parser (`question`), which also says
 //! what is wrong with it.
 
-use super::name::may_be_special;
+use super::name::{append_wire, may_be_special};
 use crate::model::DomainName;
 use hickory_proto::rr::{DNSClass, RecordType};
 
@@ -58,12 +58,7 @@ impl QuestionKey {
 /// The bytes of a [`QuestionKey`] for a name and a type.
 pub(super) fn key_of(name: &DomainName, query_type: RecordType) -> Vec<u8> {
     let mut key = u16::from(query_type).to_be_bytes().to_vec();
-    for label in name.labels() {
-        // A canonical name has no label that is longer.
-        key.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
-        key.extend(label.as_bytes());
-    }
-    key.push(0);
+    append_wire(name, &mut key);
     key
 }
 

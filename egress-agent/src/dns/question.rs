@@ -1,6 +1,7 @@
 //! From bytes to the one question that a query may hold.
 
 use super::name;
+use super::query::HEADER;
 use crate::model::DomainName;
 use egress_common::Reason;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -11,7 +12,6 @@ use hickory_proto::rr::{DNSClass, RecordType};
 pub(super) const MAX_UDP: u16 = 1232;
 /// What a client without EDNS can take (RFC 1035 section 2.3.4).
 const MIN_UDP: u16 = 512;
-const HEADER: usize = 12;
 
 /// What every reply repeats from the query, also from one that cannot be served.
 #[derive(Clone, Debug)]

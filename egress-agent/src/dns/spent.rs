@@ -18,24 +18,16 @@ impl Spent {
     /// Takes a socket from which nothing is read any more.
     pub(super) fn put(&self, socket: Expecting) {
         let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = if sockets.len() < MOST {
+        if sockets.len() < MOST {
             sockets.push(socket);
-            None
-        } else {
-            Some(socket)
-        };
-        // Closed without the lock.
-        drop(sockets);
-        drop(refused);
+        }
+        // Otherwise it is closed on return, after the lock is let go of.
     }
 
     /// Closes all of them.
     pub(super) fn close(&self) {
-        let taken = {
-            let mut sockets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            mem::take(&mut *sockets)
-        };
-        // Closed without the lock.
+        let taken = mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        // Closed without the lock, which was held for that statement only.
         drop(taken);
     }
 }

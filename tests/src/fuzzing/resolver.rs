@@ -91,7 +91,7 @@ impl Gate for Small {
         Some(SANDBOX)
     }
 
-    fn is_stopped(&self) -> bool {
+    fn in_emergency(&self) -> bool {
         false
     }
 

@@ -167,7 +167,7 @@ impl Gate for FakeGate {
         (policy.limits.mode == Mode::Enforce).then(|| Scripted(policy.clone()))
     }
 
-    fn is_stopped(&self) -> bool {
+    fn in_emergency(&self) -> bool {
         self.policy.lock().expect("lock").is_stopped
     }
 
