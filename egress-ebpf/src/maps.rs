@@ -19,9 +19,10 @@ const ON_DEMAND: usize = 1;
 #[btf_map]
 pub static SETTINGS: Array<Settings, 1> = Array::new();
 
-/// The emergency block.
+/// The emergency block. The resolver asks for it with every name that it hands out, so
+/// the agent reads it in memory.
 #[btf_map]
-pub static EMERGENCY: Array<Emergency, 1> = Array::new();
+pub static EMERGENCY: Array<Emergency, 1, MMAPABLE> = Array::new();
 
 /// The sandboxes. Full: the agent refuses to start another one.
 #[btf_map]

@@ -154,15 +154,6 @@ impl Maps {
             .map_err(|error| problem(names::SETTINGS, &error))
     }
 
-    pub(super) fn emergency(&self) -> Result<Emergency, EnforcerError> {
-        let map = self
-            .emergency
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        map.get(&0, 0)
-            .map_err(|error| problem(names::EMERGENCY, &error))
-    }
-
     pub(super) fn set_emergency(&self, emergency: Emergency) -> Result<(), EnforcerError> {
         let mut map = self
             .emergency

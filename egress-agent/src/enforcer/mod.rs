@@ -185,11 +185,11 @@ impl Enforcer {
         let predecessor = Predecessor::find(root, &place.path)?;
         // Sandboxes are the root's children.
         let mut loaded = Loaded::load(place.level + 1, predecessor.as_ref())?;
+        let words = words::Words::take(&mut loaded)?;
         let maps = maps::Maps::take(&mut loaded)?;
         if stopped {
             maps.set_emergency(emergency::since_now())?;
         }
-        let words = words::Words::take(&mut loaded)?;
         let before = maps.settings()?;
         if before.contract > CONTRACT {
             return Err(EnforcerError::NewerVersion {
@@ -352,14 +352,6 @@ impl Enforcer {
         } else {
             Emergency::NONE
         })
-    }
-
-    /// Whether everything is stopped, asked of the kernel: whoever pressed the
-    /// button may not have been this agent. What cannot be read counts as stopped.
-    pub fn is_stopped(&self) -> bool {
-        self.maps
-            .emergency()
-            .map_or(true, |emergency| emergency.admit().is_err())
     }
 
     /// The event stream; once.

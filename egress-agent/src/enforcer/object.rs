@@ -87,6 +87,13 @@ impl Loaded {
             .ok_or_else(|| EnforcerError::Object(format!("it has no program `{name}`")))
     }
 
+    /// A map that is still to be taken out.
+    pub(super) fn map(&self, name: &'static str) -> Result<&Map, EnforcerError> {
+        self.ebpf
+            .map(name)
+            .ok_or_else(|| EnforcerError::Object(format!("it has no map `{name}`")))
+    }
+
     /// Takes a map out.
     pub(super) fn take_map(&mut self, name: &'static str) -> Result<Map, EnforcerError> {
         self.ebpf

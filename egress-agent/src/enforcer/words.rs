@@ -6,7 +6,7 @@ use super::Enforcer;
 use super::error::EnforcerError;
 use super::object::Loaded;
 use aya::maps::Map;
-use egress_common::{ASKER_WORDS, AskerWord, names};
+use egress_common::{ASKER_WORDS, AskerWord, Emergency, names};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
@@ -31,8 +31,16 @@ impl Mapped {
         (name, words): (&'static str, usize),
         protection: ProtFlags,
     ) -> Result<Self, EnforcerError> {
+        Self::of(&loaded.take_map(name)?, (name, words), protection)
+    }
+
+    fn of(
+        map: &Map,
+        (name, words): (&'static str, usize),
+        protection: ProtFlags,
+    ) -> Result<Self, EnforcerError> {
         let failed = |detail: String| EnforcerError::Object(detail);
-        let Map::Array(data) = loaded.take_map(name)? else {
+        let Map::Array(data) = map else {
             return Err(failed(format!("{name} is no array")));
         };
         // SAFETY: a new mapping at a place that the kernel chooses touches no
@@ -59,7 +67,7 @@ impl Mapped {
             return None;
         }
         // SAFETY: the index is inside the mapping, which is aligned to a page and
-        // lives as long as `self`; the programs write whole words.
+        // lives as long as `self`; programs and kernel write whole words.
         Some(unsafe { self.first.add(index).as_ref() })
     }
 }
@@ -67,7 +75,7 @@ impl Mapped {
 impl Drop for Mapped {
     fn drop(&mut self) {
         let bytes = self.words * size_of::<AtomicU64>();
-        // SAFETY: this is the mapping that `take` made, and whoever borrowed from
+        // SAFETY: this is the mapping that `of` made, and whoever borrowed from
         // it borrowed `self`.
         let _ = unsafe { munmap(self.first.as_ptr().cast(), bytes) };
     }
@@ -82,11 +90,14 @@ pub(super) struct Words {
     /// How often everything was read that waited for the resolver, which the
     /// programs compare: [`names::DRAINED`].
     drained: Mapped,
+    /// Whether everything is stopped, which whoever presses the button writes:
+    /// [`names::EMERGENCY`].
+    emergency: Mapped,
 }
 
 impl Words {
-    /// Whatever waited for an earlier agent is gone with its sockets, so that
-    /// counts as read.
+    /// Before the emergency block is taken out of what was loaded. Whatever waited for
+    /// an earlier agent is gone with its sockets, so that counts as read.
     pub(super) fn take(loaded: &mut Loaded) -> Result<Self, EnforcerError> {
         let both = ProtFlags::READ | ProtFlags::WRITE;
         let words = Self {
@@ -97,6 +108,11 @@ impl Words {
                 ProtFlags::READ,
             )?,
             drained: Mapped::take(loaded, (names::DRAINED, 1), both)?,
+            emergency: Mapped::of(
+                loaded.map(names::EMERGENCY)?,
+                (names::EMERGENCY, 1),
+                ProtFlags::READ,
+            )?,
         };
         words.count_drained();
         Ok(words)
@@ -126,6 +142,14 @@ impl Words {
 }
 
 impl Enforcer {
+    /// Whether everything is stopped, as the kernel programs see it: whoever pressed the
+    /// button may not have been this agent. Costs a load.
+    pub fn is_stopped(&self) -> bool {
+        // Acquire: nothing that is done because nothing was stopped may come before it.
+        let word = self.words.emergency.get(0);
+        word.is_none_or(|word| Emergency(word.load(Ordering::Acquire)).admit().is_err())
+    }
+
     /// Tells the programs that every datagram was read that waited for the resolver.
     pub fn drained(&self) {
         self.words.count_drained();
