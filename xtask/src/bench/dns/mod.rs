@@ -43,7 +43,7 @@ pub struct Options {
     /// Measure only this server; can be given several times.
     #[arg(long = "server", value_name = "NAME", value_enum)]
     servers: Vec<Server>,
-    /// Measure the programs in this directory, and build nothing.
+    /// Measure the programs in this directory instead of building them.
     #[arg(long, value_name = "DIRECTORY")]
     binaries: Option<std::path::PathBuf>,
     /// How to print the result.
@@ -99,6 +99,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             shell::workspace().join("target/release")
         }
     };
+    // The probe belongs to the network that is built around what is measured, and is looked
+    // for beside this program.
+    shell::run(shell::cargo().args(["build", "--bin", "egress-probe"]))?;
     let mut world =
         World::new().map_err(|error| Failure::new(format!("no namespaces: {error}")))?;
     world.sniffer.end();
