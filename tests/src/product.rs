@@ -209,14 +209,30 @@ impl<'w> Agent<'w> {
 
     /// Writes everything that an agent needs, and does not start it.
     pub fn prepare(world: &'w World, policies: &[(&str, &str)]) -> Self {
+        let own = (binary("egress-agent"), binary("egressctl"));
+        Self::prepare_programs(world, policies, own)
+    }
+
+    /// The same with the programs of this directory, as a benchmark does whose own program
+    /// was built otherwise.
+    pub fn prepare_from(world: &'w World, policies: &[(&str, &str)], directory: &Path) -> Self {
+        let programs = ["egress-agent", "egressctl"].map(|name| directory.join(name));
+        Self::prepare_programs(world, policies, programs.into())
+    }
+
+    fn prepare_programs(
+        world: &'w World,
+        policies: &[(&str, &str)],
+        (program, control): (PathBuf, PathBuf),
+    ) -> Self {
         let directory = world.fresh_directory();
         let drop_in = directory.join("policies.d");
         fs::create_dir(&drop_in).expect("the world's directory is writable");
         let agent = Self {
             world,
             directory,
-            program: binary("egress-agent"),
-            control: binary("egressctl"),
+            program,
+            control,
             running: None,
         };
         for (name, text) in policies {
@@ -224,13 +240,6 @@ impl<'w> Agent<'w> {
         }
         agent.configure(&agent.configuration());
         agent
-    }
-
-    /// Uses the programs of this directory, as a benchmark does whose own program
-    /// was built otherwise.
-    pub fn use_binaries(&mut self, directory: &Path) {
-        self.program = directory.join("egress-agent");
-        self.control = directory.join("egressctl");
     }
 
     /// Writes another configuration; it counts from the next start.

@@ -134,8 +134,8 @@ impl<'w, 'o> Bench<'w, 'o> {
         (world, servers): (&'w World, &'w Servers),
         binaries: &Path,
     ) -> Result<Self, Failure> {
-        let mut agent = Agent::prepare(world, &[("bench", &servers::policy())]);
-        agent.use_binaries(binaries);
+        let policies = [("bench", &*servers::policy())];
+        let mut agent = Agent::prepare_from(world, &policies, binaries);
         let upstream = egress_tests::address::ALLOWED_V4;
         let configuration = agent.configuration();
         let lines = configuration
