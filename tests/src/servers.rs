@@ -2,6 +2,7 @@
 
 use crate::Namespace;
 use crate::process::paced;
+use rustix::net::{RecvFlags, recvfrom};
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -93,7 +94,11 @@ pub fn hearing(
     let socket = namespace.run(|| UdpSocket::bind(address))?;
     let mut buffer = vec![0; 1 << 16];
     threads.wait_for(namespace, socket, move |socket| {
-        let (length, peer) = socket.recv_from(&mut buffer)?;
+        // A socket that was shut down gives nothing and names nobody, over which the
+        // standard library's `recv_from` panics.
+        let (length, _, peer) = recvfrom(socket, &mut buffer[..], RecvFlags::empty())?;
+        let peer = peer.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let peer = SocketAddr::try_from(peer)?;
         hear(socket, peer, &buffer[..length]);
         Ok(())
     })

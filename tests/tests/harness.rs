@@ -7,8 +7,12 @@ use egress_tests::address::{
 use egress_tests::dns::{Manner, Transport, wire};
 use egress_tests::probe::Attempt;
 use egress_tests::process::Running;
+use egress_tests::servers::{Threads, hearing};
 use egress_tests::{Cgroup, Outcome, World, cgroup};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 /// Lets the probe do these steps in the near namespace, in no sandbox.
 fn unguarded(world: &World, steps: &[String]) -> Vec<Attempt> {
@@ -179,4 +183,41 @@ fn a_cgroup_goes_away_with_what_runs_in_it() {
     drop(group);
     assert!(!path.exists());
     assert!(sleeper.wait(egress_tests::process::patience()).is_some());
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// Tells how its owner ended: whether by a panic.
+struct Ending(Sender<bool>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.send(std::thread::panicking());
+    }
+}
+
+#[test]
+fn a_server_that_hears_datagrams_ends_without_a_panic() {
+    let Some(world) = World::or_skip("harness: the end of a server") else {
+        return;
+    };
+    let (tell, told) = channel();
+    let (hear, heard) = channel();
+    let ending = Ending(tell);
+    let mut threads = Threads::default();
+    let address = SocketAddr::from(([127, 0, 0, 1], 5300));
+    hearing(&mut threads, &world.near, address, move |_, _, _| {
+        // The server owns what tells of its end.
+        std::hint::black_box(&ending);
+        let _ = hear.send(());
+    })
+    .expect("it hears");
+    let client = world.near.run(|| UdpSocket::bind("127.0.0.1:0"));
+    let sent = client.expect("a socket").send_to(b"a word", address);
+    sent.expect("sent");
+    heard.recv_timeout(SOON).expect("heard");
+    // Long enough for it to wait for the next.
+    std::thread::sleep(Duration::from_millis(200));
+    drop(threads);
+    assert_eq!(told.recv_timeout(SOON), Ok(false));
 }
