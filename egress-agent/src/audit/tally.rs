@@ -100,9 +100,8 @@ impl Tally {
     pub fn add(&self, decisions: u64) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         state.total = state.total.saturating_add(decisions);
-        let digits = format!("{:0DIGITS$}", state.total);
         if let Some((file, place)) = &state.place
-            && let Err(error) = file.write_all_at(digits.as_bytes(), *place)
+            && let Err(error) = file.write_all_at(&digits(state.total), *place)
         {
             tracing::warn!(%error, "the count of decisions is not kept any more");
             state.place = None;
@@ -110,9 +109,27 @@ impl Tally {
     }
 }
 
+/// The count in decimal, filled up with zeros. By hand, because each decision waits for it.
+fn digits(mut count: u64) -> [u8; DIGITS] {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit += (count % 10) as u8;
+        count /= 10;
+    }
+    digits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_count_is_written_as_the_standard_library_would() {
+        for count in [0, 7, 10, 1_234_567_890, u64::MAX - 1, u64::MAX] {
+            let expected = format!("{count:0DIGITS$}");
+            assert_eq!(digits(count), expected.as_bytes(), "{count}");
+        }
+    }
 
     #[test]
     fn a_count_outlives_whoever_counted() {

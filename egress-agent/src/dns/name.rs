@@ -19,7 +19,7 @@ pub(super) fn canonical(name: &Name) -> Option<DomainName> {
             text.push(char::from(byte.to_ascii_lowercase()));
         }
     }
-    DomainName::parse(&text).ok()
+    DomainName::from_lowercase(text).ok()
 }
 
 /// The wire form. `None` cannot happen for a canonical name, whose bounds are

@@ -76,7 +76,7 @@ pub(super) fn name_of(key: &[u8]) -> Option<DomainName> {
         text.push_str(std::str::from_utf8(label).ok()?);
         rest = after;
     }
-    DomainName::parse(&text).ok()
+    DomainName::from_lowercase(text).ok()
 }
 
 /// The record type in the bytes of a [`QuestionKey`].

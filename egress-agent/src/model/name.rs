@@ -61,10 +61,20 @@ impl DomainName {
             idna::domain_to_ascii_strict(bare)
                 .map_err(|_| NameError::International(bare.to_owned()))?
         };
-        Self::from_ascii(ascii)
+        Self::from_lowercase(ascii)
     }
 
-    fn from_ascii(text: String) -> Result<Self, NameError> {
+    /// Reads a name that is in ASCII and in lower case already, without a trailing dot.
+    /// Anything else is an error.
+    pub fn from_lowercase(text: String) -> Result<Self, NameError> {
+        if is_ordinary(text.as_bytes()) {
+            return Ok(Self(text.into_boxed_str()));
+        }
+        Self::from_unusual(text)
+    }
+
+    /// As [`DomainName::from_lowercase`], and says what is wrong.
+    fn from_unusual(text: String) -> Result<Self, NameError> {
         if text.len() > MAX_NAME {
             return Err(NameError::TooLong(text.len()));
         }
@@ -119,6 +129,26 @@ impl DomainName {
 pub fn is_view_name(text: &str) -> bool {
     let is_fit = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     (1..=64).contains(&text.len()) && text.chars().all(is_fit)
+}
+
+/// Whether it is a name whose last label begins with a letter other than those that numbers
+/// begin with: nearly every name, found out in one pass.
+fn is_ordinary(text: &[u8]) -> bool {
+    let mut length = 0;
+    for byte in text {
+        if *byte == b'.' {
+            if length == 0 {
+                return false;
+            }
+            length = 0;
+        } else if length < MAX_LABEL && is_name_character(char::from(*byte)) {
+            length += 1;
+        } else {
+            return false;
+        }
+    }
+    let last = text.len().checked_sub(length).and_then(|at| text.get(at));
+    text.len() <= MAX_NAME && length > 0 && last.is_some_and(u8::is_ascii_lowercase)
 }
 
 /// Letters, digits, hyphen (RFC 952, RFC 1123) and underscore, which service
@@ -199,6 +229,7 @@ impl fmt::Display for DomainPattern {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn name(text: &str) -> DomainName {
         DomainName::parse(text).expect("a name")
@@ -258,6 +289,21 @@ mod tests {
     fn a_star_inside_a_name_is_refused() {
         for text in ["a.*.com", "*", "**", "*a.com", "*.*.com", "***.a.com"] {
             assert!(DomainPattern::parse(text).is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_for_ordinary_is_what_every_check_lets_pass(
+            text in "([a-z0-9_-]{1,4}\\.){0,3}(0x|[a-zA-Z0-9._*-]){0,66}|([a-z]{62,64}\\.){3}[a-z]{59,64}"
+        ) {
+            let checked = DomainName::from_unusual(text.clone());
+            if is_ordinary(text.as_bytes()) {
+                prop_assert_eq!(checked, Ok(DomainName(text.into())));
+            } else if let Ok(name) = checked {
+                let last = name.labels().next_back().unwrap_or_default();
+                prop_assert!(!last.starts_with(|c: char| c.is_ascii_lowercase()), "{}", text);
+            }
         }
     }
 }

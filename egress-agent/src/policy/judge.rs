@@ -109,6 +109,9 @@ impl Policy {
         if services.is_empty() {
             return Err(Reason::Rebinding);
         }
+        if let [_] = services.as_slice() {
+            return Ok(services);
+        }
         // Single ports stay beside `any`: when the rule that says `any` ends, what
         // another rule opened on them must not end with it.
         let (any, single): (Vec<_>, Vec<_>) = services

@@ -1,6 +1,7 @@
 //! Address ranges that are not simply "somewhere on the internet".
 
 use ipnet::IpNet;
+use std::cmp::Reverse;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
@@ -112,8 +113,27 @@ pub fn around(net: &IpNet) -> Option<&'static Special> {
 }
 
 /// The narrowest special range that holds `ip`; IPv4-mapped addresses count as IPv4.
+///
+/// Asked for each address of each answer.
 pub fn holding(ip: IpAddr) -> Option<&'static Special> {
-    around(&IpNet::from(ip.to_canonical()))
+    /// The first address of a range, and the bits in which all of it agrees.
+    static MASKED: LazyLock<Vec<(u128, u128, &'static Special)>> = LazyLock::new(|| {
+        let mut ranges: Vec<_> = all()
+            .iter()
+            .map(|special| (to_mapped(&special.net), special))
+            .collect();
+        ranges.sort_by_key(|((_, bits), _)| Reverse(*bits));
+        let masked = |((first, bits), special)| {
+            let rest = u128::BITS - u32::from(bits);
+            (first, u128::MAX.unbounded_shl(rest), special)
+        };
+        ranges.into_iter().map(masked).collect()
+    });
+    let (address, _) = to_mapped(&IpNet::from(ip.to_canonical()));
+    let found = MASKED
+        .iter()
+        .find(|(first, mask, _)| address & mask == *first);
+    found.map(|(_, _, special)| *special)
 }
 
 /// Whether an address lies in a private or special range, which a policy opens
@@ -153,12 +173,14 @@ pub fn canonical(net: &IpNet) -> IpNet {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, all, canonical, holding};
+    use super::{Class, all, around, canonical, holding};
     use egress_common::Ip;
+    use ipnet::IpNet;
     use proptest::prelude::*;
     use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
     fn agrees_with_the_kernel(ip: IpAddr) {
+        assert_eq!(holding(ip), around(&IpNet::from(ip.to_canonical())), "{ip}");
         let class = holding(ip).map(|special| special.class);
         assert_eq!(
             class == Some(Class::Never),
