@@ -3,6 +3,7 @@
 use super::budget::Below;
 use super::counters::count;
 use super::gate::{Gate, Judgement, Limits, Refusal};
+use super::note::Note;
 use super::question::Question;
 use super::reply::Reply;
 use super::resolver::Resolver;
@@ -117,7 +118,7 @@ fn refusal_of_name(question: &Question, refusal: Refusal, limits: Limits) -> Fin
     let reply = Reply::refusal(&question.envelope, ResponseCode::NXDomain, why, ttl);
     Finding {
         rule: refusal.rule,
-        notes: refusal.help.into_iter().collect(),
+        notes: refusal.help.map(Note::from).into_iter().collect(),
         ..Finding::denied(reply, refusal.reason)
     }
 }

@@ -5,6 +5,7 @@ use super::cache::Lookup;
 use super::chain::Chain;
 use super::counters::{count, count_many};
 use super::gate::Gate;
+use super::note::Note;
 use super::question::Question;
 use super::reply::Reply;
 use super::resolver::Resolver;
@@ -34,7 +35,7 @@ impl<G: Gate> Resolver<G> {
                 let why = (Reason::ChainRefused, Some(help.as_str()));
                 let reply = Reply::refusal(envelope, ResponseCode::NXDomain, why, negative_ttl);
                 let mut finding = Finding::denied(reply, Reason::ChainRefused);
-                finding.notes.push(help);
+                finding.notes.push(help.into());
                 return (finding, None);
             }
             would_deny = Some((Reason::ChainRefused, help));
@@ -62,15 +63,12 @@ impl<G: Gate> Resolver<G> {
             match screened.open(gate, sandbox, permit, &question.name, (ttl, limits)) {
                 Ok(opened) => {
                     count(&self.counters.answered);
-                    let addresses: Vec<String> =
-                        opened.addresses().iter().map(ToString::to_string).collect();
+                    let addresses = opened.addresses().to_vec();
                     let (reply, proof) = Reply::positive(question, opened);
                     receipt = Some(proof);
                     let mut finding = Finding::allowed(reply);
                     if !addresses.is_empty() {
-                        finding
-                            .notes
-                            .push(format!("granted {}", addresses.join(", ")));
+                        finding.notes.push(Note::Granted(addresses));
                     }
                     finding
                 }
@@ -78,22 +76,20 @@ impl<G: Gate> Resolver<G> {
                     count(&self.counters.failed);
                     let reply = Reply::failure(envelope, 0, error.reason.sentence());
                     let mut finding = Finding::denied(reply, error.reason);
-                    finding.notes.push(error.detail);
+                    finding.notes.push(error.detail.into());
                     return (finding, None);
                 }
             }
         };
         for (address, reason) in &removed {
-            finding
-                .notes
-                .push(format!("removed {address}: {}", reason.name()));
+            finding.notes.push(Note::Removed(*address, *reason));
         }
         // What was taken out of an answer is evidence, although the rest passed.
         if finding.outcome == Outcome::Allowed {
             finding.reason = first;
             if let Some((reason, help)) = would_deny {
                 finding.reason = Some(reason);
-                finding.notes.push(help);
+                finding.notes.push(help.into());
             }
             if limits.mode == Mode::Shadow && finding.reason.is_some() {
                 finding.outcome = Outcome::WouldDeny;

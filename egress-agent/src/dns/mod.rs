@@ -50,6 +50,7 @@ mod listen;
 mod lookups;
 mod name;
 pub mod offline;
+mod note;
 mod outgoing;
 mod places;
 mod query;

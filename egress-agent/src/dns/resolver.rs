@@ -8,6 +8,7 @@ use super::desk::{Desks, Ready};
 use super::gate::{Gate, Limits};
 use super::hosts::Hosts;
 use super::lookups::Lookups;
+use super::note::Note;
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
 use super::template::Template;
@@ -18,6 +19,7 @@ use super::{name, query, question::Envelope};
 use crate::model::{Record, RuleOrigin};
 use egress_common::{Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
+use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,13 +32,29 @@ pub(super) struct Resolver<G: Gate> {
     pub(super) counters: Arc<Counters>,
 }
 
-/// What came of a message. The decision is counted; its record is still to be taken,
-/// which wakes others, and the one who asked shall not wait for them.
+/// What came of a question. The decision is counted; its record is still to be made and
+/// taken, which takes time and wakes others, and the one who asked shall not wait for that.
 #[must_use]
 pub(super) struct Concluded {
     /// `None` if it deserves no answer.
     pub(super) reply: Option<Vec<u8>>,
-    record: Option<Record>,
+    to_record: Option<ToRecord>,
+}
+
+/// What the record of a question is made of.
+struct ToRecord {
+    asked: Asked,
+    question: Question,
+    finding: Finding,
+    decided: Decided,
+}
+
+/// A decision that gets a record of its own.
+#[derive(Clone, Copy)]
+struct Decided {
+    /// Records tell the order of decisions, not that in which somebody had time for them.
+    when: Timestamp,
+    took: Duration,
 }
 
 /// A question of a sandbox.
@@ -57,9 +75,16 @@ impl<G: Gate> Resolver<G> {
 
     /// Does what nobody who asked has to wait for, and gives back the reply.
     pub(super) fn record(&self, concluded: Concluded) -> Option<Vec<u8>> {
-        let Concluded { reply, record } = concluded;
-        if let Some(record) = record {
-            self.gate.record_noted(record);
+        let Concluded { reply, to_record } = concluded;
+        if let Some(ToRecord {
+            asked,
+            question,
+            finding,
+            decided,
+        }) = to_record
+        {
+            let record = judged(asked, decided.when, &question, &finding);
+            self.record_noted(record, decided);
         }
         self.lookups.upstreams.close_spent();
         reply
@@ -92,46 +117,68 @@ impl<G: Gate> Resolver<G> {
                 }),
             ) => {
                 let finding = self.unusable(sandbox, &envelope, code, reason);
-                let record = unusable(asked, &envelope, &finding);
-                return Err(self.record(self.conclude(asked, begun, finding, record)));
+                return Err(self.turn_away(asked, begun, &envelope, &finding));
             }
             (None, Ok(question)) => question.envelope,
             (None, Err(Unusable::Bad { envelope, .. })) => envelope,
         };
         count(&self.counters.unknown_asker);
         let finding = refused(&envelope, ResponseCode::Refused, Reason::UnknownAsker);
-        let record = unusable(asked, &envelope, &finding);
-        Err(self.record(self.conclude(asked, begun, finding, record)))
+        Err(self.turn_away(asked, begun, &envelope, &finding))
+    }
+
+    /// Records a message that is no question, or none of a sandbox, and gives back its reply.
+    fn turn_away(
+        &self,
+        asked: Asked,
+        begun: Instant,
+        envelope: &Envelope,
+        finding: &Finding,
+    ) -> Option<Vec<u8>> {
+        if let Some(decided) = self.decide(asked, begun, finding) {
+            let record = unusable(asked, decided.when, envelope, finding);
+            self.record_noted(record, decided);
+        }
+        finding.reply.encode(asked.protocol)
     }
 
     /// Answers a question of a sandbox.
     pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Concluded {
-        let finding = self.resolve(heard.sandbox, &heard.question).await;
-        let record = judged(asked, &heard.question, &finding);
-        self.conclude(asked, heard.begun, finding, record)
-    }
-
-    /// Makes the reply and the record of what was found.
-    fn conclude(
-        &self,
-        asked: Asked,
-        begun: Instant,
-        finding: Finding,
-        mut record: Record,
-    ) -> Concluded {
-        record.latency_us = u64::try_from(begun.elapsed().as_micros()).ok();
-        let sandbox = asked.sandbox.unwrap_or(STRANGERS);
-        let now = self.gate.now();
-        let (outcome, reason) = (finding.outcome, finding.reason);
-        let to_record = self.desks.may_record(sandbox, now, outcome, reason);
-        if to_record {
-            self.gate.note(1);
-        }
-        self.counters.latency.observe(begun.elapsed());
+        let Heard {
+            sandbox,
+            question,
+            begun,
+        } = heard;
+        let finding = self.resolve(sandbox, &question).await;
+        let decided = self.decide(asked, begun, &finding);
         Concluded {
             reply: finding.reply.encode(asked.protocol),
-            record: to_record.then_some(record),
+            to_record: decided.map(|decided| ToRecord {
+                asked,
+                question,
+                finding,
+                decided,
+            }),
         }
+    }
+
+    /// Counts a decision, before its reply leaves. `None` if it gets no record of its own.
+    fn decide(&self, asked: Asked, begun: Instant, finding: &Finding) -> Option<Decided> {
+        let (when, took) = (Timestamp::now(), begun.elapsed());
+        let sandbox = asked.sandbox.unwrap_or(STRANGERS);
+        let (now, outcome, reason) = (self.gate.now(), finding.outcome, finding.reason);
+        let is_recorded = self.desks.may_record(sandbox, now, outcome, reason);
+        if is_recorded {
+            self.gate.note(1);
+        }
+        self.counters.latency.observe(took);
+        is_recorded.then_some(Decided { when, took })
+    }
+
+    /// Takes the record of a decision that was counted.
+    fn record_noted(&self, mut record: Record, decided: Decided) {
+        record.latency_us = u64::try_from(decided.took.as_micros()).ok();
+        self.gate.record_noted(record);
     }
 
     /// Records a connection that belongs to no sandbox, or no longer to the one
@@ -182,9 +229,7 @@ impl<G: Gate> Resolver<G> {
         if name::is_localhost(&question.name) {
             count(&self.counters.answered);
             let mut finding = Finding::allowed(Reply::localhost(question));
-            finding
-                .notes
-                .push("loopback name, answered here".to_owned());
+            finding.notes.push("loopback name, answered here".into());
             return finding;
         }
         let admitted = match self.admit(sandbox, question) {
@@ -201,7 +246,7 @@ impl<G: Gate> Resolver<G> {
             .addresses
             .and_then(|own| Hosts::answer(&own, &key, "hosts of the policy", Instant::now()));
         let cached = match own {
-            Some(own) => Some((own, "the policy itself says so".to_owned())),
+            Some(own) => Some((own, Note::from("the policy itself says so"))),
             None => self.known(&key, &admitted),
         };
         let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
@@ -221,7 +266,7 @@ impl<G: Gate> Resolver<G> {
                 let code = failure.extended_code();
                 let reply = Reply::failure(&question.envelope, code, &text);
                 let mut finding = Finding::denied(reply, Reason::UpstreamFailed);
-                finding.notes.push(text);
+                finding.notes.push(text.into());
                 return finding;
             }
         };
@@ -244,7 +289,7 @@ impl<G: Gate> Resolver<G> {
                 let mut finding = Finding::allowed(Reply::nothing(question, *no_such_name, ttl));
                 finding
                     .notes
-                    .push("the upstream knows no such record".to_owned());
+                    .push("the upstream knows no such record".into());
                 finding
             }
             Learned::Records(chain) => {
@@ -268,7 +313,7 @@ impl<G: Gate> Resolver<G> {
         if finding.outcome == Outcome::Allowed {
             finding.outcome = admitted.outcome;
             finding.reason = finding.reason.or(admitted.reason);
-            finding.notes.extend(admitted.help);
+            finding.notes.extend(admitted.help.map(Note::from));
         }
         if let Some(beyond) = beyond {
             finding.note_beyond(beyond);
@@ -336,7 +381,7 @@ impl<G: Gate> Resolver<G> {
     }
 
     /// What is known without asking anybody, with a note that says from where.
-    fn known(&self, key: &Key, admitted: &Admitted<G::Permit>) -> Option<(Arc<Lookup>, String)> {
+    fn known(&self, key: &Key, admitted: &Admitted<G::Permit>) -> Option<(Arc<Lookup>, Note)> {
         let (now, limits) = (Instant::now(), &admitted.limits);
         let lookup = self.lookups.known(key, admitted.is_named(), now)?;
         let bound = match &lookup.learned {
@@ -351,20 +396,18 @@ impl<G: Gate> Resolver<G> {
         if self.lookups.prefetch && lookup.refresh_after().is_some_and(|after| age >= after) {
             self.lookups.refresh(key.clone());
         }
-        let note = format!("from the cache, {} s old", age.as_secs());
-        Some((lookup, note))
+        Some((lookup, Note::Cached(age)))
     }
 
     /// What an upstream says, with a note that says which.
-    async fn look_up(&self, key: &Key) -> Result<(Arc<Lookup>, String), Failure> {
+    async fn look_up(&self, key: &Key) -> Result<(Arc<Lookup>, Note), Failure> {
         let began = Instant::now();
         let lookup = self.lookups.ask(key).await?;
-        let took = began.elapsed().as_millis();
-        let upstream = &lookup.upstream;
+        let upstream = Arc::clone(&lookup.upstream);
         let note = if lookup.is_stale {
-            format!("no upstream answers; what {upstream} had said, past its time")
+            Note::Stale(upstream)
         } else {
-            format!("from upstream {upstream} in {took} ms")
+            Note::Fresh(upstream, began.elapsed())
         };
         Ok((lookup, note))
     }

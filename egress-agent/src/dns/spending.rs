@@ -61,7 +61,7 @@ impl<G: Gate> Resolver<G> {
             let reply = Reply::refusal(&question.envelope, code, why, Duration::ZERO);
             return Err(Box::new(Finding {
                 rule: admitted.rule.clone(),
-                notes: vec![text],
+                notes: vec![text.into()],
                 concealed,
                 ..Finding::denied(reply, reason)
             }));

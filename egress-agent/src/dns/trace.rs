@@ -2,6 +2,7 @@
 
 use super::desk::Tally;
 use super::gate::Refusal;
+use super::note::{self, Note};
 use super::query;
 use super::question::{Envelope, Question};
 use super::reply::Reply;
@@ -9,6 +10,7 @@ use super::worker::STRANGERS;
 use crate::model::{DomainName, Record, RecordKind, RuleOrigin};
 use egress_common::{Hook, Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::rr::RecordType;
+use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +26,7 @@ pub(super) struct Finding {
     pub(super) reason: Option<Reason>,
     pub(super) rule: Option<RuleOrigin>,
     /// Facts in the order in which they became known.
-    pub(super) notes: Vec<String>,
+    pub(super) notes: Vec<Note>,
     /// Where the answer came from.
     pub(super) source: Option<Source>,
     /// How many labels of the name are recorded as a hash.
@@ -51,7 +53,7 @@ pub(super) struct Beyond {
 impl Finding {
     /// Adds that a bound was passed.
     pub(super) fn note_beyond(&mut self, beyond: Beyond) {
-        self.notes.push(beyond.text);
+        self.notes.push(beyond.text.into());
         self.concealed = beyond.concealed;
         if self.outcome == Outcome::Allowed {
             self.outcome = beyond.outcome;
@@ -98,15 +100,21 @@ pub(super) struct Asked {
 }
 
 /// The record of a query that could be judged.
-pub(super) fn judged(asked: Asked, question: &Question, finding: &Finding) -> Record {
+pub(super) fn judged(
+    asked: Asked,
+    when: Timestamp,
+    question: &Question,
+    finding: &Finding,
+) -> Record {
     let name = match finding.concealed {
         Some(labels) => conceal(&question.name, labels),
         None => question.name.to_string(),
     };
     Record {
         name: Some(name),
+        query_type: Some(question.query_type.to_string()),
         rule: finding.rule.clone(),
-        ..record(asked, &question.envelope, finding)
+        ..record(asked, when, finding)
     }
 }
 
@@ -124,8 +132,18 @@ fn conceal(name: &DomainName, labels: usize) -> String {
 }
 
 /// The record of a message that could not.
-pub(super) fn unusable(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
-    record(asked, envelope, finding)
+pub(super) fn unusable(
+    asked: Asked,
+    when: Timestamp,
+    envelope: &Envelope,
+    finding: &Finding,
+) -> Record {
+    let query = envelope.query.as_ref();
+    Record {
+        name: query.map(|query| query.name.to_ascii().chars().take(MAX_NAME).collect()),
+        query_type: query.map(|query| query.query_type.to_string()),
+        ..record(asked, when, finding)
+    }
 }
 
 /// The record of a query for a name that policy refuses.
@@ -175,7 +193,7 @@ pub(super) fn tally(sandbox: SandboxId, tally: Tally) -> Record {
 }
 
 fn of_sandbox(sandbox: SandboxId, query_type: Option<RecordType>, outcome: Outcome) -> Record {
-    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    let mut record = Record::new(Timestamp::now(), RecordKind::Dns);
     record.sandbox_id = Some(sandbox).filter(|sandbox| *sandbox != STRANGERS);
     record.hook = Some(Hook::Resolver.name());
     record.protocol = Some(Protocol::Udp.name().to_owned());
@@ -186,7 +204,7 @@ fn of_sandbox(sandbox: SandboxId, query_type: Option<RecordType>, outcome: Outco
 
 /// The record of a TCP connection that was closed unheard.
 pub(super) fn stranger(from: SocketAddr) -> Record {
-    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+    let mut record = Record::new(Timestamp::now(), RecordKind::Dns);
     record.hook = Some(Hook::Resolver.name());
     record.protocol = Some(Protocol::Tcp.name().to_owned());
     record.address = Some(from.ip());
@@ -196,15 +214,12 @@ pub(super) fn stranger(from: SocketAddr) -> Record {
     record
 }
 
-fn record(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
-    let query = envelope.query.as_ref();
-    let mut record = Record::new(jiff::Timestamp::now(), RecordKind::Dns);
+fn record(asked: Asked, when: Timestamp, finding: &Finding) -> Record {
+    let mut record = Record::new(when, RecordKind::Dns);
     record.sandbox_id = asked.sandbox;
     record.process = asked.process;
     record.hook = Some(Hook::Resolver.name());
     record.protocol = Some(asked.protocol.name().to_owned());
-    record.name = query.map(|query| query.name.to_ascii().chars().take(MAX_NAME).collect());
-    record.query_type = query.map(|query| query.query_type.to_string());
     record.outcome = Some(finding.outcome);
     record.reason = finding.reason;
     if let Some(source) = &finding.source {
@@ -216,6 +231,6 @@ fn record(asked: Asked, envelope: &Envelope, finding: &Finding) -> Record {
         record.address = Some(asked.from.ip());
         record.port = Some(asked.from.port());
     }
-    record.detail = (!finding.notes.is_empty()).then(|| finding.notes.join("; "));
+    record.detail = note::in_words(&finding.notes);
     record
 }
