@@ -27,6 +27,19 @@ pub(super) enum Learned {
     },
 }
 
+impl Learned {
+    /// That the name has these addresses itself.
+    pub(super) fn addresses(records: Vec<Record>) -> Self {
+        let ttls = records.iter().map(|record| seconds(record.ttl));
+        Self::Records(Chain {
+            aliases: Vec::new(),
+            ttl: Duration::from_secs(ttls.min().unwrap_or(0).into()),
+            records,
+            unrelated: 0,
+        })
+    }
+}
+
 /// The records that the question leads to.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) struct Chain {

@@ -7,9 +7,10 @@ use super::cache::Key;
 use super::counters::{Counters, count};
 use super::endpoint::Line;
 use super::expecting::Expecting;
+use super::incoming::Answer;
 use super::outgoing::{Question, Style};
 use super::spent::Spent;
-use hickory_proto::op::{Message, ResponseCode};
+use hickory_proto::op::ResponseCode;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
@@ -44,14 +45,14 @@ pub(super) async fn exchange(
     server: (SocketAddr, &Line),
     key: &Key,
     manner: &Manner,
-) -> Result<Message, ExchangeError> {
+) -> Result<Answer, ExchangeError> {
     let answer = ask(server, key, true, manner).await?;
     // Servers older than EDNS answer one of these (RFC 6891 section 7).
-    let answer = match answer.metadata.response_code {
+    let answer = match answer.code() {
         ResponseCode::FormErr | ResponseCode::NotImp => ask(server, key, false, manner).await?,
         _ => answer,
     };
-    match answer.metadata.response_code {
+    match answer.code() {
         ResponseCode::NoError | ResponseCode::NXDomain => Ok(answer),
         code => Err(ExchangeError::Code(code)),
     }
@@ -62,7 +63,7 @@ async fn ask(
     key: &Key,
     edns: bool,
     manner: &Manner,
-) -> Result<Message, ExchangeError> {
+) -> Result<Answer, ExchangeError> {
     let padded = !matches!(line, Line::Plain);
     let style = Style {
         edns,
@@ -72,7 +73,7 @@ async fn ask(
     let question = Question::new(key, style).ok_or(ExchangeError::Encode)?;
     match line {
         Line::Plain => match over_udp(server, &question, manner).await? {
-            Some(answer) if !answer.metadata.truncation => Ok(answer),
+            Some(answer) if !answer.is_truncated() => Ok(answer),
             Some(_) | None => Box::pin(over_tcp(server, &question)).await,
         },
         Line::Tls(line) => Box::pin(line.ask(&question)).await,
@@ -97,7 +98,7 @@ async fn over_udp(
     server: SocketAddr,
     question: &Question,
     manner: &Manner,
-) -> Result<Option<Message>, ExchangeError> {
+) -> Result<Option<Answer>, ExchangeError> {
     let family = match server {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -112,16 +113,16 @@ async fn over_udp(
     for _ in 0..MAX_MISMATCHES {
         let length = socket.receive(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();
-        if let Some(message) = question.answered_by(bytes) {
+        if let Some(answer) = question.answered_by(bytes) {
             manner.spent.put(socket);
-            return Ok(Some(message));
+            return Ok(Some(answer));
         }
         count(&manner.counters.forged);
     }
     Ok(None)
 }
 
-async fn over_tcp(server: SocketAddr, question: &Question) -> Result<Message, ExchangeError> {
+async fn over_tcp(server: SocketAddr, question: &Question) -> Result<Answer, ExchangeError> {
     over_stream(&mut TcpStream::connect(server).await?, question).await
 }
 
@@ -129,7 +130,7 @@ async fn over_tcp(server: SocketAddr, question: &Question) -> Result<Message, Ex
 pub(super) async fn over_stream(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     question: &Question,
-) -> Result<Message, ExchangeError> {
+) -> Result<Answer, ExchangeError> {
     let length = u16::try_from(question.bytes().len()).map_err(|_| ExchangeError::Encode)?;
     let mut frame = length.to_be_bytes().to_vec();
     frame.extend(question.bytes());

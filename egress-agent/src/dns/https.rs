@@ -1,9 +1,9 @@
 //! DNS over HTTPS (RFC 8484) over HTTP/2: one connection, many questions.
 
 use super::exchange::ExchangeError;
+use super::incoming::Answer;
 use super::outgoing::Question;
 use super::tls::connect;
-use hickory_proto::op::Message;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http2::{SendRequest, handshake};
@@ -57,7 +57,7 @@ impl HttpsLine {
         }
     }
 
-    pub(super) async fn ask(&self, question: &Question) -> Result<Message, ExchangeError> {
+    pub(super) async fn ask(&self, question: &Question) -> Result<Answer, ExchangeError> {
         let (sender, is_fresh) = self.sender(false).await?;
         match self.post(sender, question).await {
             Ok(message) => Ok(message),
@@ -90,11 +90,7 @@ impl HttpsLine {
         Ok((sender, true))
     }
 
-    async fn post(
-        &self,
-        mut sender: Sender,
-        question: &Question,
-    ) -> Result<Message, ExchangeError> {
+    async fn post(&self, mut sender: Sender, question: &Question) -> Result<Answer, ExchangeError> {
         let request = Request::post(&self.uri)
             .header(CONTENT_TYPE, MEDIA_TYPE)
             .header(ACCEPT, MEDIA_TYPE)

@@ -4,6 +4,7 @@
 //! name, a type, and one option.
 
 use super::cache::Key;
+use super::incoming::{self, Answer};
 use super::name::append_wire;
 use super::query::HEADER;
 use super::question::MAX_UDP;
@@ -90,16 +91,19 @@ impl Question {
         &self.bytes
     }
 
-    /// The message, if it answers this question.
-    pub(super) fn answered_by(&self, bytes: &[u8]) -> Option<Message> {
+    /// What the message says, if it answers this question.
+    pub(super) fn answered_by(&self, bytes: &[u8]) -> Option<Answer> {
         // Only what may match is parsed.
         if !self.is_repeated_by(bytes) {
             return None;
         }
+        if let Some(addresses) = incoming::addresses(bytes, HEADER..self.end) {
+            return Some(Answer::Addresses(addresses));
+        }
         let message = Message::from_vec(bytes).ok()?;
         let matches = message.metadata.message_type == MessageType::Response
             && message.metadata.op_code == OpCode::Query;
-        matches.then_some(message)
+        matches.then(|| Answer::Message(Box::new(message)))
     }
 
     /// Whether id, number of questions and question are the same. The name of the first question

@@ -1,6 +1,7 @@
 //! What goes back to the client.
 
 use super::gate::Gate;
+use super::plain_answer;
 use super::question::{Envelope, MAX_UDP, Question};
 use super::screen::Opened;
 use super::template::Template;
@@ -25,6 +26,8 @@ pub(super) struct Reply {
     envelope: Envelope,
     code: ResponseCode,
     answers: Vec<Record>,
+    /// Whether all answers are owned by the asked name.
+    is_direct: bool,
     /// How long clients may remember that there is nothing.
     negative_ttl: Duration,
     explanation: Option<Explanation>,
@@ -41,15 +44,20 @@ impl Reply {
     /// The only way to answer with what an upstream said: it takes what was
     /// opened, receipt included, and says nothing that was not opened.
     pub(super) fn positive<G: Gate>(question: &Question, opened: Opened<G>) -> (Self, G::Receipt) {
+        let is_direct = opened.is_direct();
         let (records, answer_ttl, receipt) = opened.redeem();
         let ttl = u32::try_from(answer_ttl.as_secs()).unwrap_or(u32::MAX);
-        let mut reply = Self::new(&question.envelope, ResponseCode::NoError);
+        let mut reply = Self {
+            is_direct,
+            ..Self::new(&question.envelope, ResponseCode::NoError)
+        };
+        reply.answers.reserve_exact(records.len());
         let asked = question.envelope.query.as_ref().map(|query| &query.name);
         for mut record in records {
             record.ttl = ttl;
             // The letter case of the question (0x20): some clients compare it.
             if let Some(asked) = asked
-                && record.name == *asked
+                && (is_direct || record.name == *asked)
             {
                 record.name = asked.clone();
             }
@@ -141,6 +149,7 @@ impl Reply {
             envelope: envelope.clone(),
             code,
             answers: Vec::new(),
+            is_direct: false,
             negative_ttl: Duration::ZERO,
             explanation: None,
         }
@@ -154,6 +163,12 @@ impl Reply {
             Protocol::Udp | Protocol::Icmp => usize::from(self.envelope.payload.min(MAX_UDP)),
             Protocol::Tcp => usize::from(u16::MAX),
         };
+        if let Some(bytes) = self.plain()
+            && let bytes = plain_answer::addressed(bytes, &self.envelope)
+            && bytes.len() <= limit
+        {
+            return Some(bytes);
+        }
         let fits = |message: &Message| message.to_vec().ok().filter(|bytes| bytes.len() <= limit);
         let mut message = self.message(true);
         // A message that does not even encode is cut like one that is too long.
@@ -173,6 +188,10 @@ impl Reply {
     /// The reply to whoever asks the same again; `None` if it is too long for a
     /// datagram.
     pub(super) fn template(&self) -> Option<Template> {
+        if let Some(mut bytes) = self.plain() {
+            plain_answer::lower_question(&mut bytes);
+            return Template::new(bytes).filter(Template::fits_a_datagram);
+        }
         let mut message = self.message(false);
         message.metadata.id = 0;
         message.metadata.recursion_desired = false;
@@ -188,11 +207,15 @@ impl Reply {
                 record.name = asked.clone();
             }
         }
-        let bytes = message.to_vec().ok()?;
-        if bytes.len() > usize::from(MAX_UDP) {
+        Template::new(message.to_vec().ok()?).filter(Template::fits_a_datagram)
+    }
+
+    /// The reply, without what belongs to the query, if it is an ordinary one.
+    fn plain(&self) -> Option<Vec<u8>> {
+        if !self.is_direct || self.explanation.is_some() {
             return None;
         }
-        Template::new(bytes)
+        plain_answer::write(self.envelope.query.as_ref()?, &self.answers)
     }
 
     fn message(&self, explain: bool) -> Message {

@@ -27,12 +27,19 @@ pub(super) struct Opened<G: Gate> {
     addresses: Vec<IpAddr>,
     answer_ttl: Duration,
     receipt: G::Receipt,
+    is_direct: bool,
 }
 
 impl<G: Gate> Opened<G> {
     /// What was opened.
     pub(super) fn addresses(&self) -> &[IpAddr] {
         &self.addresses
+    }
+
+    /// Whether no alias stands between the question and what was opened: every record is
+    /// then owned by the name that was asked for.
+    pub(super) fn is_direct(&self) -> bool {
+        self.is_direct
     }
 
     /// The records of the answer and their TTL, with the receipt that they need.
@@ -153,6 +160,7 @@ impl Screened {
             answer_ttl,
         };
         let receipt = gate.open(sandbox, permit, opening)?;
+        let is_direct = self.aliases.is_empty();
         let mut records = self.aliases;
         records.extend(self.records);
         Ok(Opened {
@@ -160,6 +168,7 @@ impl Screened {
             addresses: self.addresses,
             answer_ttl,
             receipt,
+            is_direct,
         })
     }
 }

@@ -58,6 +58,11 @@ impl Template {
         })
     }
 
+    /// Whether a datagram takes it.
+    pub(super) fn fits_a_datagram(&self) -> bool {
+        self.bytes.len() <= usize::from(MAX_UDP)
+    }
+
     /// Writes the answer to a query; `None` if the client does not take so much.
     pub(super) fn fill(&self, query: &Plain<'_>, ttl: u32, out: &mut [u8]) -> Option<usize> {
         let mut length = self.bytes.len();
@@ -95,7 +100,7 @@ pub(super) fn head(query: &Plain<'_>, out: &mut [u8]) -> Option<()> {
 }
 
 /// Behind the name that begins at `at`.
-fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub(super) fn after_name(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         match *bytes.get(at)? {
             0 => return Some(at + 1),

@@ -1,8 +1,8 @@
 //! DNS over TLS (RFC 7858).
 
 use super::exchange::{ExchangeError, over_stream};
+use super::incoming::Answer;
 use super::outgoing::Question;
-use hickory_proto::op::Message;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use std::fmt;
@@ -51,7 +51,7 @@ impl TlsLine {
         }
     }
 
-    pub(super) async fn ask(&self, question: &Question) -> Result<Message, ExchangeError> {
+    pub(super) async fn ask(&self, question: &Question) -> Result<Answer, ExchangeError> {
         // One that waited may have been closed meanwhile: that says nothing about the server.
         if let Some(mut stream) = self.take()
             && let Ok(message) = over_stream(&mut stream, question).await

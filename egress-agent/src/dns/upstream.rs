@@ -1,11 +1,12 @@
 //! The upstream resolvers: which is asked, for how long, and what next.
 
 use super::cache::{Key, Lookup};
-use super::chain::{ChainError, follow};
+use super::chain::{ChainError, Learned, follow};
 use super::counters::{Counters, count_many};
 use super::endpoint::{Endpoint, Line};
 use super::exchange::{ExchangeError, Manner, exchange};
 use super::identity::IdentityError;
+use super::incoming::Answer;
 use super::spent::Spent;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -151,10 +152,10 @@ impl Upstreams {
                 let begin = Instant::now();
                 let asked = exchange((server.endpoint.address, &server.line), key, &self.manner);
                 let error = match timeout(self.patience.attempt, asked).await {
-                    Ok(Ok(message)) => {
+                    Ok(Ok(answer)) => {
                         server.avoided_until.store(0, Ordering::Relaxed);
                         server.note(begin.elapsed());
-                        return self.learn(key, &server.label, &message);
+                        return self.learn(key, &server.label, answer);
                     }
                     Ok(Err(error)) => {
                         silent = false;
@@ -186,14 +187,17 @@ impl Upstreams {
         &self,
         key: &Key,
         upstream: &Arc<str>,
-        message: &hickory_proto::op::Message,
+        answer: Answer,
     ) -> Result<Arc<Lookup>, Failure> {
         let upstream = Arc::clone(upstream);
-        let learned = match follow(&key.name, key.query_type, message) {
-            Ok(learned) => learned,
-            Err(error) => return Err(Failure::Chain { upstream, error }),
+        let learned = match answer {
+            Answer::Addresses(records) => Learned::addresses(records),
+            Answer::Message(message) => match follow(&key.name, key.query_type, &message) {
+                Ok(learned) => learned,
+                Err(error) => return Err(Failure::Chain { upstream, error }),
+            },
         };
-        if let super::chain::Learned::Records(chain) = &learned {
+        if let Learned::Records(chain) = &learned {
             count_many(&self.manner.counters.unrelated, chain.unrelated);
         }
         Ok(Arc::new(Lookup {
