@@ -243,7 +243,8 @@ impl Runtime {
         if id.0 <= self.written {
             return Ok(());
         }
-        let line = format!("{} {name}\n", id.0);
+        // Each cold name waits for this.
+        let line = [&id.0.to_string(), " ", name.as_str(), "\n"].concat();
         self.names
             .write_all(line.as_bytes())
             .map_err(io_error("write", &self.names_path))?;

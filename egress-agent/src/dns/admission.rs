@@ -15,7 +15,8 @@ pub(super) struct Admission {
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
-    by_sandbox: HashMap<SandboxId, usize>,
+    /// Nobody chooses the ids, so the hash need not withstand chosen collisions.
+    by_sandbox: HashMap<SandboxId, usize, foldhash::fast::RandomState>,
 }
 
 /// Leave to go on; given back when it is dropped.

@@ -3,6 +3,7 @@
 use crate::model::{DomainName, NameBudget, NameLimits};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+use std::mem;
 
 const SECOND: u64 = 1_000_000_000;
 const MINUTE: u64 = 60 * SECOND;
@@ -165,21 +166,24 @@ fn kind(query_type: u16) -> u8 {
 
 /// Bytes, and bits of entropy by how often each byte occurs in what the client
 /// chose (Shannon, zeroth order), rounded up.
-fn cost<'l>(labels: impl Iterator<Item = &'l str>) -> Cost {
+fn cost<'l>(labels: impl Iterator<Item = &'l str> + Clone) -> Cost {
     let mut counts = [0_u32; 128];
     let mut bytes = 0_u32;
-    for byte in labels.flat_map(str::bytes) {
+    for byte in labels.clone().flat_map(str::bytes) {
         bytes += 1;
         if let Some(count) = counts.get_mut(usize::from(byte)) {
             *count += 1;
         }
     }
     let total = f64::from(bytes);
-    let bits: f64 = counts
-        .iter()
-        .filter(|count| **count > 0)
-        .map(|count| f64::from(*count) * (total / f64::from(*count)).log2())
-        .sum();
+    let mut bits = 0.0;
+    for byte in labels.flat_map(str::bytes) {
+        // Each once: most of the 128 do not occur.
+        let count = counts.get_mut(usize::from(byte)).map_or(0, mem::take);
+        if count > 0 {
+            bits += f64::from(count) * (total / f64::from(count)).log2();
+        }
+    }
     Cost {
         bytes,
         entropy: bits.ceil() as u32,

@@ -7,16 +7,26 @@ use super::chain::Learned;
 use crate::model::DomainName;
 use hickory_proto::rr::RecordType;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is asked of an upstream.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Key {
     pub(super) name: DomainName,
     pub(super) query_type: RecordType,
     /// Among whose upstreams: the same name can mean something else there.
     pub(super) view: Option<Arc<str>>,
+}
+
+/// In few writes: a cold name is hashed six times. The view is left out, since few names
+/// are asked in several.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.name.as_str().as_bytes());
+        state.write_u16(self.query_type.into());
+    }
 }
 
 /// One upstream answer.
@@ -118,6 +128,9 @@ impl Cache {
 
     /// An answer that was good until lately.
     pub(super) fn find_stale(&self, key: &Key, now: Instant) -> Option<Arc<Lookup>> {
+        if self.keep_stale.is_zero() {
+            return None;
+        }
         let inner = self.lock();
         let kept = inner.lookups.get(key)?;
         let until = kept.expires.checked_add(self.keep_stale)?;
@@ -147,8 +160,7 @@ impl Cache {
             return;
         };
         let mut inner = self.lock();
-        inner.remove(&key);
-        while inner.lookups.len() >= self.bound {
+        while inner.lookups.len() >= self.bound && !inner.lookups.contains_key(&key) {
             let Some((_, oldest)) = inner.order.first().copied() else {
                 return;
             };
@@ -167,7 +179,9 @@ impl Cache {
             number,
             is_refreshing: false,
         };
-        inner.lookups.insert(key, kept);
+        if let Some(before) = inner.lookups.insert(key, kept) {
+            inner.forget(&before);
+        }
     }
 
     /// A poisoned lock is taken as it is: each change below leaves the three
@@ -180,9 +194,14 @@ impl Cache {
 impl Inner {
     fn remove(&mut self, key: &Key) {
         if let Some(kept) = self.lookups.remove(key) {
-            self.order.remove(&(kept.expires, kept.number));
-            self.keys.remove(&kept.number);
+            self.forget(&kept);
         }
+    }
+
+    /// Forgets when an answer that is not there any more would have expired.
+    fn forget(&mut self, kept: &Kept) {
+        self.order.remove(&(kept.expires, kept.number));
+        self.keys.remove(&kept.number);
     }
 }
 

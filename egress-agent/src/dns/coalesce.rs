@@ -43,11 +43,13 @@ struct Membership<'a> {
 impl Drop for Membership<'_> {
     fn drop(&mut self) {
         let mut cells = self.flight.lock();
-        let is_own = |cell: &Shared| Arc::ptr_eq(cell, &self.cell);
         // Two: the map's and this one's.
         let is_last = Arc::strong_count(&self.cell) <= 2;
-        if (self.cell.initialized() || is_last) && cells.get(self.key).is_some_and(is_own) {
-            cells.remove(self.key);
+        if (self.cell.initialized() || is_last)
+            && let Some((key, cell)) = cells.remove_entry(self.key)
+            && !Arc::ptr_eq(&cell, &self.cell)
+        {
+            cells.insert(key, cell);
         }
     }
 }

@@ -4,10 +4,11 @@
 //! unusual in any way is left to the general parser, which also says what is wrong with it.
 
 use super::query::HEADER;
+use super::question::name_at;
 use super::template::after_name;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::{A, AAAA};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::rr::{RData, Record};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
@@ -75,7 +76,7 @@ pub(super) fn addresses(bytes: &[u8], question: Range<usize>) -> Option<Vec<Reco
         return None;
     }
     let kind = question.end.checked_sub(TYPE_AND_CLASS)?;
-    let owner = owner(bytes.get(question.start..kind)?)?;
+    let owner = name_at(bytes.get(..kind)?, question.start)?;
     let kind: [u8; 2] = bytes.get(kind..kind + 2)?.try_into().ok()?;
     let mut at = question.end;
     let mut records = Vec::with_capacity(answers.into());
@@ -138,29 +139,14 @@ pub(super) fn addresses(bytes: &[u8], question: Range<usize>) -> Option<Vec<Reco
     (at == bytes.len()).then_some(records)
 }
 
-/// A name from its wire form, in lower case.
-fn owner(mut wire: &[u8]) -> Option<Name> {
-    let mut labels: Vec<&[u8]> = Vec::with_capacity(8);
-    while let Some((length, rest)) = wire.split_first()
-        && *length > 0
-    {
-        let (label, rest) = rest.split_at_checked((*length).into())?;
-        labels.push(label);
-        wire = rest;
-    }
-    Name::from_labels(labels)
-        .ok()
-        .map(|name| name.to_lowercase())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dns::chain::{Learned, follow};
     use crate::model::DomainName;
     use hickory_proto::op::{Edns, MessageType, OpCode, Query};
-    use hickory_proto::rr::RecordType;
     use hickory_proto::rr::rdata::NS;
+    use hickory_proto::rr::{Name, RecordType};
     use proptest::prelude::*;
 
     const NAME: &str = "WwW.example.com.";

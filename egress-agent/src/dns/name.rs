@@ -31,9 +31,11 @@ pub(super) fn wire(name: &DomainName) -> Option<Name> {
 /// Writes the wire form behind what is there. A canonical name fits: its labels have at most 63
 /// bytes.
 pub(super) fn append_wire(name: &DomainName, to: &mut Vec<u8>) {
-    for label in name.labels() {
+    let text = name.as_str().as_bytes();
+    to.reserve(text.len() + 2);
+    for label in text.split(|byte| *byte == b'.') {
         to.push(u8::try_from(label.len()).unwrap_or(u8::MAX));
-        to.extend(label.as_bytes());
+        to.extend_from_slice(label);
     }
     to.push(0);
 }

@@ -57,7 +57,8 @@ impl QuestionKey {
 
 /// The bytes of a [`QuestionKey`] for a name and a type.
 pub(super) fn key_of(name: &DomainName, query_type: RecordType) -> Vec<u8> {
-    let mut key = u16::from(query_type).to_be_bytes().to_vec();
+    let mut key = Vec::with_capacity(2 + name.as_str().len() + 2);
+    key.extend(u16::from(query_type).to_be_bytes());
     append_wire(name, &mut key);
     key
 }

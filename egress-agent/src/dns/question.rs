@@ -1,11 +1,12 @@
 //! From bytes to the one question that a query may hold.
 
 use super::name;
-use super::query::HEADER;
+use super::query::{self, HEADER, Plain, QuestionKey};
 use crate::model::DomainName;
 use egress_common::Reason;
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::{DNSClass, RecordType};
+use hickory_proto::rr::{DNSClass, Name, RecordType};
+use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 
 /// The largest UDP answer that is sent: what crosses any path unfragmented
 /// (DNS flag day 2020).
@@ -52,6 +53,39 @@ pub(super) enum Unusable {
 
 /// Reads a message from a client.
 pub(super) fn read(bytes: &[u8]) -> Result<Question, Unusable> {
+    ordinary(bytes).map_or_else(|| in_full(bytes), Ok)
+}
+
+/// Reads an ordinary query; `None` if it is not one.
+fn ordinary(bytes: &[u8]) -> Option<Question> {
+    let mut key = QuestionKey::new();
+    let plain = Plain::read(bytes, &mut key)?;
+    let name = key.name()?;
+    let query_type = query::type_of(key.as_bytes())?;
+    let mut asked = Query::query(name_at(bytes, HEADER)?, query_type);
+    asked.set_query_class(DNSClass::IN);
+    let envelope = Envelope {
+        query: Some(asked),
+        edns: plain.speaks_edns(),
+        payload: u16::try_from(plain.limit()).ok()?,
+        ..header(bytes).ok()?
+    };
+    Some(Question {
+        envelope,
+        name,
+        query_type,
+    })
+}
+
+/// The name that begins at this place of a message.
+pub(super) fn name_at(message: &[u8], at: usize) -> Option<Name> {
+    let mut decoder = BinDecoder::new(message);
+    decoder.read_slice(at).ok()?;
+    Name::read(&mut decoder).ok()
+}
+
+/// Reads whatever a client may send, and says what is wrong with it.
+fn in_full(bytes: &[u8]) -> Result<Question, Unusable> {
     let mut envelope = header(bytes)?;
     let bad = |envelope: &Envelope, code, reason| Unusable::Bad {
         envelope: envelope.clone(),

@@ -45,24 +45,23 @@ impl Reply {
     /// opened, receipt included, and says nothing that was not opened.
     pub(super) fn positive<G: Gate>(question: &Question, opened: Opened<G>) -> (Self, G::Receipt) {
         let is_direct = opened.is_direct();
-        let (records, answer_ttl, receipt) = opened.redeem();
+        let (mut records, answer_ttl, receipt) = opened.redeem();
         let ttl = u32::try_from(answer_ttl.as_secs()).unwrap_or(u32::MAX);
-        let mut reply = Self {
-            is_direct,
-            ..Self::new(&question.envelope, ResponseCode::NoError)
-        };
-        reply.answers.reserve_exact(records.len());
         let asked = question.envelope.query.as_ref().map(|query| &query.name);
-        for mut record in records {
+        for record in &mut records {
             record.ttl = ttl;
             // The letter case of the question (0x20): some clients compare it.
             if let Some(asked) = asked
                 && (is_direct || record.name == *asked)
             {
-                record.name = asked.clone();
+                record.name.clone_from(asked);
             }
-            reply.answers.push(record);
         }
+        let reply = Self {
+            answers: records,
+            is_direct,
+            ..Self::new(&question.envelope, ResponseCode::NoError)
+        };
         (reply, receipt)
     }
 

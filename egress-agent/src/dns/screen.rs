@@ -99,8 +99,8 @@ pub(super) fn screen<G: Gate>(
             .iter()
             .map(|(record, _)| record.clone())
             .collect(),
-        records: Vec::new(),
-        addresses: Vec::new(),
+        records: Vec::with_capacity(chain.records.len()),
+        addresses: Vec::with_capacity(chain.records.len()),
         removed: Vec::new(),
     };
     for record in &chain.records {
@@ -161,8 +161,11 @@ impl Screened {
         };
         let receipt = gate.open(sandbox, permit, opening)?;
         let is_direct = self.aliases.is_empty();
-        let mut records = self.aliases;
-        records.extend(self.records);
+        let records = if is_direct {
+            self.records
+        } else {
+            [self.aliases, self.records].concat()
+        };
         Ok(Opened {
             records,
             addresses: self.addresses,

@@ -37,7 +37,7 @@ impl Template {
         let count = |high, low| usize::from(u16::from_be_bytes([high, low]));
         let records = count(answers_high, answers_low) + count(authorities_high, authorities_low);
         let mut at = after_name(&bytes, HEADER)? + 4;
-        let mut ttls = Vec::new();
+        let mut ttls = Vec::with_capacity(records);
         for _ in 0..records {
             let fixed = after_name(&bytes, at)?;
             let &[type_high, type_low, _, _, _, _, _, _, high, low] =

@@ -105,7 +105,7 @@ impl DomainName {
     }
 
     /// The labels, first to last.
-    pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> {
+    pub fn labels(&self) -> impl DoubleEndedIterator<Item = &str> + Clone {
         self.0.split('.')
     }
 

@@ -190,11 +190,11 @@ fn wildcard<'r>(
     name: &DomainName,
     rules: impl Iterator<Item = (usize, &'r Rule)>,
 ) -> Option<(usize, usize)> {
-    let all = name.labels().count();
+    let all = labels(name);
     let mut longest = None;
     for (at, rule) in rules {
         let below = match &rule.subject {
-            Subject::Domain(pattern) => all.saturating_sub(pattern.base().labels().count()),
+            Subject::Domain(pattern) => all.saturating_sub(labels(pattern.base())),
             Subject::List(list) => match list.find(name.as_str()) {
                 Some(found) => found.below,
                 None => continue,
@@ -209,6 +209,11 @@ fn wildcard<'r>(
         }
     }
     longest
+}
+
+/// How many labels a name has.
+fn labels(name: &DomainName) -> usize {
+    1 + name.as_str().bytes().filter(|byte| *byte == b'.').count()
 }
 
 /// The refusal by a rule whose time is over.
