@@ -6,14 +6,12 @@
 use super::cache::Key;
 use super::counters::{Counters, count};
 use super::endpoint::Line;
-use super::expecting::Expecting;
 use super::incoming::Answer;
 use super::outgoing::{Question, Style};
-use super::spent::Spent;
+use super::sockets::Sockets;
 use hickory_proto::op::ResponseCode;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -86,7 +84,7 @@ async fn ask(
 pub(super) struct Manner {
     pub(super) mixed_case: bool,
     pub(super) counters: Arc<Counters>,
-    pub(super) spent: Spent,
+    pub(super) sockets: Sockets,
 }
 
 /// `None` after too many datagrams that do not match.
@@ -99,22 +97,15 @@ async fn over_udp(
     question: &Question,
     manner: &Manner,
 ) -> Result<Option<Answer>, ExchangeError> {
-    let family = match server {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::DGRAM, flags, None).map_err(io::Error::from)?;
-    let socket = UdpSocket::from(socket);
-    socket.connect(server)?;
-    socket.send(question.bytes())?;
-    let socket = Expecting::answer(socket)?;
+    let socket = manner.sockets.take(server)?;
+    socket.socket().connect(server)?;
+    socket.socket().send(question.bytes())?;
     let mut buffer = vec![0; RECEIVE];
     for _ in 0..MAX_MISMATCHES {
         let length = socket.receive(&mut buffer).await?;
         let bytes = buffer.get(..length).unwrap_or_default();
         if let Some(answer) = question.answered_by(bytes) {
-            manner.spent.put(socket);
+            manner.sockets.put_spent(socket);
             return Ok(Some(answer));
         }
         count(&manner.counters.forged);
@@ -167,7 +158,7 @@ mod tests {
                 Manner {
                     mixed_case: false,
                     counters: Arc::default(),
-                    spent: Spent::default(),
+                    sockets: Sockets::default(),
                 },
             );
             let mut ports = Vec::new();

@@ -3,23 +3,21 @@
 use super::admitted::Admitted;
 use super::cache::{Key, Lookup};
 use super::chain::Learned;
+use super::concluded::Again;
 use super::counters::{Counters, count, gauge};
-use super::desk::{Desks, Ready};
-use super::gate::{Gate, Limits};
+use super::desk::Desks;
+use super::gate::Gate;
 use super::hosts::Hosts;
 use super::lookups::Lookups;
 use super::note::Note;
 use super::question::{self, Question, Unusable};
 use super::reply::Reply;
-use super::template::Template;
-use super::trace::{self, Asked, Finding, Source, judged, unusable};
+use super::trace::{self, Asked, Finding, Source};
 use super::upstream::Failure;
 use super::worker::STRANGERS;
-use super::{name, query, question::Envelope};
-use crate::model::{Record, RuleOrigin};
+use super::{name, question::Envelope};
 use egress_common::{Outcome, Protocol, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
-use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,62 +30,20 @@ pub(super) struct Resolver<G: Gate> {
     pub(super) counters: Arc<Counters>,
 }
 
-/// What came of a question. The decision is counted; its record is still to be made and
-/// taken, which takes time and wakes others, and the one who asked shall not wait for that.
-#[must_use]
-pub(super) struct Concluded {
-    /// `None` if it deserves no answer.
-    pub(super) reply: Option<Vec<u8>>,
-    to_record: Option<ToRecord>,
-}
-
-/// What the record of a question is made of.
-struct ToRecord {
-    asked: Asked,
-    question: Question,
-    finding: Finding,
-    decided: Decided,
-}
-
-/// A decision that gets a record of its own.
-#[derive(Clone, Copy)]
-struct Decided {
-    /// Records tell the order of decisions, not that in which somebody had time for them.
-    when: Timestamp,
-    took: Duration,
-}
-
 /// A question of a sandbox.
 pub(super) struct Heard {
     pub(super) sandbox: SandboxId,
-    question: Question,
-    begun: Instant,
+    pub(super) question: Question,
+    pub(super) begun: Instant,
 }
 
 impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         match self.hear(asked, bytes) {
-            Ok(heard) => self.record(self.answer_heard(asked, heard).await),
+            Ok(heard) => self.finish(self.answer_heard(asked, heard).await),
             Err(turned_away) => turned_away,
         }
-    }
-
-    /// Does what nobody who asked has to wait for, and gives back the reply.
-    pub(super) fn record(&self, concluded: Concluded) -> Option<Vec<u8>> {
-        let Concluded { reply, to_record } = concluded;
-        if let Some(ToRecord {
-            asked,
-            question,
-            finding,
-            decided,
-        }) = to_record
-        {
-            let record = judged(asked, decided.when, &question, &finding);
-            self.record_noted(record, decided);
-        }
-        self.lookups.upstreams.close_spent();
-        reply
     }
 
     /// Reads a message. What is no question, or none of a sandbox, is dealt with
@@ -127,60 +83,6 @@ impl<G: Gate> Resolver<G> {
         Err(self.turn_away(asked, begun, &envelope, &finding))
     }
 
-    /// Records a message that is no question, or none of a sandbox, and gives back its reply.
-    fn turn_away(
-        &self,
-        asked: Asked,
-        begun: Instant,
-        envelope: &Envelope,
-        finding: &Finding,
-    ) -> Option<Vec<u8>> {
-        if let Some(decided) = self.decide(asked, begun, finding) {
-            let record = unusable(asked, decided.when, envelope, finding);
-            self.record_noted(record, decided);
-        }
-        finding.reply.encode(asked.protocol)
-    }
-
-    /// Answers a question of a sandbox.
-    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Concluded {
-        let Heard {
-            sandbox,
-            question,
-            begun,
-        } = heard;
-        let finding = self.resolve(sandbox, &question).await;
-        let decided = self.decide(asked, begun, &finding);
-        Concluded {
-            reply: finding.reply.encode(asked.protocol),
-            to_record: decided.map(|decided| ToRecord {
-                asked,
-                question,
-                finding,
-                decided,
-            }),
-        }
-    }
-
-    /// Counts a decision, before its reply leaves. `None` if it gets no record of its own.
-    fn decide(&self, asked: Asked, begun: Instant, finding: &Finding) -> Option<Decided> {
-        let (when, took) = (Timestamp::now(), begun.elapsed());
-        let sandbox = asked.sandbox.unwrap_or(STRANGERS);
-        let (now, outcome, reason) = (self.gate.now(), finding.outcome, finding.reason);
-        let is_recorded = self.desks.may_record(sandbox, now, outcome, reason);
-        if is_recorded {
-            self.gate.note(1);
-        }
-        self.counters.latency.observe(took);
-        is_recorded.then_some(Decided { when, took })
-    }
-
-    /// Takes the record of a decision that was counted.
-    fn record_noted(&self, mut record: Record, decided: Decided) {
-        record.latency_us = u64::try_from(decided.took.as_micros()).ok();
-        self.gate.record_noted(record);
-    }
-
     /// Records a connection that belongs to no sandbox, or no longer to the one
     /// that opened it.
     pub(super) fn record_stranger(&self, from: SocketAddr) {
@@ -196,7 +98,7 @@ impl<G: Gate> Resolver<G> {
     /// Records what was done without a record, and throws away what is no longer
     /// good.
     pub(super) fn sweep(&self) {
-        self.lookups.upstreams.close_spent();
+        self.lookups.upstreams.renew_sockets();
         let tallies = self.desks.sweep(&*self.gate);
         for (sandbox, tally) in tallies {
             self.gate.record(trace::tally(sandbox, tally));
@@ -225,16 +127,21 @@ impl<G: Gate> Resolver<G> {
         Finding::denied(reply, reason)
     }
 
-    async fn resolve(&self, sandbox: SandboxId, question: &Question) -> Finding {
+    /// What is found out about a question, and what is then good for whoever asks it again.
+    pub(super) async fn resolve(
+        &self,
+        sandbox: SandboxId,
+        question: &Question,
+    ) -> (Finding, Option<Again<G::Receipt>>) {
         if name::is_localhost(&question.name) {
             count(&self.counters.answered);
             let mut finding = Finding::allowed(Reply::localhost(question));
             finding.notes.push("loopback name, answered here".into());
-            return finding;
+            return (finding, None);
         }
         let admitted = match self.admit(sandbox, question) {
             Ok(admitted) => admitted,
-            Err(finding) => return *finding,
+            Err(finding) => return (*finding, None),
         };
         let sources = self.gate.sources(sandbox, &question.name);
         let key = Key {
@@ -251,7 +158,7 @@ impl<G: Gate> Resolver<G> {
         };
         let beyond = match self.spend(sandbox, question, &admitted, cached.is_none()) {
             Ok(beyond) => beyond,
-            Err(finding) => return *finding,
+            Err(finding) => return (*finding, None),
         };
         let was_known = cached.is_some();
         let looked_up = match cached {
@@ -267,7 +174,7 @@ impl<G: Gate> Resolver<G> {
                 let reply = Reply::failure(&question.envelope, code, &text);
                 let mut finding = Finding::denied(reply, Reason::UpstreamFailed);
                 finding.notes.push(text.into());
-                return finding;
+                return (finding, None);
             }
         };
         // Asked again if the policy changed while the upstream thought.
@@ -277,7 +184,7 @@ impl<G: Gate> Resolver<G> {
         } else {
             match self.admit(sandbox, question) {
                 Ok(admitted) => admitted,
-                Err(finding) => return *finding,
+                Err(finding) => return (*finding, None),
             }
         };
         let generation = admitted.generation;
@@ -320,64 +227,22 @@ impl<G: Gate> Resolver<G> {
         }
         if lookup.is_stale {
             finding.reply.say_stale();
-            return finding;
+            return (finding, None);
         }
         let names_nothing = matches!(lookup.learned, Learned::Nothing { .. });
         if finding.outcome == Outcome::Allowed
             && finding.reason.is_none()
             && (names_nothing || receipt.is_some())
         {
-            let template = finding.reply.template();
-            let rule = finding.rule.clone();
-            let ready = template.and_then(|template| {
-                self.ready(
-                    (template, rule),
-                    &lookup,
-                    &admitted.limits,
-                    generation,
-                    receipt,
-                )
-            });
-            if let Some(ready) = ready {
-                let key = query::key_of(&question.name, question.query_type);
-                self.desks.put(sandbox, &key, ready);
-            }
+            let again = Again {
+                lookup,
+                limits: admitted.limits,
+                generation,
+                standing: receipt,
+            };
+            return (finding, Some(again));
         }
-        finding
-    }
-
-    /// An answer for whoever asks the same again; `None` if it is good for no time.
-    fn ready(
-        &self,
-        (template, rule): (Template, Option<RuleOrigin>),
-        lookup: &Lookup,
-        limits: &Limits,
-        generation: u64,
-        standing: Option<G::Receipt>,
-    ) -> Option<Ready<G::Receipt>> {
-        let longest_ttl = match &lookup.learned {
-            Learned::Records(_) => limits.cache_ttl,
-            Learned::Nothing { .. } => limits.negative_cache_ttl,
-        };
-        // Who asks at the end of its life is to be noticed, so that it is renewed.
-        let refresh = lookup.refresh_after().filter(|_| self.lookups.prefetch);
-        let ttl = lookup.lifetime();
-        let used_for = longest_ttl.min(refresh.unwrap_or(ttl)).min(ttl);
-        let now = self.gate.now();
-        let until = |end: Duration| {
-            let left = end.checked_sub(lookup.received.elapsed())?;
-            now.checked_add(u64::try_from(left.as_nanos()).ok()?)
-        };
-        Some(Ready {
-            template,
-            generation,
-            good_until: until(ttl)?,
-            used_until: until(used_for)?,
-            longest_ttl,
-            standing,
-            rule,
-            upstream: Arc::clone(&lookup.upstream),
-        })
+        (finding, None)
     }
 
     /// What is known without asking anybody, with a note that says from where.

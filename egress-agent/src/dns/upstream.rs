@@ -7,7 +7,7 @@ use super::endpoint::{Endpoint, Line};
 use super::exchange::{ExchangeError, Manner, exchange};
 use super::identity::IdentityError;
 use super::incoming::Answer;
-use super::spent::Spent;
+use super::sockets::Sockets;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -120,7 +120,7 @@ impl Upstreams {
             manner: Manner {
                 mixed_case,
                 counters,
-                spent: Spent::default(),
+                sockets: Sockets::default(),
             },
             turns: AtomicU64::new(0),
         })
@@ -208,9 +208,9 @@ impl Upstreams {
         }))
     }
 
-    /// Closes the sockets whose answers have come.
-    pub(super) fn close_spent(&self) {
-        self.manner.spent.close();
+    /// Closes the sockets whose answers have come, and makes those that will be needed.
+    pub(super) fn renew_sockets(&self) {
+        self.manner.sockets.renew();
     }
 
     /// Whether nobody who is for the name has answered lately.
