@@ -6,6 +6,7 @@
 use super::cache::Key;
 use super::counters::{Counters, count};
 use super::endpoint::Line;
+use super::expecting::Expecting;
 use super::incoming::Answer;
 use super::outgoing::{Question, Style};
 use super::sockets::Sockets;
@@ -98,8 +99,9 @@ async fn over_udp(
     manner: &Manner,
 ) -> Result<Option<Answer>, ExchangeError> {
     let socket = manner.sockets.take(server)?;
-    socket.socket().connect(server)?;
-    socket.socket().send(question.bytes())?;
+    socket.connect(server)?;
+    socket.send(question.bytes())?;
+    let socket = Expecting::answer(socket)?;
     let mut buffer = vec![0; RECEIVE];
     for _ in 0..MAX_MISMATCHES {
         let length = socket.receive(&mut buffer).await?;

@@ -13,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 /// An answer, or that there is nobody who answers.
 const ANSWER: Interest = Interest::READABLE.add(Interest::ERROR);
 
-/// A socket for one question and its answer.
+/// A connected socket that has sent its question.
 #[derive(Debug)]
 pub(super) struct Expecting(AsyncFd<UdpSocket>);
 
@@ -24,11 +24,6 @@ impl Expecting {
         // dropped, and the `AsyncFd` that owns it deregisters first.
         let socket = unsafe { AsyncFd::register_with_interest(socket, ANSWER) }?;
         Ok(Self(socket))
-    }
-
-    /// To connect it and to send the question.
-    pub(super) fn socket(&self) -> &UdpSocket {
-        self.0.get_ref()
     }
 
     /// Waits for the next datagram.

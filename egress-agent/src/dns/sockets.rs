@@ -1,10 +1,9 @@
 //! Sockets towards upstreams, before their question and after their answer.
 //!
-//! To make one, to have the runtime wait for it and to close it takes some microseconds
-//! each, for which nobody who asked has to wait: some are made before they are needed, and
-//! those from which nothing is read any more are closed when the reply has left. What waits
-//! here for a question has no port yet, which nobody could guess or find: it gets one, at
-//! random, when it is connected.
+//! To make one and to close one takes the kernel some microseconds, for which nobody who
+//! asked has to wait: some are made before they are needed, and those from which nothing is
+//! read any more are closed when the reply has left. What waits here for a question has no
+//! port, which somebody could look for: it gets one, at random, when it is connected.
 
 use super::expecting::Expecting;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -32,17 +31,18 @@ struct State {
 #[derive(Debug, Default)]
 struct Ready {
     is_used: bool,
-    sockets: Vec<Expecting>,
+    sockets: Vec<UdpSocket>,
 }
 
 impl Sockets {
     /// A socket for one question to `server`, not connected.
-    pub(super) fn take(&self, server: SocketAddr) -> io::Result<Expecting> {
-        let mut state = self.lock();
-        let (family, ready) = match server {
-            SocketAddr::V4(_) => (AddressFamily::INET, &mut state.v4),
-            SocketAddr::V6(_) => (AddressFamily::INET6, &mut state.v6),
+    pub(super) fn take(&self, server: SocketAddr) -> io::Result<UdpSocket> {
+        let family = match server {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
         };
+        let mut state = self.lock();
+        let ready = state.ready(family);
         ready.is_used = true;
         let taken = ready.sockets.pop();
         drop(state);
@@ -58,31 +58,23 @@ impl Sockets {
         // Otherwise it is closed on return, after the lock is let go of.
     }
 
-    /// Closes what is spent, and makes what will be needed. Must be called in the runtime
-    /// that is to wait for answers.
+    /// Closes what is spent, and makes one for a question to come in each family that has
+    /// room for it.
     pub(super) fn renew(&self) {
-        let mut state = self.lock();
-        let spent = mem::take(&mut state.spent);
-        let missing = [
-            (AddressFamily::INET, state.v4.missing()),
-            (AddressFamily::INET6, state.v6.missing()),
-        ];
+        let spent = mem::take(&mut self.lock().spent);
         // The kernel closes and makes them without the lock.
-        drop(state);
         drop(spent);
-        for (family, missing) in missing {
-            for _ in 0..missing {
-                // Whoever needs one tries again, and says why if there is none.
-                let Ok(socket) = make(family) else { return };
-                let mut state = self.lock();
-                let ready = match family {
-                    AddressFamily::INET => &mut state.v4,
-                    _ => &mut state.v6,
-                };
-                // Another thread may have made some meanwhile.
-                if ready.missing() > 0 {
-                    ready.sockets.push(socket);
-                }
+        for family in [AddressFamily::INET, AddressFamily::INET6] {
+            if !self.lock().ready(family).has_room() {
+                continue;
+            }
+            // Whoever needs one tries again, and says why if there is none.
+            let Ok(socket) = make(family) else { return };
+            let mut state = self.lock();
+            let ready = state.ready(family);
+            // Another thread may have made the last meanwhile.
+            if ready.has_room() {
+                ready.sockets.push(socket);
             }
         }
     }
@@ -92,20 +84,25 @@ impl Sockets {
     }
 }
 
-impl Ready {
-    fn missing(&self) -> usize {
-        if self.is_used {
-            READY.saturating_sub(self.sockets.len())
-        } else {
-            0
+impl State {
+    fn ready(&mut self, family: AddressFamily) -> &mut Ready {
+        match family {
+            AddressFamily::INET6 => &mut self.v6,
+            _ => &mut self.v4,
         }
     }
 }
 
-fn make(family: AddressFamily) -> io::Result<Expecting> {
+impl Ready {
+    fn has_room(&self) -> bool {
+        self.is_used && self.sockets.len() < READY
+    }
+}
+
+fn make(family: AddressFamily) -> io::Result<UdpSocket> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
-    Expecting::answer(UdpSocket::from(socket))
+    Ok(UdpSocket::from(socket))
 }
 
 #[cfg(test)]
@@ -146,27 +143,33 @@ mod tests {
         for server in ["192.0.2.1:53", "[2001:db8::1]:53"] {
             let server: SocketAddr = server.parse().expect("an address");
             let mut held = vec![sockets.take(server).expect("a socket")];
-            sockets.renew();
-            sockets.renew();
+            let family = match server {
+                SocketAddr::V4(_) => AddressFamily::INET,
+                SocketAddr::V6(_) => AddressFamily::INET6,
+            };
+            for made in 1..=READY + 1 {
+                sockets.renew();
+                let ready = sockets.lock().ready(family).sockets.len();
+                assert_eq!(ready, made.min(READY), "{server}");
+            }
             for _ in 0..READY {
-                let state = sockets.lock();
-                let ready = if server.is_ipv4() {
-                    &state.v4
-                } else {
-                    &state.v6
-                };
-                let next = ready.sockets.last().expect("one that is ready");
-                let descriptor = next.socket().as_raw_fd();
-                let name = next.socket().local_addr().expect("a name");
+                let mut state = sockets.lock();
+                let next = state
+                    .ready(family)
+                    .sockets
+                    .last()
+                    .expect("one that is ready");
+                let descriptor = next.as_raw_fd();
+                let name = next.local_addr().expect("a name");
                 assert_eq!(name.port(), 0, "{server}");
                 drop(state);
                 let taken = sockets.take(server).expect("a socket");
-                assert_eq!(taken.socket().as_raw_fd(), descriptor);
+                assert_eq!(taken.as_raw_fd(), descriptor);
                 held.push(taken);
             }
             // Beyond those that were ready they are made on the spot.
             held.push(sockets.take(server).expect("a socket"));
-            let mut descriptors: Vec<i32> = held.iter().map(|s| s.socket().as_raw_fd()).collect();
+            let mut descriptors: Vec<i32> = held.iter().map(|s| s.as_raw_fd()).collect();
             descriptors.sort_unstable();
             descriptors.dedup();
             assert_eq!(descriptors.len(), READY + 2, "each is another");
