@@ -15,8 +15,7 @@ pub(super) struct Admission {
 #[derive(Debug, Default)]
 struct Inside {
     total: usize,
-    /// Nobody chooses the ids, so the hash need not withstand chosen collisions.
-    by_sandbox: HashMap<SandboxId, usize, foldhash::fast::RandomState>,
+    by_sandbox: HashMap<SandboxId, usize>,
 }
 
 /// Leave to go on; given back when it is dropped.

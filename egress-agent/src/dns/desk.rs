@@ -91,8 +91,7 @@ type Locked<S, V> = Arc<Mutex<Desk<S, V>>>;
 #[derive(Debug)]
 pub(super) struct Desks<S, V> {
     bounds: Bounds,
-    /// Nobody chooses the ids, so the hash need not withstand chosen collisions.
-    desks: RwLock<HashMap<SandboxId, Locked<S, V>, foldhash::fast::RandomState>>,
+    desks: RwLock<HashMap<SandboxId, Locked<S, V>>>,
     held: AtomicUsize,
 }
 
