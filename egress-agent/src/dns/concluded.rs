@@ -1,7 +1,7 @@
 //! From what was found out to a reply, and what follows when that has left.
 //!
-//! Before: the decision is counted. After, since nobody who asked has to wait for it: the
-//! answer is put where it is at hand for whoever asks again, and its record is made and
+//! Before: the answer is put where it is at hand for whoever asks again, and the decision
+//! is counted. After, since nobody who asked has to wait for it: its record is made and
 //! taken.
 
 use super::cache::Lookup;
@@ -14,7 +14,6 @@ use super::resolver::{Heard, Resolver};
 use super::trace::{Asked, Finding, judged, unusable};
 use super::worker::STRANGERS;
 use crate::model::Record;
-use egress_common::SandboxId;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,16 +21,14 @@ use std::time::{Duration, Instant};
 /// What came of a question. The decision is counted, and the rest is still to be done
 /// ([`Resolver::finish`]).
 #[must_use]
-pub(super) struct Concluded<G: Gate> {
+pub(super) struct Concluded {
     /// `None` if it deserves no answer.
     pub(super) reply: Option<Vec<u8>>,
     asked: Asked,
-    sandbox: SandboxId,
     question: Question,
     finding: Finding,
     /// `None` if it gets no record of its own.
     decided: Option<Decided>,
-    again: Option<Again<G::Receipt>>,
 }
 
 /// A decision that gets a record of its own.
@@ -54,40 +51,36 @@ pub(super) struct Again<S> {
 
 impl<G: Gate> Resolver<G> {
     /// Answers a question of a sandbox.
-    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Concluded<G> {
+    pub(super) async fn answer_heard(&self, asked: Asked, heard: Heard) -> Concluded {
         let Heard {
             sandbox,
             question,
             begun,
         } = heard;
         let (finding, again) = self.resolve(sandbox, &question).await;
-        let decided = self.decide(asked, begun, &finding);
-        Concluded {
-            reply: finding.reply.encode(asked.protocol),
-            asked,
-            sandbox,
-            question,
-            finding,
-            decided,
-            again,
-        }
-    }
-
-    /// Does what nobody who asked has to wait for, and gives back the reply.
-    pub(super) fn finish(&self, concluded: Concluded<G>) -> Option<Vec<u8>> {
-        let Concluded {
-            reply,
-            asked,
-            sandbox,
-            question,
-            finding,
-            decided,
-            again,
-        } = concluded;
         if let Some(ready) = again.and_then(|again| self.ready(&finding, again)) {
             let key = query::key_of(&question.name, question.query_type);
             self.desks.put(sandbox, &key, ready);
         }
+        let decided = self.decide(asked, begun, &finding);
+        Concluded {
+            reply: finding.reply.encode(asked.protocol),
+            asked,
+            question,
+            finding,
+            decided,
+        }
+    }
+
+    /// Does what nobody who asked has to wait for, and gives back the reply.
+    pub(super) fn finish(&self, concluded: Concluded) -> Option<Vec<u8>> {
+        let Concluded {
+            reply,
+            asked,
+            question,
+            finding,
+            decided,
+        } = concluded;
         if let Some(decided) = decided {
             let record = judged(asked, decided.when, &question, &finding);
             self.record_decided(record, decided);

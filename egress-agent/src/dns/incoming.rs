@@ -51,7 +51,8 @@ impl Answer {
 /// The addresses in an answer whose question stands at `question` and is the one that was
 /// asked. `None` unless it holds those and nothing else in its answer section, all of them
 /// owned by the name of the question. What follows the answers is walked through and not
-/// read, but for an extended error code (RFC 6891).
+/// read, but for an extended error code (RFC 6891): malformed data there is not noticed,
+/// and nothing is taken from it.
 pub(super) fn addresses(bytes: &[u8], question: Range<usize>) -> Option<Vec<Record>> {
     let (header, _) = bytes.split_first_chunk::<HEADER>()?;
     let &[
@@ -109,6 +110,7 @@ pub(super) fn addresses(bytes: &[u8], question: Range<usize>) -> Option<Vec<Reco
         if number == u32::from(authorities) {
             may_have_edns = true;
         }
+        let is_of_root = bytes.get(at) == Some(&0);
         let (fixed, data) = bytes
             .get(after_name(bytes, at)?..)?
             .split_first_chunk::<10>()?;
@@ -126,7 +128,7 @@ pub(super) fn addresses(bytes: &[u8], question: Range<usize>) -> Option<Vec<Reco
         ] = fixed;
         let kind = [high, low];
         if kind == OPT {
-            if !may_have_edns || extended_code != 0 || version != 0 {
+            if !(may_have_edns && is_of_root) || extended_code != 0 || version != 0 {
                 return None;
             }
             may_have_edns = false;
@@ -256,6 +258,16 @@ mod tests {
             let bytes = message.to_vec().expect("bytes");
             assert!(addresses(&bytes, question()).is_none(), "{what}");
         }
+    }
+
+    #[test]
+    fn edns_belongs_to_the_root() {
+        let mut bytes = message(RecordType::A, 1, 0, false).to_vec().expect("bytes");
+        bytes[HEADER - 1] = 1;
+        let opt = [0, 41, 4, 208, 0, 0, 0, 0, 0, 0];
+        let with = |owner: &[u8]| [&bytes, owner, &opt].concat();
+        assert!(addresses(&with(&[0]), question()).is_some());
+        assert!(addresses(&with(&[0xc0, 0x0c]), question()).is_none());
     }
 
     proptest! {

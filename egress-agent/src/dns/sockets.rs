@@ -59,7 +59,8 @@ impl Sockets {
     }
 
     /// Closes what is spent, and makes one for a question to come in each family that has
-    /// room for it.
+    /// room for it. The calling thread must be in the network namespace of the agent, which
+    /// the socket then belongs to.
     pub(super) fn renew(&self) {
         let spent = mem::take(&mut self.lock().spent);
         // The kernel closes and makes them without the lock.

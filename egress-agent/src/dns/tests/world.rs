@@ -389,26 +389,7 @@ impl World {
         let mut buffer = [0; 4096];
         let received = timeout(GIVE_UP, client.recv(&mut buffer)).await;
         self.watch_nobody();
-        let length = received.ok()?.expect("received");
-        self.settle().await;
-        Some(buffer[..length].to_vec())
-    }
-
-    /// Waits until what follows an answer is done: it may be there before it lies at hand for
-    /// whoever asks again, and before its record.
-    async fn settle(&self) {
-        let begun = Instant::now();
-        while self.records().is_none() && begun.elapsed() < GIVE_UP {
-            tokio::time::sleep(Duration::from_micros(100)).await;
-        }
-    }
-
-    /// What was recorded, if that is all that was decided.
-    fn records(&self) -> Option<Vec<Record>> {
-        let noted = self.gate.noted.load(Ordering::SeqCst);
-        let records = self.gate.records.lock().expect("lock");
-        let recorded: u64 = records.iter().map(|record| record.count.max(1)).sum();
-        (recorded == noted).then(|| records.clone())
+        Some(buffer[..received.ok()?.expect("received")].to_vec())
     }
 
     pub(super) async fn send(&self, message: &Message) -> Message {
@@ -431,10 +412,13 @@ impl World {
     pub(super) fn record(&self) -> Record {
         let begun = Instant::now();
         loop {
-            if let Some(records) = self.records() {
-                let latest = records.into_iter().max_by_key(|record| record.time);
-                return latest.expect("a record");
+            let records = self.gate.records.lock().expect("lock");
+            let decisions: u64 = records.iter().map(|record| record.count.max(1)).sum();
+            if decisions == self.gate.noted.load(Ordering::SeqCst) {
+                let latest = records.iter().max_by_key(|record| record.time);
+                return latest.expect("a record").clone();
             }
+            drop(records);
             assert!(begun.elapsed() < Duration::from_secs(10), "no record came");
             std::thread::sleep(Duration::from_millis(1));
         }
