@@ -72,21 +72,14 @@ impl<G: Gate> Resolver<G> {
         }
     }
 
-    /// Does what nobody who asked has to wait for, and gives back the reply.
-    pub(super) fn finish(&self, concluded: Concluded) -> Option<Vec<u8>> {
-        let Concluded {
-            reply,
-            asked,
-            question,
-            finding,
-            decided,
-        } = concluded;
-        if let Some(decided) = decided {
-            let record = judged(asked, decided.when, &question, &finding);
+    /// Does what nobody who asked has to wait for.
+    pub(super) fn finish(&self, concluded: &Concluded) {
+        if let Some(decided) = concluded.decided {
+            let (question, finding) = (&concluded.question, &concluded.finding);
+            let record = judged(concluded.asked, decided.when, question, finding);
             self.record_decided(record, decided);
         }
         self.lookups.upstreams.renew_sockets();
-        reply
     }
 
     /// Records a message that is no question, or none of a sandbox, and gives back its reply.

@@ -3,7 +3,7 @@
 //! Nearly every answer is some addresses of the very name that was asked for. Whatever is
 //! unusual in any way is left to the general parser, which also says what is wrong with it.
 
-use super::query::HEADER;
+use super::query::{HEADER, TYPE_AND_CLASS};
 use super::question::name_at;
 use super::template::after_name;
 use hickory_proto::op::{Message, ResponseCode};
@@ -17,8 +17,6 @@ const ADDRESS_V4: [u8; 2] = [0, 1];
 const ADDRESS_V6: [u8; 2] = [0, 28];
 const OPT: [u8; 2] = [0, 41];
 const SIGNATURES: [[u8; 2]; 2] = [[0, 24], [0, 250]];
-/// Type and class behind the name of a question.
-const TYPE_AND_CLASS: usize = 4;
 /// Records that are read here; no server that means well sends more.
 const MOST: u8 = 128;
 

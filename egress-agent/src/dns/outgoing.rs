@@ -6,15 +6,13 @@
 use super::cache::Key;
 use super::incoming::{self, Answer};
 use super::name::append_wire;
-use super::query::HEADER;
+use super::query::{HEADER, TYPE_AND_CLASS};
 use super::question::MAX_UDP;
 use hickory_proto::op::{Message, MessageType, OpCode};
 use hickory_proto::rr::{DNSClass, RecordType};
 
 /// A standard query, recursion desired (RFC 1035 section 4.1.1).
 const FLAGS: [u8; 2] = [0x01, 0x00];
-/// Type and class behind the name of a question.
-const TYPE_AND_CLASS: usize = 4;
 /// An OPT record without its options (RFC 6891 section 6.1.2).
 const OPT: usize = 11;
 /// The EDNS option of RFC 7830, and the length that RFC 8467 recommends for queries.

@@ -7,7 +7,7 @@
 
 use super::query::HEADER;
 use super::question::Envelope;
-use super::template::OPT;
+use super::template::{OPT, after_name};
 use hickory_proto::op::Query;
 use hickory_proto::rr::{DNSClass, RData, Record};
 
@@ -90,17 +90,13 @@ pub(super) fn addressed(mut bytes: Vec<u8>, to: &Envelope) -> Vec<u8> {
     bytes
 }
 
-/// Brings the name of the question to lower case.
+/// Brings the name of the question to lower case. The lengths of its labels are below all
+/// letters.
 pub(super) fn lower_question(bytes: &mut [u8]) {
-    let mut at = HEADER;
-    while let Some(length) = bytes.get(at).copied()
-        && length > 0
+    if let Some(end) = after_name(bytes, HEADER)
+        && let Some(name) = bytes.get_mut(HEADER..end)
     {
-        let end = at + 1 + usize::from(length);
-        if let Some(label) = bytes.get_mut(at + 1..end) {
-            label.make_ascii_lowercase();
-        }
-        at = end;
+        name.make_ascii_lowercase();
     }
 }
 

@@ -11,6 +11,8 @@ use hickory_proto::rr::{DNSClass, RecordType};
 
 /// Bytes before the question.
 pub(super) const HEADER: usize = 12;
+/// Type and class behind the name of a question.
+pub(super) const TYPE_AND_CLASS: usize = 4;
 /// The longest name on the wire (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
 /// What a client without EDNS takes.

@@ -41,7 +41,11 @@ impl<G: Gate> Resolver<G> {
     /// Answers one message. `None` if it deserves no answer.
     pub(super) async fn answer(&self, asked: Asked, bytes: &[u8]) -> Option<Vec<u8>> {
         match self.hear(asked, bytes) {
-            Ok(heard) => self.finish(self.answer_heard(asked, heard).await),
+            Ok(heard) => {
+                let concluded = self.answer_heard(asked, heard).await;
+                self.finish(&concluded);
+                concluded.reply
+            }
             Err(turned_away) => turned_away,
         }
     }

@@ -129,7 +129,7 @@ pub(super) async fn reply<G: Gate>(
     let mut concluded = resolver.answer_heard(asked, heard).await;
     drop(pass);
     send(&*socket, concluded.reply.take(), asked.from);
-    resolver.finish(concluded);
+    resolver.finish(&concluded);
 }
 
 /// No sandbox has this id.
