@@ -32,10 +32,14 @@ pub(super) struct Batch {
     received: Box<[[u8; RECEIVE]]>,
     replies: Box<[[u8; SEND]]>,
     senders: Box<[sockaddr_storage]>,
+    /// Of what was received. The headers have it, too, but only until something is sent by them.
+    lengths: Box<[usize]>,
     queued: Vec<Queued>,
     vectors: Box<[iovec]>,
     headers: Box<[mmsghdr]>,
     segments: Box<[Segments]>,
+    /// How many headers may point elsewhere than to receive.
+    used: usize,
 }
 
 /// A reply that waits to be sent. In this order, those of one client stand together, the
@@ -67,10 +71,12 @@ impl Batch {
             received: vec![[0; RECEIVE]; BATCH].into(),
             replies: vec![[0; SEND]; BATCH].into(),
             senders: vec![sender; BATCH].into(),
+            lengths: vec![0; BATCH].into(),
             queued: Vec::with_capacity(BATCH),
             vectors: vec![vector; BATCH].into(),
             headers: vec![header; BATCH].into(),
             segments: vec![segments; BATCH].into(),
+            used: BATCH,
         }
     }
 
@@ -90,7 +96,8 @@ impl Batch {
     fn read(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         let parts = self.received.iter_mut().zip(&mut self.senders);
         let kernel = self.vectors.iter_mut().zip(&mut self.headers);
-        for ((buffer, sender), (vector, header)) in parts.zip(kernel) {
+        // Mostly one datagram came last time: the others are still pointed.
+        for ((buffer, sender), (vector, header)) in parts.zip(kernel).take(self.used) {
             vector.iov_base = buffer.as_mut_ptr().cast();
             vector.iov_len = RECEIVE;
             header.msg_len = 0;
@@ -101,8 +108,9 @@ impl Batch {
                 std::slice::from_mut(vector),
             );
         }
-        // SAFETY: every header was just pointed to buffers of this value, with
-        // their true lengths; none of them moves while the call lasts.
+        // SAFETY: every header points to buffers of this value, with their true
+        // lengths: those that were used were just pointed anew. None of them moves
+        // while the call lasts.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -112,14 +120,20 @@ impl Batch {
                 std::ptr::null_mut(),
             )
         };
-        usize::try_from(count).map_err(|_| io::Error::last_os_error())
+        let received = usize::try_from(count).map_err(|_| io::Error::last_os_error());
+        // Whatever is received or sent from now on uses the first ones.
+        self.used = received.as_ref().map_or(1, |received| (*received).max(1));
+        let headers = self.headers.iter().take(self.used);
+        for (length, header) in self.lengths.iter_mut().zip(headers) {
+            *length = header.msg_len as usize;
+        }
+        received
     }
 
     /// The datagram at a place below what [`Batch::receive`] returned, with its
     /// sender, and room for its reply.
     pub(super) fn at(&mut self, place: usize) -> Option<(&[u8], SocketAddr, &mut [u8])> {
-        let length = self.headers.get(place)?.msg_len as usize;
-        let bytes = self.received.get(place)?.get(..length)?;
+        let bytes = self.received.get(place)?.get(..*self.lengths.get(place)?)?;
         let from = address(self.senders.get(place)?)?;
         let room = self.replies.get_mut(place)?;
         Some((bytes, from, room))
@@ -344,6 +358,28 @@ mod tests {
     fn every_reply_is_a_datagram_of_its_own_to_who_asked() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             judge(&UdpSocket::bind(address).expect("bound"));
+        }
+    }
+
+    #[test]
+    fn a_question_is_the_same_when_others_were_answered() {
+        for answered in [1, BATCH - 1] {
+            let server = UdpSocket::bind("127.0.0.1:0").expect("bound");
+            let to = server.local_addr().expect("bound");
+            let clients = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("bound"));
+            clients[0].send_to(b"a question", to).expect("asked");
+            for _ in 0..answered {
+                clients[1].send_to(b"another one", to).expect("asked");
+            }
+            let mut batch = Batch::new();
+            assert_eq!(batch.receive(server.as_fd()).expect("read"), answered + 1);
+            for place in 1..=answered {
+                batch.queue(place, 1 + 70 * (answered / 2));
+            }
+            batch.send(server.as_fd());
+            let (question, from, _) = batch.at(0).expect("it is still there");
+            assert_eq!(question, b"a question");
+            assert_eq!(from, clients[0].local_addr().expect("bound"));
         }
     }
 
