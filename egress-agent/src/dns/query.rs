@@ -44,8 +44,7 @@ impl QuestionKey {
     /// meaning of its own.
     pub(super) fn plain_text(&self) -> Option<&str> {
         // Type, and the empty label at the end.
-        let text = self.text.get(1..self.length.checked_sub(3)?)?;
-        let text = std::str::from_utf8(text).ok()?;
+        let text = self.dotted()?;
         let last = text.rsplit('.').next()?;
         let is_plain = last.starts_with(|c: char| c.is_ascii_lowercase()) && !may_be_special(last);
         is_plain.then_some(text)
@@ -53,7 +52,14 @@ impl QuestionKey {
 
     /// The name, if it is one that policy can judge.
     pub(super) fn name(&self) -> Option<DomainName> {
-        name_of(self.as_bytes())
+        DomainName::from_lowercase(self.dotted()?.to_owned()).ok()
+    }
+
+    /// The name in lower case, without the dot at its end.
+    fn dotted(&self) -> Option<&str> {
+        // Behind the type and before the empty label at the end.
+        let text = self.text.get(1..self.length.checked_sub(3)?)?;
+        std::str::from_utf8(text).ok()
     }
 }
 

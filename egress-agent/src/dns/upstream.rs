@@ -12,8 +12,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout_at;
 
 /// How long one that failed is asked last.
 const COOL_DOWN: Duration = Duration::from_secs(10);
@@ -41,6 +41,14 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// After the time for all of them.
+    fn late(troubles: &[String]) -> Self {
+        if troubles.is_empty() {
+            return Self::Silent("the deadline passed".to_owned());
+        }
+        Self::Silent(troubles.join(", "))
+    }
+
     /// RFC 8914: 22 no reachable authority, 23 network error.
     pub(super) fn extended_code(&self) -> u16 {
         match self {
@@ -129,29 +137,17 @@ impl Upstreams {
     /// Asks one upstream after the other until one gives a usable answer. The
     /// name goes out exactly as it is; there is no search list.
     pub(super) async fn ask(&self, key: &Key) -> Result<Arc<Lookup>, Failure> {
+        let deadline = Instant::now() + self.patience.total;
         let mut troubles = Vec::new();
-        match timeout(self.patience.total, self.rounds(key, &mut troubles)).await {
-            Ok(result) => result,
-            Err(_) => {
-                if troubles.is_empty() {
-                    troubles.push("the deadline passed".to_owned());
-                }
-                Err(Failure::Silent(troubles.join(", ")))
-            }
-        }
-    }
-
-    async fn rounds(&self, key: &Key, troubles: &mut Vec<String>) -> Result<Arc<Lookup>, Failure> {
-        // Each exchange holds a socket; the bound keeps descriptors free.
-        let Ok(_slot) = self.slots.acquire().await else {
-            return Err(Failure::NoUpstream);
-        };
+        let _slot = self.slot(deadline).await?;
         let mut silent = true;
         for _ in 0..ROUNDS {
             for server in self.preferred(key) {
                 let begin = Instant::now();
+                // One timer for both bounds: each costs every name that is asked for.
+                let until = deadline.min(begin + self.patience.attempt);
                 let asked = exchange((server.endpoint.address, &server.line), key, &self.manner);
-                let error = match timeout(self.patience.attempt, asked).await {
+                let error = match timeout_at(until.into(), asked).await {
                     Ok(Ok(answer)) => {
                         server.avoided_until.store(0, Ordering::Relaxed);
                         server.note(begin.elapsed());
@@ -165,6 +161,7 @@ impl Upstreams {
                         }
                         error.to_string()
                     }
+                    Err(_) if until == deadline => return Err(Failure::late(&troubles)),
                     Err(_) => {
                         self.avoid(server);
                         "no answer".to_owned()
@@ -181,6 +178,17 @@ impl Upstreams {
             (false, true) => Failure::Silent(troubles.join(", ")),
             (false, false) => Failure::Unusable(troubles.join(", ")),
         })
+    }
+
+    /// Each exchange holds a socket; the bound keeps descriptors free.
+    async fn slot(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Failure> {
+        if let Ok(slot) = self.slots.try_acquire() {
+            return Ok(slot);
+        }
+        match timeout_at(deadline.into(), self.slots.acquire()).await {
+            Ok(slot) => slot.map_err(|_| Failure::NoUpstream),
+            Err(_) => Err(Failure::late(&[])),
+        }
     }
 
     fn learn(

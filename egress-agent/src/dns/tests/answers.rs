@@ -3,7 +3,8 @@
 use super::super::chain::{Learned, follow};
 use super::super::screen::blocked_alias;
 use super::upstream::{Upstream, address, alias, answer, bytes, code, name, question};
-use super::world::{FakeGate, Policy, World, addresses, bare_query, extended_error, query};
+use super::world::{FakeGate, Policy, World, addresses, bare_query, config, extended_error, query};
+use crate::dns::Config;
 use crate::model::DomainName;
 use egress_common::{Outcome, Reason, SandboxId};
 use hickory_proto::op::ResponseCode;
@@ -242,7 +243,13 @@ async fn changed_meanwhile(
         ))]
     })
     .await;
-    let world = World::new(&upstream).await;
+    // It thinks for longer than other upstreams may.
+    let world = World::with(Config {
+        attempt_timeout: Duration::from_secs(4),
+        deadline: Duration::from_secs(4),
+        ..config(&[&upstream])
+    })
+    .await;
     assert!(gate.set(world.gate.clone()).is_ok());
     let expiry = Timestamp::now() + until_expiry;
     world.gate.policy.lock().expect("lock").limits.rules_until = Some(expiry);
@@ -267,7 +274,7 @@ async fn a_policy_that_changes_while_the_upstream_thinks_counts() {
 #[tokio::test]
 async fn a_rule_that_expires_while_the_upstream_thinks_counts() {
     // The agent has not noticed yet: the generation stays.
-    let reason = changed_meanwhile(Duration::from_millis(300), |policy| {
+    let reason = changed_meanwhile(Duration::from_secs(1), |policy| {
         while policy
             .limits
             .rules_until
