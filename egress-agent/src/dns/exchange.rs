@@ -6,7 +6,6 @@
 use super::cache::Key;
 use super::counters::{Counters, count};
 use super::endpoint::Line;
-use super::expecting::Expecting;
 use super::incoming::Answer;
 use super::outgoing::{Question, Style};
 use super::sockets::Sockets;
@@ -20,8 +19,6 @@ use tokio::net::TcpStream;
 /// Datagrams that may fail to match before the question goes over TCP, where
 /// nobody off the path can answer. A forger needs thousands of tries.
 const MAX_MISMATCHES: usize = 16;
-/// Larger than what is asked for (1232): some servers do not listen.
-const RECEIVE: usize = 4096;
 
 /// Why an upstream gave nothing usable.
 #[derive(Debug, thiserror::Error)]
@@ -99,15 +96,14 @@ async fn over_udp(
     manner: &Manner,
 ) -> Result<Option<Answer>, ExchangeError> {
     let socket = manner.sockets.take(server)?;
-    socket.connect(server)?;
-    socket.send(question.bytes())?;
-    let socket = Expecting::answer(socket)?;
-    let mut buffer = vec![0; RECEIVE];
+    let socket = socket.ask(server, question.bytes())?;
     for _ in 0..MAX_MISMATCHES {
-        let length = socket.receive(&mut buffer).await?;
-        let bytes = buffer.get(..length).unwrap_or_default();
-        if let Some(answer) = question.answered_by(bytes) {
-            manner.sockets.put_spent(socket);
+        let answer = socket.receive(|bytes| question.answered_by(bytes)).await?;
+        if let Some(answer) = answer {
+            // Of others something is asked again, and it may be a while until a reply leaves.
+            if answer.is_final() {
+                manner.sockets.put_spent(socket);
+            }
             return Ok(Some(answer));
         }
         count(&manner.counters.forged);

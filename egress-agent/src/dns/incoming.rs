@@ -37,6 +37,12 @@ impl Answer {
         }
     }
 
+    /// Whether it says what there is: nobody asks this upstream again.
+    pub(super) fn is_final(&self) -> bool {
+        let is_known = matches!(self.code(), ResponseCode::NoError | ResponseCode::NXDomain);
+        is_known && !self.is_truncated()
+    }
+
     /// Whether there is more that did not fit.
     pub(super) fn is_truncated(&self) -> bool {
         match self {

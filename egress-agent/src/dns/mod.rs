@@ -58,6 +58,7 @@ mod places;
 mod plain_answer;
 mod query;
 mod question;
+mod reactor;
 mod record_type;
 mod renewal;
 mod reply;

@@ -13,6 +13,7 @@ use super::hosts::Hosts;
 use super::listen::{self, BindError, Ports, Sockets};
 use super::lookups::Lookups;
 use super::places;
+use super::reactor::Reactor;
 use super::renewal::{self, Renewal};
 use super::resolver::Resolver;
 use super::stream;
@@ -182,6 +183,13 @@ impl Workers {
     ) {
         let socket = Arc::new(udp);
         for _ in 0..count.max(1) {
+            let reactor = match Reactor::new(&*socket) {
+                Ok(reactor) => Arc::new(reactor),
+                Err(error) => {
+                    tracing::error!(%error, "a thread of the resolver cannot wait");
+                    continue;
+                }
+            };
             let worker = Worker {
                 shared: Arc::clone(shared),
                 socket: Arc::clone(&socket),
@@ -191,7 +199,7 @@ impl Workers {
                 runtime: Handle::current(),
             };
             let thread = std::thread::Builder::new().name("resolver".into());
-            match thread.spawn(move || worker.run()) {
+            match thread.spawn(move || worker.run(&reactor)) {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => tracing::error!(%error, "a thread of the resolver cannot be started"),
             }

@@ -61,6 +61,7 @@ pub const SOLE_USERS: &[(&str, &str)] = &[
     ("minisign_verify", "bundle"),
     ("tar", "bundle"),
     ("siphasher", "policy"),
+    ("slab", "dns"),
     ("memmap2", "policy"),
     ("foldhash", "policy"),
     ("notify", "daemon"),

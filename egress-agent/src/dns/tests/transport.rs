@@ -6,9 +6,10 @@ use crate::dns::{Config, Ports, Server};
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::{Record, RecordType};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 async fn upstream() -> Upstream {
     Upstream::new(|query, _| {
@@ -285,7 +286,7 @@ async fn ipv6_clients_are_served_where_the_host_has_ipv6() {
         assert_ne!(world.ports.v4, 0);
         return;
     }
-    let client = tokio::net::UdpSocket::bind("[::1]:0").await.expect("bound");
+    let client = UdpSocket::bind("[::1]:0").await.expect("bound");
     world.place(client.local_addr().expect("bound").port(), 1);
     let message = query("ok.test", RecordType::AAAA)
         .to_vec()
@@ -327,4 +328,60 @@ async fn stopping_lets_what_is_under_way_end_and_frees_the_ports() {
         error.to_string().contains("in use by another program"),
         "{error}"
     );
+}
+
+/// A query that is on its way to an upstream, and whoever sent it.
+async fn under_way(world: &World, upstream: &Upstream) -> Arc<UdpSocket> {
+    let client = world.client(1).await;
+    let message = query("ok.test", RecordType::A).to_vec().expect("encodes");
+    client.send(&message).await.expect("sent");
+    while upstream.asked() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    client
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_waits_for_an_upstream_that_thinks() {
+    let upstream = Upstream::new(|query, _| {
+        std::thread::sleep(Duration::from_millis(300));
+        vec![bytes(&answer(
+            query,
+            vec![address("ok.test", 60, "203.0.113.7")],
+        ))]
+    })
+    .await;
+    let world = World::new(&upstream).await;
+    let client = under_way(&world, &upstream).await;
+    assert!(world.running.stop(Duration::from_secs(10)).await);
+    let mut buffer = [0; 512];
+    let received = tokio::time::timeout(Duration::from_secs(1), client.recv(&mut buffer));
+    let length = received
+        .await
+        .expect("it was answered before")
+        .expect("received");
+    let answer = Message::from_vec(&buffer[..length]).expect("a message");
+    assert_eq!(addresses(&answer), ["203.0.113.7"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_gives_up_on_an_upstream_that_is_silent() {
+    let upstream = Upstream::new(|_, _| Vec::new()).await;
+    let world = World::with(Config {
+        attempt_timeout: Duration::from_secs(60),
+        deadline: Duration::from_secs(60),
+        ..config(&[&upstream])
+    })
+    .await;
+    let ports = world.ports;
+    let _client = under_way(&world, &upstream).await;
+    assert!(!world.running.stop(Duration::from_millis(100)).await);
+    // The threads that read have the ports.
+    for _ in 0..500 {
+        if Server::bind(ports, Config::default()).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("a thread waits for an answer that nobody wants");
 }
