@@ -14,7 +14,7 @@
 //! | 6 | [`api`], [`export`], [`learn`] |
 //! | 7 | [`daemon`] |
 //! | 8 | [`cli`] |
-//! | any | [`telemetry`] |
+//! | any | [`telemetry`], [`mapped`] |
 
 #![deny(unsafe_code)]
 
@@ -32,6 +32,7 @@ pub mod grants;
 pub mod image;
 pub mod learn;
 pub mod link;
+pub mod mapped;
 pub mod model;
 pub mod outbound;
 pub mod policy;

@@ -40,6 +40,9 @@ pub struct Options {
     pub probe: Duration,
     /// The URL of a PostgreSQL database that records are shipped to.
     pub postgres: Option<String>,
+    /// The file in which decisions are counted while the machine runs, best in memory: whoever
+    /// decides waits for it. `None` is beside the database.
+    pub decisions: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -56,6 +59,7 @@ impl Default for Options {
             retention: Retention::default(),
             probe: Duration::from_secs(60),
             postgres: None,
+            decisions: None,
         }
     }
 }

@@ -1,18 +1,23 @@
 //! Counts decisions where a killed process cannot take the count along.
 //!
-//! The store knows how many decisions its records stand for; this file beside it
-//! knows how many there were. After a kill the difference is exactly what was in
-//! the queue or being folded. The file lives in the page cache, so the count
-//! survives the process and not the machine: it names the boot that it is of.
+//! The store knows how many decisions its records stand for; this knows how many there were.
+//! After a kill the difference is exactly what was in the queue or being folded.
+//!
+//! The count is a word in memory that outlives the process: whoever asks for a name waits
+//! for it, and must not wait for a disk. It does not outlive the machine, so that its file
+//! names the boot that it is of. How far it was is written beside the store from time to time.
 
+use crate::mapped::Word;
 use std::fs::{File, OpenOptions};
-use std::io::Read;
+use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The digits of the count.
 const DIGITS: usize = 20;
+/// Bytes of the count in memory. What it is of follows.
+const WORD: usize = size_of::<u64>();
 
 /// What an earlier process left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +30,15 @@ pub(super) enum Left {
     AtLeast(u64),
 }
 
+/// Where counts are kept.
+#[derive(Clone, Debug)]
+pub(super) struct Places {
+    /// While the machine runs.
+    now: PathBuf,
+    /// Beside the store.
+    lasting: PathBuf,
+}
+
 /// The count of one chain.
 #[derive(Debug, Default)]
 pub(super) struct Tally(Mutex<State>);
@@ -32,12 +46,12 @@ pub(super) struct Tally(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     total: u64,
-    /// Where the digits stand; absent if the file could not be made.
-    place: Option<(File, u64)>,
-}
-
-fn path(store: &Path) -> PathBuf {
-    store.with_extension("tally")
+    /// Absent if it could not be made.
+    word: Option<Word>,
+    /// Where the digits stand beside the store, and what they say; absent if the file could
+    /// not be made.
+    lasting: Option<(File, u64)>,
+    said: u64,
 }
 
 fn boot() -> String {
@@ -46,77 +60,134 @@ fn boot() -> String {
         .unwrap_or_default()
 }
 
-/// Reads the count of `chain` beside the store.
-pub(super) fn left(store: &Path, chain: &str) -> Left {
-    let mut text = String::new();
-    let read = File::open(path(store)).and_then(|mut file| file.read_to_string(&mut text));
-    if read.is_err() {
-        return Left::Nothing;
+impl Places {
+    /// Of this store; `now` is in the runtime directory, if the agent has one.
+    pub(super) fn of(store: &Path, now: Option<&Path>) -> Self {
+        Self {
+            now: now.map_or_else(|| store.with_extension("decisions"), Path::to_owned),
+            lasting: store.with_extension("tally"),
+        }
     }
-    let mut words = text.split_whitespace();
-    let (Some(of_boot), Some(of_chain), Some(total)) = (words.next(), words.next(), words.next())
-    else {
-        return Left::Nothing;
-    };
-    match total.parse() {
-        Ok(total) if of_chain == chain && of_boot == boot() => Left::Exactly(total),
-        Ok(total) if of_chain == chain => Left::AtLeast(total),
-        Ok(_) | Err(_) => Left::Nothing,
+
+    /// Reads the count of `chain`.
+    pub(super) fn left(&self, chain: &str) -> Left {
+        if let Some(total) = self.of_now(chain) {
+            return Left::Exactly(total);
+        }
+        let text = std::fs::read_to_string(&self.lasting).unwrap_or_default();
+        let Some((of_chain, total)) = text.trim().split_once(' ') else {
+            return Left::Nothing;
+        };
+        match total.parse() {
+            Ok(total) if of_chain == chain => Left::AtLeast(total),
+            Ok(_) | Err(_) => Left::Nothing,
+        }
     }
+
+    fn of_now(&self, chain: &str) -> Option<u64> {
+        let bytes = std::fs::read(&self.now).ok()?;
+        let (word, of) = bytes.split_first_chunk::<WORD>()?;
+        (of == what(chain).as_bytes()).then(|| u64::from_ne_bytes(*word))
+    }
+
+    /// Begins the count in memory. What was there is not believed any more, also on an error.
+    fn begin(&self, chain: &str, total: u64) -> io::Result<Word> {
+        match std::fs::remove_file(&self.now) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let temporary = self.now.with_extension("new");
+        let file = private(&temporary)?;
+        let bytes = [&total.to_ne_bytes(), what(chain).as_bytes()].concat();
+        file.write_all_at(&bytes, 0)?;
+        let word = Word::map(&file)?;
+        std::fs::rename(&temporary, &self.now)?;
+        Ok(word)
+    }
+}
+
+/// What a count in memory is of.
+fn what(chain: &str) -> String {
+    format!("{} {chain}\n", boot())
+}
+
+fn private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 impl Tally {
     /// Begins to count `chain` at `total`.
-    pub fn begin(&self, store: &Path, chain: &str, total: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let header = format!("{} {chain} ", boot());
-        let made = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path(store))
-            .and_then(|file| {
-                let text = format!("{header}{total:0DIGITS$}\n");
-                file.write_all_at(text.as_bytes(), 0)?;
-                Ok(file)
-            });
+    pub fn begin(&self, places: &Places, chain: &str, total: u64) {
+        let mut state = self.lock();
         state.total = total;
-        state.place = match made {
-            Ok(file) => Some((file, header.len() as u64)),
+        state.word = match places.begin(chain, total) {
+            Ok(word) => Some(word),
             Err(error) => {
-                tracing::warn!(%error, "after a kill, what was not yet recorded could not be counted");
+                tracing::warn!(%error, path = %places.now.display(), "after a kill, what was not yet recorded could not be counted");
                 None
             }
         };
+        let header = format!("{chain} ");
+        let lasting = private(&places.lasting).and_then(|file| {
+            file.write_all_at(format!("{header}{total:0DIGITS$}\n").as_bytes(), 0)?;
+            Ok((file, header.len() as u64))
+        });
+        state.said = total;
+        state.lasting = lasting
+            .inspect_err(|error| {
+                tracing::warn!(%error, "after a crash of the machine, what was not yet recorded could not be counted");
+            })
+            .ok();
     }
 
     /// How many decisions there were.
     pub fn total(&self) -> u64 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).total
+        self.lock().total
     }
 
     /// Adds decisions, before they are handed over.
     pub fn add(&self, decisions: u64) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.total = state.total.saturating_add(decisions);
-        if let Some((file, place)) = &state.place
-            && let Err(error) = file.write_all_at(&digits(state.total), *place)
-        {
-            tracing::warn!(%error, "the count of decisions is not kept any more");
-            state.place = None;
+        if let Some(word) = &state.word {
+            word.set(state.total);
         }
     }
-}
 
-/// The count in decimal, filled up with zeros. By hand, because each decision waits for it.
-fn digits(mut count: u64) -> [u8; DIGITS] {
-    let mut digits = [b'0'; DIGITS];
-    for digit in digits.iter_mut().rev() {
-        *digit += (count % 10) as u8;
-        count /= 10;
+    /// Writes beside the store how far it is.
+    pub fn last(&self) {
+        let mut state = self.lock();
+        let total = state.total;
+        if state.said == total {
+            return;
+        }
+        let Some((file, place)) = state.lasting.take() else {
+            return;
+        };
+        state.said = total;
+        // Nobody who counts waits for the disk.
+        drop(state);
+        match file.write_all_at(format!("{total:0DIGITS$}").as_bytes(), place) {
+            Ok(()) => {
+                let mut state = self.lock();
+                // Another chain may have begun meanwhile.
+                state.lasting.get_or_insert((file, place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the count of decisions is not kept beside the store any more");
+            }
+        }
     }
-    digits
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
@@ -124,30 +195,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_written_as_the_standard_library_would() {
-        for count in [0, 7, 10, 1_234_567_890, u64::MAX - 1, u64::MAX] {
-            let expected = format!("{count:0DIGITS$}");
-            assert_eq!(digits(count), expected.as_bytes(), "{count}");
-        }
-    }
-
-    #[test]
     fn a_count_outlives_whoever_counted() {
         let directory = tempfile::tempdir().expect("a directory");
-        let store = directory.path().join("audit.db");
-        assert_eq!(left(&store, "c"), Left::Nothing);
+        let now = directory.path().join("decisions");
+        let places = Places::of(&directory.path().join("audit.db"), Some(&now));
+        assert_eq!(places.left("c"), Left::Nothing);
         let tally = Tally::default();
-        tally.begin(&store, "c", 7);
+        tally.begin(&places, "c", 7);
         tally.add(5);
+        tally.last();
         tally.add(1_000_000);
         // As a kill would leave it: nothing is closed.
         std::mem::forget(tally);
-        assert_eq!(left(&store, "c"), Left::Exactly(1_000_012));
-        assert_eq!(left(&store, "other"), Left::Nothing);
-        let text = std::fs::read_to_string(path(&store)).expect("text");
-        std::fs::write(path(&store), text.replacen(&boot(), "before", 1)).expect("written");
-        assert_eq!(left(&store, "c"), Left::AtLeast(1_000_012));
-        std::fs::write(path(&store), "torn").expect("written");
-        assert_eq!(left(&store, "c"), Left::Nothing);
+        assert_eq!(places.left("c"), Left::Exactly(1_000_012));
+        assert_eq!(places.left("other"), Left::Nothing);
+        // The machine starts anew: another boot, or nothing left in memory.
+        let bytes = std::fs::read(&now).expect("bytes");
+        let text = String::from_utf8_lossy(&bytes[WORD..]).replacen(&boot(), "before", 1);
+        std::fs::write(&now, [&bytes[..WORD], text.as_bytes()].concat()).expect("written");
+        assert_eq!(places.left("c"), Left::AtLeast(12));
+        std::fs::remove_file(&now).expect("removed");
+        assert_eq!(places.left("c"), Left::AtLeast(12));
+        std::fs::write(&now, "torn").expect("written");
+        std::fs::write(&places.lasting, "torn").expect("written");
+        assert_eq!(places.left("c"), Left::Nothing);
+    }
+
+    #[test]
+    fn a_count_that_cannot_be_kept_leaves_no_older_one_to_be_believed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let now = directory.path().join("decisions");
+        let places = Places::of(&directory.path().join("audit.db"), Some(&now));
+        Tally::default().begin(&places, "c", 7);
+        // In the way of the new one.
+        std::fs::create_dir(now.with_extension("new")).expect("made");
+        let tally = Tally::default();
+        tally.begin(&places, "c", 9);
+        tally.add(1);
+        assert_eq!(tally.total(), 10);
+        tally.last();
+        assert_eq!(places.left("c"), Left::AtLeast(10));
     }
 }

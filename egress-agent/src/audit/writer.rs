@@ -7,7 +7,7 @@ use crate::audit::open::{self, Aside, OwnFile};
 use crate::audit::recorder::Shared;
 use crate::audit::retention::{self, Taking};
 use crate::audit::seal::{Head, Links};
-use crate::audit::tally::{self, Left};
+use crate::audit::tally::{Left, Places};
 use crate::audit::upkeep::{RotationError, TICK, Upkeep};
 use crate::audit::{AuditError, Options, row, subject};
 use crate::model::{Record, RecordKind};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 /// The first pause after a failed attempt; it doubles up to [`LONGEST_PAUSE`].
@@ -97,10 +98,11 @@ impl Writer {
             &head,
             signed,
         )?;
-        let gap = gap(tally::left(&file.path, &head.chain_id), head.settled);
+        let places = Places::of(&file.path, options.decisions.as_deref());
+        let gap = gap(places.left(&head.chain_id), head.settled);
         let total = head.settled + gap.as_ref().map_or(0, |record| record.count);
         own.extend(gap);
-        shared.tally.begin(&file.path, &head.chain_id, total);
+        shared.tally.begin(&places, &head.chain_id, total);
         let intake = Intake::new(
             receiver,
             Arc::clone(&shared),
@@ -225,7 +227,8 @@ impl Outlet {
         match self.replace_file().await {
             Ok((aside, head)) => {
                 let path = &self.file.path;
-                self.shared.tally.begin(path, &head.chain_id, under_way);
+                let places = Places::of(path, self.options.decisions.as_deref());
+                self.shared.tally.begin(&places, &head.chain_id, under_way);
                 self.upkeep.begin_anew(&head);
                 self.takings.clear();
                 self.head = head;
@@ -278,6 +281,9 @@ impl Outlet {
 
     /// Does what is due beside writing. What fails is tried again at the next tick.
     async fn look_after(&mut self, last: bool, intake: &Intake) {
+        let shared = Arc::clone(&self.shared);
+        // It may wait for the disk.
+        let _ = spawn_blocking(move || shared.tally.last()).await;
         if let Err(error) = self.try_look_after(last, intake).await {
             tracing::warn!(%error, "checkpoints, keys or retention of the audit store have to wait");
             self.connection = None;

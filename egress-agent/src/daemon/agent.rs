@@ -12,7 +12,7 @@ use super::runtime::Runtime;
 use super::source::Source;
 use super::supervisor;
 use crate::alerts::Delivery;
-use crate::audit::Store;
+use crate::audit::{Options as StoreOptions, Store};
 use crate::dns::{self, BindError, Endpoint, Hosts, Ports, Running, Server};
 use crate::enforcer::{Enforcer, Place, Started};
 use crate::grants::Adopted;
@@ -91,7 +91,11 @@ impl Agent {
         let upstreams = upstreams(&config)?;
         let hosts = config.dns.all_hosts().map_err(AgentError::Hosts)?;
         let audit = config.state_directory.join("audit.db");
-        let opening = Store::open_with(&audit, config.audit.options()?);
+        let options = StoreOptions {
+            decisions: Some(config.runtime_directory.join("decisions")),
+            ..config.audit.options()?
+        };
+        let opening = Store::open_with(&audit, options);
         let store = supervisor::patiently(opening).await?;
         let hierarchy = Hierarchy::find()?;
         let root = GovernedRoot::ensure(&hierarchy, &config.root)?;

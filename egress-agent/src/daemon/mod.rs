@@ -34,6 +34,7 @@ mod links;
 mod loops;
 mod losses;
 mod metrics;
+mod names;
 mod own_network;
 mod permit;
 mod recording;

@@ -3,6 +3,7 @@
 //! machine restarts.
 
 use super::book::{Foreign, Member, OwnNetwork};
+use super::names::{Lines, names_in};
 use crate::api::wire::Progress;
 use crate::model::{Attribution, DomainName, LinkSpec, Relaxation, SandboxName};
 use crate::policy::Limits;
@@ -12,8 +13,8 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,7 +72,8 @@ pub struct Runtime {
     sandboxes: PathBuf,
     losses: PathBuf,
     blocked: PathBuf,
-    names: File,
+    /// Absent before the first name.
+    names: Option<Lines>,
     names_path: PathBuf,
     /// Held as long as the agent lives.
     _lock: File,
@@ -100,6 +102,12 @@ impl Runtime {
             .mode(0o700)
             .create(&sandboxes)
             .map_err(io_error("make", &sandboxes))?;
+        if is_copied_on_write(directory) {
+            tracing::warn!(
+                path = %directory.display(),
+                "the runtime directory should be in memory (tmpfs): where a full disk cannot take a change, the agent ends"
+            );
+        }
         let lock_path = directory.join("lock");
         let lock = private()
             .open(&lock_path)
@@ -111,17 +119,12 @@ impl Runtime {
             }
             Err(error) => return Err(io_error("lock", &lock_path)(error.into())),
         }
-        let names_path = directory.join("names");
-        let names = private()
-            .append(true)
-            .open(&names_path)
-            .map_err(io_error("open", &names_path))?;
         Ok(Self {
             sandboxes,
             losses: directory.join("losses.json"),
             blocked: directory.join("blocked.json"),
-            names,
-            names_path,
+            names: None,
+            names_path: directory.join("names"),
             _lock: lock,
             written: 0,
             lines: 0,
@@ -222,32 +225,31 @@ impl Runtime {
         Ok(members)
     }
 
-    /// The names behind the ids in the kernel's grants. A line that was cut off
-    /// by a crash names a grant that was never handed out.
+    /// The names behind the ids in the kernel's grants.
     pub fn names(&self) -> Result<BTreeMap<NameId, DomainName>, RuntimeError> {
-        let text = std::fs::read_to_string(&self.names_path)
-            .map_err(io_error("read", &self.names_path))?;
-        let complete = text.rsplit_once('\n').map_or("", |(complete, _)| complete);
-        Ok(complete
-            .lines()
-            .filter_map(|line| {
-                let (id, name) = line.split_once(' ')?;
-                Some((NameId(id.parse().ok()?), DomainName::parse(name).ok()?))
-            })
-            .collect())
+        match std::fs::read(&self.names_path) {
+            Ok(bytes) => Ok(names_in(&bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+            Err(error) => Err(io_error("read", &self.names_path)(error)),
+        }
     }
 
-    /// Writes a name down, before the first grant under it. The page cache is
-    /// enough: it lives as long as the kernel maps.
+    /// Writes a name down, before the first grant under it.
     pub fn remember_name(&mut self, id: NameId, name: &DomainName) -> Result<(), RuntimeError> {
+        if self.names.is_none() {
+            let known = self.names()?;
+            self.rewrite_names(known.iter().map(|(id, name)| (*id, name)))?;
+        }
         if id.0 <= self.written {
             return Ok(());
         }
         // Each cold name waits for this.
         let line = [&id.0.to_string(), " ", name.as_str(), "\n"].concat();
-        self.names
-            .write_all(line.as_bytes())
-            .map_err(io_error("write", &self.names_path))?;
+        if let Some(names) = &mut self.names {
+            names
+                .push(line.as_bytes())
+                .map_err(io_error("write", &self.names_path))?;
+        }
         self.written = id.0;
         self.lines += 1;
         Ok(())
@@ -293,18 +295,25 @@ impl Runtime {
             self.written = self.written.max(id.0);
         }
         // What sandboxes asked for is nobody else's business.
-        private()
+        let file = private()
             .truncate(true)
             .open(&temporary)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(io_error("open", &temporary))?;
+        let lines = file
+            .write_all_at(text.as_bytes(), 0)
+            .and_then(|()| Lines::behind(file, text.len() as u64))
             .map_err(io_error("write", &temporary))?;
         std::fs::rename(&temporary, &self.names_path).map_err(io_error("rename", &temporary))?;
-        self.names = private()
-            .append(true)
-            .open(&self.names_path)
-            .map_err(io_error("open", &self.names_path))?;
+        self.names = Some(lines);
         Ok(())
     }
+}
+
+/// Whether a page of a file there needs new room each time it is changed, as on btrfs, ZFS and
+/// bcachefs. Parts of files are mapped, and for those there is no error.
+fn is_copied_on_write(directory: &Path) -> bool {
+    const KINDS: [i64; 3] = [0x9123_683e, 0x2fc1_2fc1, 0xca45_1a4e];
+    rustix::fs::statfs(directory).is_ok_and(|found| KINDS.contains(&found.f_type))
 }
 
 /// Lines that the list of names may hold beside twice those in use.
@@ -400,21 +409,6 @@ mod tests {
         assert_eq!(
             runtime.names().expect("names"),
             BTreeMap::from([(NameId(7), name)])
-        );
-    }
-
-    #[test]
-    fn a_line_that_a_crash_cut_off_is_no_name() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let runtime = Runtime::open(directory.path()).expect("a runtime");
-        std::fs::write(directory.path().join("names"), "1 a.example\n2 b.exam").expect("written");
-        assert_eq!(
-            runtime
-                .names()
-                .expect("names")
-                .into_keys()
-                .collect::<Vec<_>>(),
-            [NameId(1)]
         );
     }
 
