@@ -199,6 +199,9 @@ impl Toolchain {
             .current_dir(workspace)
             .env("RUSTC", &self.rustc)
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            // How the agent is optimised is its own affair: the verifier of each kernel
+            // judges what comes out here.
+            .env("CARGO_PROFILE_RELEASE_LTO", "thin")
             .args(["build", "--locked", "--release", "--package", "egress-ebpf"])
             .args(["--target", TARGET, "--target-dir"])
             .arg(target_dir);
