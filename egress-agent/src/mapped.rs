@@ -1,16 +1,20 @@
-//! Parts of files in memory, written to without a system call.
+//! Parts of files and of kernel maps in memory, read and written to without a system call.
 //!
-//! What is written outlives the process as what a system call writes does: both are the page
-//! cache. Two things are the caller's: the file belongs to root alone, since whoever cuts it
-//! short ends the agent, and all of its bytes have been written before, so that no room has to
-//! be found when they are written again. It should be in a file system that is in memory: on
-//! a disk, a store can wait for it.
+//! What is written to a file outlives the process as what a system call writes does: both are
+//! the page cache. Two things are the caller's: the file belongs to root alone, since whoever
+//! cuts it short ends the agent, and all of its bytes have been written before, so that no room
+//! has to be found when they are written again. It should be in a file system that is in
+//! memory: on a disk, a store can wait for it. Maps of the kernel are of neither concern.
 
-#![expect(unsafe_code, reason = "a file can only be mapped into memory by hand")]
+#![expect(
+    unsafe_code,
+    reason = "a file or a map can only be mapped into memory by hand"
+)]
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Linux are that we build for (4 to 64 KiB).
 pub const PAGE: u64 = 64 << 10;
 
-/// A mapping that is shared with the file. It stays when the file is closed.
+/// A mapping that is shared with the file or map. It stays when that is closed.
 #[derive(Debug)]
 struct Mapping {
     first: NonNull<u8>,
@@ -31,10 +35,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn new(file: &File, begin: u64, length: usize) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
+    fn new(file: impl AsFd, begin: u64, length: usize, protection: ProtFlags) -> io::Result<Self> {
         // SAFETY: a new mapping at a place that the kernel chooses touches no memory that
-        // anybody has.
+        // anybody has; the kernel refuses more pages than a map has.
         let mapped = unsafe {
             mmap(
                 std::ptr::null_mut(),
@@ -66,7 +69,7 @@ pub struct Bytes(Mapping);
 impl Bytes {
     /// Maps so many bytes of a file from `begin` on, which is a multiple of [`PAGE`].
     pub fn map(file: &File, begin: u64, length: usize) -> io::Result<Self> {
-        Mapping::new(file, begin, length).map(Self)
+        Mapping::new(file, begin, length, READ_AND_WRITE).map(Self)
     }
 
     /// Writes bytes at a place; `false` if they do not fit.
@@ -88,24 +91,59 @@ impl Bytes {
     }
 }
 
-/// The first eight bytes of a file, as a number in the machine's own byte order. Each is
-/// written as a whole.
+/// The beginning of a file or of a kernel map, as words in the machine's own byte order. Each
+/// is read and written as a whole.
 #[derive(Debug)]
-pub struct Word(Mapping);
+pub struct Words {
+    mapping: Mapping,
+    access: Access,
+}
 
-impl Word {
-    /// Maps the first word of a file.
-    pub fn map(file: &File) -> io::Result<Self> {
-        Mapping::new(file, 0, size_of::<AtomicU64>()).map(Self)
+impl Words {
+    /// Maps so many words.
+    pub fn map(file: impl AsFd, count: usize, access: Access) -> io::Result<Self> {
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::ReadAndWrite => READ_AND_WRITE,
+        };
+        let mapping = Mapping::new(file, 0, count * size_of::<AtomicU64>(), protection)?;
+        Ok(Self { mapping, access })
     }
 
-    /// Writes the number.
-    pub fn set(&self, number: u64) {
-        // SAFETY: the mapping begins at a page, holds the word, and lives as long as `self`.
-        let word: &AtomicU64 = unsafe { self.0.first.cast().as_ref() };
-        word.store(number, Ordering::Release);
+    /// What the word at this index is, if there is one.
+    pub fn load(&self, index: usize, order: Ordering) -> Option<u64> {
+        Some(self.get(index)?.load(order))
+    }
+
+    /// The word at this index, if there is one that may be written to.
+    pub fn writable(&self, index: usize) -> Option<&AtomicU64> {
+        match self.access {
+            Access::Read => None,
+            Access::ReadAndWrite => self.get(index),
+        }
+    }
+
+    fn get(&self, index: usize) -> Option<&AtomicU64> {
+        if index >= self.mapping.length / size_of::<AtomicU64>() {
+            return None;
+        }
+        // SAFETY: the index is inside the mapping, which begins at a page and lives as long as
+        // `self`; whoever else has the file or map writes whole words. Nobody writes to one
+        // that is only read.
+        Some(unsafe { self.mapping.first.cast::<AtomicU64>().add(index).as_ref() })
     }
 }
+
+/// What may be done with what is mapped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Access {
+    /// It is read.
+    Read,
+    /// It is written to, too.
+    ReadAndWrite,
+}
+
+const READ_AND_WRITE: ProtFlags = ProtFlags::READ.union(ProtFlags::WRITE);
 
 #[cfg(test)]
 mod tests {
@@ -131,14 +169,19 @@ mod tests {
     #[test]
     fn a_word_is_written_as_a_whole() {
         let file = tempfile::tempfile().expect("a file");
-        file.write_all_at(&[b'.'; 9], 0).expect("written");
-        let word = Word::map(&file).expect("mapped");
+        file.write_all_at(&[b'.'; 17], 0).expect("written");
+        let words = Words::map(&file, 2, Access::ReadAndWrite).expect("mapped");
+        let seen = Words::map(&file, 2, Access::Read).expect("mapped");
+        assert!(words.writable(2).is_none() && words.load(2, Ordering::Relaxed).is_none());
+        assert!(seen.writable(1).is_none());
         for number in [0, 7, u64::MAX] {
-            word.set(number);
-            let mut read = [0; 9];
+            let word = words.writable(1).expect("a word");
+            word.store(number, Ordering::Release);
+            let mut read = [0; 17];
             file.read_exact_at(&mut read, 0).expect("read");
-            assert_eq!(read[..8], number.to_ne_bytes());
-            assert_eq!(read[8], b'.');
+            assert_eq!(read[8..16], number.to_ne_bytes());
+            assert_eq!((read[7], read[16]), (b'.', b'.'));
+            assert_eq!(seen.load(1, Ordering::Acquire), Some(number));
         }
     }
 }

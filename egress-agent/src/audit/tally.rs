@@ -7,11 +7,12 @@
 //! for it, and must not wait for a disk. It does not outlive the machine, so that its file
 //! names the boot that it is of. How far it was is written beside the store from time to time.
 
-use crate::mapped::Word;
+use crate::mapped::{Access, Words};
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The digits of the count.
@@ -41,17 +42,27 @@ pub(super) struct Places {
 
 /// The count of one chain.
 #[derive(Debug, Default)]
-pub(super) struct Tally(Mutex<State>);
+pub(super) struct Tally {
+    now: Mutex<Now>,
+    /// Absent if the file could not be made. Nobody who counts waits for this lock.
+    lasting: Mutex<Option<Lasting>>,
+}
 
 #[derive(Debug, Default)]
-struct State {
+struct Now {
     total: u64,
     /// Absent if it could not be made.
-    word: Option<Word>,
-    /// Where the digits stand beside the store, and what they say; absent if the file could
-    /// not be made.
-    lasting: Option<(File, u64)>,
-    said: u64,
+    word: Option<Words>,
+}
+
+/// What stands beside the store.
+#[derive(Debug)]
+struct Lasting {
+    file: File,
+    /// Where the digits are.
+    place: u64,
+    /// What they say.
+    total: u64,
 }
 
 fn boot() -> String {
@@ -91,7 +102,7 @@ impl Places {
     }
 
     /// Begins the count in memory. What was there is not believed any more, also on an error.
-    fn begin(&self, chain: &str, total: u64) -> io::Result<Word> {
+    fn begin(&self, chain: &str, total: u64) -> io::Result<Words> {
         match std::fs::remove_file(&self.now) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
@@ -100,7 +111,7 @@ impl Places {
         let file = private(&temporary)?;
         let bytes = [&total.to_ne_bytes(), what(chain).as_bytes()].concat();
         file.write_all_at(&bytes, 0)?;
-        let word = Word::map(&file)?;
+        let word = Words::map(&file, 1, Access::ReadAndWrite)?;
         std::fs::rename(&temporary, &self.now)?;
         Ok(word)
     }
@@ -124,69 +135,69 @@ fn private(path: &Path) -> io::Result<File> {
 impl Tally {
     /// Begins to count `chain` at `total`.
     pub fn begin(&self, places: &Places, chain: &str, total: u64) {
-        let mut state = self.lock();
-        state.total = total;
-        state.word = match places.begin(chain, total) {
-            Ok(word) => Some(word),
-            Err(error) => {
-                tracing::warn!(%error, path = %places.now.display(), "after a kill, what was not yet recorded could not be counted");
-                None
-            }
-        };
-        let header = format!("{chain} ");
-        let lasting = private(&places.lasting).and_then(|file| {
-            file.write_all_at(format!("{header}{total:0DIGITS$}\n").as_bytes(), 0)?;
-            Ok((file, header.len() as u64))
+        let word = places.begin(chain, total);
+        let word = word.inspect_err(|error| {
+            tracing::warn!(%error, path = %places.now.display(), "after a kill, what was not yet recorded could not be counted");
         });
-        state.said = total;
-        state.lasting = lasting
-            .inspect_err(|error| {
-                tracing::warn!(%error, "after a crash of the machine, what was not yet recorded could not be counted");
-            })
-            .ok();
+        let word = word.ok();
+        *self.now() = Now { total, word };
+        let lasting = Lasting::begin(places, chain, total).inspect_err(|error| {
+            tracing::warn!(%error, "after a crash of the machine, what was not yet recorded could not be counted");
+        });
+        *self.lasting() = lasting.ok();
     }
 
     /// How many decisions there were.
     pub fn total(&self) -> u64 {
-        self.lock().total
+        self.now().total
     }
 
     /// Adds decisions, before they are handed over.
     pub fn add(&self, decisions: u64) {
-        let mut state = self.lock();
-        state.total = state.total.saturating_add(decisions);
-        if let Some(word) = &state.word {
-            word.set(state.total);
+        let mut now = self.now();
+        now.total = now.total.saturating_add(decisions);
+        if let Some(word) = now.word.as_ref().and_then(|words| words.writable(0)) {
+            word.store(now.total, Ordering::Release);
         }
     }
 
     /// Writes beside the store how far it is.
     pub fn last(&self) {
-        let mut state = self.lock();
-        let total = state.total;
-        if state.said == total {
-            return;
-        }
-        let Some((file, place)) = state.lasting.take() else {
-            return;
-        };
-        state.said = total;
-        // Nobody who counts waits for the disk.
-        drop(state);
-        match file.write_all_at(format!("{total:0DIGITS$}").as_bytes(), place) {
-            Ok(()) => {
-                let mut state = self.lock();
-                // Another chain may have begun meanwhile.
-                state.lasting.get_or_insert((file, place));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the count of decisions is not kept beside the store any more");
-            }
+        let mut lasting = self.lasting();
+        let written = lasting.as_mut().map(|lasting| lasting.say(self.total()));
+        if let Some(Err(error)) = written {
+            tracing::warn!(%error, "the count of decisions is not kept beside the store any more");
+            *lasting = None;
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lasting(&self) -> MutexGuard<'_, Option<Lasting>> {
+        self.lasting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lasting {
+    fn begin(places: &Places, chain: &str, total: u64) -> io::Result<Self> {
+        let (file, header) = (private(&places.lasting)?, format!("{chain} "));
+        file.write_all_at(format!("{header}{total:0DIGITS$}\n").as_bytes(), 0)?;
+        Ok(Self {
+            file,
+            place: header.len() as u64,
+            total,
+        })
+    }
+
+    fn say(&mut self, total: u64) -> io::Result<()> {
+        if self.total != total {
+            let digits = format!("{total:0DIGITS$}");
+            self.file.write_all_at(digits.as_bytes(), self.place)?;
+            self.total = total;
+        }
+        Ok(())
     }
 }
 

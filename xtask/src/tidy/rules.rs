@@ -45,7 +45,7 @@ pub const MODULES: &[(&str, Row)] = &[
     ("cli", Row::Numbered(8)),
     // Logs and metrics.
     ("telemetry", Row::Any),
-    // Parts of files in memory.
+    // Parts of files and maps in memory.
     ("mapped", Row::Any),
 ];
 
@@ -77,7 +77,7 @@ pub const UNSAFE_ROOMS: &[&str] = &[
     "egress-agent/src/enforcer/",
     // The mapping of a file that nobody else has.
     "egress-agent/src/policy/lists/mapped.rs",
-    // Parts of files in memory.
+    // Parts of files and maps in memory.
     "egress-agent/src/mapped.rs",
     // Many datagrams per system call.
     "egress-agent/src/dns/batch.rs",
