@@ -5,6 +5,11 @@ use comfy_table::{Table, presets};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
+/// Names that nobody asked before.
+pub const COLD: &str = "cold";
+/// The same, asked from where they are known.
+pub const ALONE: &str = "the upstream alone";
+
 /// What one measurement found.
 pub struct Sample {
     scenario: &'static str,
@@ -52,8 +57,10 @@ pub struct Report {
     times: Samples,
 }
 
-/// By scenario and server.
-type Samples = BTreeMap<&'static str, BTreeMap<Server, Vec<f64>>>;
+type ByServer = BTreeMap<Server, Vec<f64>>;
+
+/// By scenario.
+type Samples = BTreeMap<&'static str, ByServer>;
 
 impl Report {
     pub fn new(rounds: u32, workers: u32) -> Self {
@@ -90,7 +97,7 @@ impl Report {
             ratio,
         );
         // Turned round, so that more is better here, too.
-        let saved = |samples: &BTreeMap<Server, Vec<f64>>| ratio(samples).map(f64::recip);
+        let saved = |samples: &ByServer| ratio(samples).map(f64::recip);
         let costs = compared(
             "µs of the server's processor per answer",
             &self.costs,
@@ -100,12 +107,28 @@ impl Report {
         );
         let mut times = Table::new();
         times.load_style(presets::ASCII_MARKDOWN);
-        times.set_header(["µs: median, p99", "egress", "unbound", "dnsmasq", "dnsdist"]);
+        times.set_header(
+            [
+                &["µs: median, p99"],
+                Server::ALL.map(Server::name).as_slice(),
+            ]
+            .concat(),
+        );
         for (scenario, samples) in &self.times {
             let mut row = vec![(*scenario).to_owned()];
             row.extend(Server::ALL.map(|server| {
                 samples.get(&server).map_or("–".to_owned(), |samples| {
                     format!("{:.0}, {:.0}", at(samples, 0.5), at(samples, 0.99))
+                })
+            }));
+            times.add_row(row);
+        }
+        if let Some((cold, alone)) = self.beside_the_upstream() {
+            let mut row = vec!["cold, added to the upstream alone".to_owned()];
+            row.extend(Server::ALL.map(|server| {
+                cold.get(&server).map_or("–".to_owned(), |cold| {
+                    let added = |share| at(cold, share) - at(alone, share);
+                    format!("{:.0}, {:.0}", added(0.5), added(0.99))
                 })
             }));
             times.add_row(row);
@@ -116,10 +139,16 @@ impl Report {
         )
     }
 
+    /// What cold names took at each server, and at the upstream without one in between.
+    fn beside_the_upstream(&self) -> Option<(&ByServer, &[f64])> {
+        let alone = self.times.get(ALONE)?.get(&Server::Egress)?;
+        Some((self.times.get(COLD)?, alone))
+    }
+
     /// One JSON object with every sample.
     pub fn json(&self) -> Value {
         let named = |samples: &Samples| {
-            let servers = |by: &BTreeMap<Server, Vec<f64>>| -> Value {
+            let servers = |by: &ByServer| -> Value {
                 by.iter()
                     .map(|(server, samples)| (server.name().to_owned(), json!(samples)))
                     .collect()
@@ -146,14 +175,14 @@ fn compared(
     scenarios: &Samples,
     beside: &str,
     cell: impl Fn([f64; 3]) -> String,
-    ratio: impl Fn(&BTreeMap<Server, Vec<f64>>) -> Option<f64>,
+    ratio: impl Fn(&ByServer) -> Option<f64>,
 ) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
-    let names = Server::ALL.map(Server::name);
+    let names = Server::RESOLVERS.map(Server::name);
     table.set_header([&[what], names.as_slice(), &[beside]].concat());
     for (scenario, samples) in scenarios {
-        let cells = Server::ALL.map(|server| {
+        let cells = Server::RESOLVERS.map(|server| {
             let samples = samples.get(&server);
             samples.map_or("–".to_owned(), |samples| cell(quartiles(samples)))
         });
@@ -167,7 +196,7 @@ fn compared(
 }
 
 /// The median of ours divided by unbound's of the same round.
-fn ratio(samples: &BTreeMap<Server, Vec<f64>>) -> Option<f64> {
+fn ratio(samples: &ByServer) -> Option<f64> {
     let (own, peer) = (
         samples.get(&Server::Egress)?,
         samples.get(&Server::Unbound)?,
@@ -208,5 +237,21 @@ mod tests {
         assert!(text.contains("×1.50"), "{text}");
         assert!(text.contains("×2.50"), "less is better: {text}");
         assert_eq!(ratio(&BTreeMap::new()), None);
+    }
+
+    #[test]
+    fn what_is_added_is_told_for_each_server() {
+        let mut report = Report::new(1, 1);
+        report.add(
+            Server::Egress,
+            Sample::each(COLD, vec![100.0, 150.0, 400.0]),
+        );
+        report.add(Server::Relay, Sample::each(COLD, vec![90.0, 120.0, 130.0]));
+        assert!(!report.text().contains("added"), "to what is not known");
+        report.add(Server::Egress, Sample::each(ALONE, vec![50.0, 80.0, 100.0]));
+        let text = report.text();
+        let row = text.lines().find(|line| line.contains("added"));
+        let cells: Vec<&str> = row.expect("a row").split('|').map(str::trim).collect();
+        assert_eq!(cells[2..7], ["70, 300", "–", "–", "–", "40, 30"], "{text}");
     }
 }

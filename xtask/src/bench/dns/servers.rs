@@ -5,12 +5,13 @@ use crate::Failure;
 use egress_tests::World;
 use egress_tests::address::ALLOWED_V4;
 use egress_tests::process::Running;
+use egress_tests::servers::{Threads, hearing};
 use std::fmt::Write;
-use std::fs;
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 /// Names that are asked over and over.
 pub const HOT_NAMES: u32 = 2_000;
@@ -34,10 +35,21 @@ pub enum Server {
     Dnsmasq,
     /// With a packet cache.
     Dnsdist,
+    /// Hands each datagram on and knows nothing: what anybody in between costs here. It is
+    /// only asked cold names.
+    Relay,
 }
 
 impl Server {
-    pub const ALL: [Self; 4] = [Self::Egress, Self::Unbound, Self::Dnsmasq, Self::Dnsdist];
+    pub const ALL: [Self; 5] = [
+        Self::Egress,
+        Self::Unbound,
+        Self::Dnsmasq,
+        Self::Dnsdist,
+        Self::Relay,
+    ];
+    /// Those that know what they have been asked before.
+    pub const RESOLVERS: [Self; 4] = [Self::Egress, Self::Unbound, Self::Dnsmasq, Self::Dnsdist];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,6 +57,7 @@ impl Server {
             Self::Unbound => "unbound",
             Self::Dnsmasq => "dnsmasq",
             Self::Dnsdist => "dnsdist",
+            Self::Relay => "relay",
         }
     }
 
@@ -56,6 +69,7 @@ impl Server {
             Self::Unbound => ("127.0.0.1", 5301),
             Self::Dnsmasq => ("127.0.0.1", 5302),
             Self::Dnsdist => ("127.0.0.1", 5303),
+            Self::Relay => ("127.0.0.1", 5304),
         }
     }
 }
@@ -71,7 +85,7 @@ pub fn policy() -> String {
     format!(
         "apiVersion: egress/v1\nname: bench\nallowlist:\n  bench:\n    \
          - {{ domain: \"*.{ZONE}\", protocols: [https] }}\n    \
-         - {{ domain: localhost, ports: [5301-5303], protocols: [udp] }}\n\
+         - {{ domain: localhost, ports: [5301-5304], protocols: [udp] }}\n\
          dns:\n  limits: {{ names: 1000000, bytes: 1000000, entropy: 1000000, \
          names_per_wildcard: 1000000, bytes_per_wildcard: 1000000, entropy_per_wildcard: 1000000 }}\n"
     )
@@ -81,6 +95,7 @@ pub fn policy() -> String {
 pub struct Servers {
     _authority: Running,
     peers: Vec<(Server, Running)>,
+    _relay: Threads,
 }
 
 impl Servers {
@@ -119,10 +134,44 @@ pub fn start(world: &World) -> Result<Servers, Failure> {
         peers.push((server, started));
         await_answer(world, server.address())?;
     }
+    let relay = relay(world).map_err(|error| Failure::new(format!("relay: {error}")))?;
+    await_answer(world, Server::Relay.address())?;
     Ok(Servers {
         _authority: authority,
         peers,
+        _relay: relay,
     })
+}
+
+/// One datagram after the other, each by a socket of its own, as a resolver's questions are.
+fn relay(world: &World) -> io::Result<Threads> {
+    let mut threads = Threads::default();
+    let (address, port) = Server::Relay.address();
+    let address = address.parse().map_err(io::Error::other)?;
+    let at = SocketAddr::new(address, port);
+    hearing(
+        &mut threads,
+        &world.near,
+        at,
+        |client, peer, question| match handed_on(question) {
+            // A client that is gone misses nothing.
+            Ok(answer) => drop(client.send_to(&answer, peer)),
+            Err(error) => eprintln!("relay: {error}"),
+        },
+    )?;
+    Ok(threads)
+}
+
+/// What the authoritative server says to this.
+fn handed_on(question: &[u8]) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+    socket.connect((ALLOWED_V4, 53))?;
+    socket.send(question)?;
+    let mut answer = vec![0; 4096];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
 }
 
 fn file(directory: &Path, name: &str, text: &str) -> String {
@@ -160,7 +209,8 @@ fn peer(server: Server, directory: &Path) -> Option<Command> {
     let (address, port) = server.address();
     let mut command;
     match server {
-        Server::Egress => return None,
+        // Ours is started beside them, and the relay is a thread of this program.
+        Server::Egress | Server::Relay => return None,
         Server::Unbound => {
             let text = format!(
                 "server:\n  interface: {address}@{port}\n  num-threads: 1\n  do-daemonize: no\n  username: \"\"\n  \
