@@ -6,7 +6,7 @@
 use super::chain::Learned;
 use crate::model::DomainName;
 use hickory_proto::rr::RecordType;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -95,10 +95,9 @@ pub(super) struct Cache {
 
 #[derive(Debug, Default)]
 struct Inner {
-    lookups: HashMap<Key, Kept>,
+    lookups: HashMap<Arc<Key>, Kept>,
     /// By expiry; the number tells entries of one moment apart.
-    order: BTreeSet<(Instant, u64)>,
-    keys: HashMap<u64, Key>,
+    order: BTreeMap<(Instant, u64), Arc<Key>>,
     next: u64,
 }
 
@@ -161,18 +160,14 @@ impl Cache {
         };
         let mut inner = self.lock();
         while inner.lookups.len() >= self.bound && !inner.lookups.contains_key(&key) {
-            let Some((_, oldest)) = inner.order.first().copied() else {
+            let Some((_, oldest)) = inner.order.pop_first() else {
                 return;
             };
-            let Some(oldest) = inner.keys.get(&oldest).cloned() else {
-                return;
-            };
-            inner.remove(&oldest);
+            inner.lookups.remove(&oldest);
         }
-        let number = inner.next;
+        let (key, number) = (Arc::new(key), inner.next);
         inner.next += 1;
-        inner.order.insert((expires, number));
-        inner.keys.insert(number, key.clone());
+        inner.order.insert((expires, number), Arc::clone(&key));
         let kept = Kept {
             lookup,
             expires,
@@ -180,28 +175,14 @@ impl Cache {
             is_refreshing: false,
         };
         if let Some(before) = inner.lookups.insert(key, kept) {
-            inner.forget(&before);
+            inner.order.remove(&(before.expires, before.number));
         }
     }
 
-    /// A poisoned lock is taken as it is: each change below leaves the three
+    /// A poisoned lock is taken as it is: each change below leaves the two
     /// collections in step, or at worst loses an entry.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn remove(&mut self, key: &Key) {
-        if let Some(kept) = self.lookups.remove(key) {
-            self.forget(&kept);
-        }
-    }
-
-    /// Forgets when an answer that is not there any more would have expired.
-    fn forget(&mut self, kept: &Kept) {
-        self.order.remove(&(kept.expires, kept.number));
-        self.keys.remove(&kept.number);
     }
 }
 
