@@ -103,9 +103,18 @@ pub(super) enum Said {
     Refusal(usize, Option<(DomainName, Refusal)>),
 }
 
+/// An answer at hand.
+#[derive(Debug)]
+struct Held<S> {
+    ready: Ready<S>,
+    /// How often it was given since the last sweep.
+    served: u64,
+}
+
 #[derive(Debug)]
 struct Desk<S, V> {
-    ready: HashMap<Box<[u8]>, (Ready<S>, u64)>,
+    /// Each behind a box: a map that grows moves all that is in it, while somebody waits.
+    ready: HashMap<Box<[u8]>, Box<Held<S>>>,
     /// What is refused in any case, and the generation from before it was asked for.
     sieve: Option<(u64, Option<V>)>,
     records_left: u32,
@@ -157,10 +166,10 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
             None => desk.queries,
             Some(most) => desk.queries.spend(now, 1, most, SECOND)?,
         };
-        let said = if let Some((ready, served)) = desk.ready.get_mut(key.as_bytes()) {
-            let ttl = ready.ttl(now, generation)?;
-            let length = ready.template.fill(query, ttl, out)?;
-            *served += 1;
+        let said = if let Some(held) = desk.ready.get_mut(key.as_bytes()) {
+            let ttl = held.ready.ttl(now, generation)?;
+            let length = held.ready.template.fill(query, ttl, out)?;
+            held.served += 1;
             Said::Answer(length)
         } else {
             let sieve = desk.sieve(gate, sandbox, generation)?;
@@ -188,15 +197,16 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
     pub(super) fn put(&self, sandbox: SandboxId, key: &[u8], ready: Ready<S>) {
         let desk = self.desk_or_new(sandbox);
         let mut desk = lock(&desk);
-        if let Some((old, _)) = desk.ready.get_mut(key) {
-            *old = ready;
+        if let Some(held) = desk.ready.get_mut(key) {
+            held.ready = ready;
             return;
         }
         let is_full = desk.ready.len() >= self.bounds.per_sandbox
             || self.held.load(Ordering::Relaxed) >= self.bounds.total;
         if !is_full {
             self.held.fetch_add(1, Ordering::Relaxed);
-            desk.ready.insert(key.into(), (ready, 0));
+            let held = Held { ready, served: 0 };
+            desk.ready.insert(key.into(), Box::new(held));
         }
     }
 
@@ -268,8 +278,9 @@ impl<S: Standing, V: Sieve> Desks<S, V> {
                 tallies.push((sandbox, folded));
             }
             let before = desk.ready.len();
-            desk.ready.retain(|key, (ready, served)| {
-                let count = std::mem::take(served);
+            desk.ready.retain(|key, held| {
+                let count = std::mem::take(&mut held.served);
+                let ready = &held.ready;
                 if count > 0 {
                     let served = Tally::Served {
                         key: key.clone(),
