@@ -7,7 +7,7 @@ use egress_tests::address::ALLOWED_V4;
 use egress_tests::process::Running;
 use egress_tests::servers::{Threads, hearing};
 use std::fmt::Write;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -149,29 +149,18 @@ fn relay(world: &World) -> io::Result<Threads> {
     let (address, port) = Server::Relay.address();
     let address = address.parse().map_err(io::Error::other)?;
     let at = SocketAddr::new(address, port);
+    let patience = Duration::from_secs(2);
     hearing(
         &mut threads,
         &world.near,
         at,
-        |client, peer, question| match handed_on(question) {
+        move |client, peer, question| match exchange((ALLOWED_V4, 53), question, patience) {
             // A client that is gone misses nothing.
             Ok(answer) => drop(client.send_to(&answer, peer)),
             Err(error) => eprintln!("relay: {error}"),
         },
     )?;
     Ok(threads)
-}
-
-/// What the authoritative server says to this.
-fn handed_on(question: &[u8]) -> io::Result<Vec<u8>> {
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
-    socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-    socket.connect((ALLOWED_V4, 53))?;
-    socket.send(question)?;
-    let mut answer = vec![0; 4096];
-    let length = socket.recv(&mut answer)?;
-    answer.truncate(length);
-    Ok(answer)
 }
 
 fn file(directory: &Path, name: &str, text: &str) -> String {
@@ -266,19 +255,28 @@ fn await_answer(world: &World, (address, port): (&str, u16)) -> Result<(), Failu
     let query = query(&hot_name(0));
     let begin = Instant::now();
     while begin.elapsed() < PATIENCE {
-        let answered = world.near.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.set_read_timeout(Some(Duration::from_millis(200)))?;
-            socket.connect((address, port))?;
-            socket.send(&query)?;
-            socket.recv(&mut [0; 512])
-        });
-        if answered.is_ok_and(|length| length > query.len()) {
+        let patience = Duration::from_millis(200);
+        let answered = world
+            .near
+            .run(|| exchange((address, port), &query, patience));
+        if answered.is_ok_and(|answer| answer.len() > query.len()) {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(50));
     }
     Err(Failure::new(format!("nobody answers at {address}:{port}")))
+}
+
+/// What a server says to a message, by a socket for nothing else.
+fn exchange(server: impl ToSocketAddrs, message: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.set_read_timeout(Some(patience))?;
+    socket.connect(server)?;
+    socket.send(message)?;
+    let mut answer = vec![0; 4096];
+    let length = socket.recv(&mut answer)?;
+    answer.truncate(length);
+    Ok(answer)
 }
 
 /// A query for an IPv4 address.
